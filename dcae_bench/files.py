@@ -1,0 +1,84 @@
+"""Files: atomic writes, hashes and the user's cache directory."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from dcae_bench.errors import ResultsError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside ``path`` that replaces it when the block ends without an error.
+
+    The data are on disk (fsync) before the rename, so a killed process or a full disk leaves either the old file or
+    the new one, never a part. Raises :class:`ResultsError` when the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise ResultsError(
+            f"{path}: cannot be written ({error.strerror or error}); free some space or make the folder writable"
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` atomically."""
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` (UTF-8) to ``path`` atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_with(path: Path, save: Callable[[BinaryIO], Any]) -> None:
+    """Let ``save`` fill an open binary file that then replaces ``path`` atomically."""
+    with atomic_write(path) as file:
+        save(file)
+
+
+def sha256_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Hexadecimal SHA-256 of a value's canonical JSON form (sorted keys, no spaces)."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def cache_dir() -> Path:
+    """The user's cache directory: ``$DCAE_BENCH_CACHE``, else ``dcae-bench`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    if own := os.environ.get("DCAE_BENCH_CACHE"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "dcae-bench"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,92 @@
+"""Records: one JSON file for one measured result, with everything needed to judge it."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dcae_bench.errors import ResultsError
+from dcae_bench.files import sha256_json, write_text
+from dcae_bench.provenance import Provenance
+
+WeightsSource = Literal["retrained", "released"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Subject(_Frozen):
+    """The autoencoder that was measured."""
+
+    autoencoder: str = Field(description="name in the profile, e.g. dc-ae-f64c128")
+    family: str = Field(description="dc-ae or sd-vae")
+    compression: int = Field(description="f: pixels per latent cell and side")
+    latent_channels: int = Field(description="c: channels of the latent")
+    weights_source: WeightsSource
+    phase: int | None = Field(default=None, description="last training phase the weights went through, if retrained")
+    parameters: int = Field(description="parameters of encoder and decoder")
+    weights_sha256: str
+
+
+class Data(_Frozen):
+    """The images a result was measured on."""
+
+    name: str = Field(description="data set, e.g. photos-indoor; several are joined by '+'")
+    split: Literal["train", "eval"]
+    resolution: int = Field(description="side of the square input in pixels")
+    images: int = Field(description="number of images measured (training: images seen)")
+    sha256: str = Field(description="hash of the data set's manifest, which holds the hash of every photograph")
+
+
+class Metric(_Frozen):
+    """One number with its label and what qualifies it."""
+
+    label: str = Field(description="as tables print it, e.g. rFD (EfficientNet-Lite0)")
+    value: float
+    better: Literal["higher", "lower", "neither"] = "neither"
+    unit: str | None = None
+    notes: tuple[str, ...] = Field(default=(), description="what a reader must know, e.g. fewer images than features")
+    weights_sha256: str | None = Field(default=None, description="hash of the network the metric looks through, if any")
+
+
+class Record(_Frozen):
+    """One measured result. Tables print nothing that is not in one of these."""
+
+    version: Literal[1] = 1
+    kind: Literal["training", "reconstruction"]
+    profile: str
+    protocol: str = Field(description="versioned name of the way of measuring, e.g. reconstruction/photos-v1")
+    subject: Subject
+    data: Data
+    metrics: dict[str, Metric]
+    provenance: Provenance
+
+    @property
+    def key(self) -> str:
+        """Content key: equal keys mean the same measurement of the same weights on the same data by the same code."""
+        parts = (
+            self.protocol,
+            self.subject.weights_sha256,
+            self.data.sha256,
+            self.data.resolution,
+            self.provenance.config_sha256,
+            self.provenance.code_sha256,
+        )
+        return sha256_json(parts)
+
+
+def save(record: Record, path: Path) -> None:
+    """Write a record as JSON, atomically. Raises :class:`ResultsError` when ``path`` cannot be written."""
+    write_text(path, record.model_dump_json(indent=2) + "\n")
+
+
+def load(path: Path) -> Record:
+    """Read a record. Raises :class:`ResultsError` when the file is missing or is not a record."""
+    try:
+        return Record.model_validate_json(Path(path).read_text())
+    except OSError as error:
+        raise ResultsError(f"{path}: cannot be read ({error.strerror}); run the rule that makes it") from error
+    except (ValidationError, UnicodeDecodeError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise ResultsError(f"{path}: is not a record of DC-AE Bench ({reason}); delete it and run again") from error
