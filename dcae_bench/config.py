@@ -1,0 +1,279 @@
+"""Profiles: one experiment plan each, read from ``config/<profile>.yaml`` and checked field by field."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import ValidationError as PydanticError
+
+from dcae_bench.errors import ConfigError
+from dcae_bench.files import REPOSITORY
+from dcae_bench.specs import AutoencoderSpec
+
+CONFIG_DIR = REPOSITORY / "config"
+DEFAULT_PROFILE = "demo"
+PHASES = (1, 2, 3)
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+LayerSet = Literal["all", "encoder_head", "decoder_input", "decoder_head", "encoder_last_stage", "decoder_first_stage"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OptimizerSpec(_Model):
+    """AdamW. The paper's values are in its appendix; see config/README.md."""
+
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup_images: int = Field(default=0, ge=0, description="linear warm-up; the rate is constant afterwards")
+    decay_all: bool = Field(default=False, description="apply weight decay to norms and biases too")
+    clip_norm: PositiveFloat | None = Field(default=None, description="gradient norm limit; none in the authors' shell")
+
+
+class DiscriminatorSpec(_Model):
+    """PatchGAN discriminator (pix2pix, as in LDM): 4x4 convolutions, BatchNorm, LeakyReLU."""
+
+    channels: PositiveInt = 64
+    layers: PositiveInt = 3
+
+
+class GANSpec(_Model):
+    """Hinge GAN of phase 3; both nets step on every batch."""
+
+    weight: PositiveFloat
+    adaptive: bool = Field(default=False, description="scale by LDM's ratio of gradient norms at the last layer")
+    discriminator: DiscriminatorSpec = DiscriminatorSpec()
+    optimizer: OptimizerSpec
+
+
+class PhaseSpec(_Model):
+    """One phase of Decoupled High-Resolution Adaptation (paper, section 3.3). Progress is counted in images."""
+
+    resolution: PositiveInt
+    images: PositiveInt
+    batch_size: PositiveInt
+    trainable: tuple[LayerSet, ...] = Field(min_length=1)
+    optimizer: OptimizerSpec
+    gan: GANSpec | None = None
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> Self:
+        if self.images % self.batch_size:
+            raise ValueError(f"images {self.images} is not a multiple of batch_size {self.batch_size}")
+        return self
+
+
+class ReconstructionLossSpec(_Model):
+    """Weights of the reconstruction loss: mean absolute error and LPIPS, both averaged over the batch."""
+
+    l1: NonNegativeFloat = 1.0
+    lpips: NonNegativeFloat
+    lpips_net: Literal["alex", "vgg"]
+
+
+class EMASpec(_Model):
+    """Average of the weights that is evaluated and handed on: decay * (1 - exp(-step / warmup_steps))."""
+
+    decay: float = Field(ge=0, lt=1)
+    warmup_steps: PositiveInt = 2000
+
+
+class TrainingSpec(_Model):
+    """The three phases and what they share."""
+
+    datasets: tuple[Name, ...] = Field(min_length=1)
+    loss: ReconstructionLossSpec
+    ema: EMASpec
+    checkpoint_images: PositiveInt = Field(description="images between two checkpoints")
+    log_images: PositiveInt = Field(description="images between two lines of the log")
+    phases: dict[Literal[1, 2, 3], PhaseSpec]
+
+    @model_validator(mode="after")
+    def _from_the_first(self) -> Self:
+        if sorted(self.phases) != list(PHASES[: len(self.phases)]) or not self.phases:
+            raise ValueError(f"phases are {sorted(self.phases)}; they must be 1, 1-2 or 1-3")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_intervals(self) -> Self:
+        if self.checkpoint_images % self.log_images:
+            raise ValueError(
+                f"checkpoint_images {self.checkpoint_images} is not a multiple of log_images {self.log_images}"
+            )
+        for number, phase in self.phases.items():
+            for name, whole, part in (
+                ("images", phase.images, self.log_images),
+                ("log_images", self.log_images, phase.batch_size),
+            ):
+                if whole % part:
+                    raise ValueError(f"{name} {whole} is not a multiple of {part}, as phase {number} needs")
+        return self
+
+
+class AutoencoderEntry(_Model):
+    """An autoencoder of the profile: its model, and the learning rates that its own sweep chose."""
+
+    model: AutoencoderSpec
+    lr: dict[Literal[1, 2, 3], PositiveFloat] = Field(
+        default={}, description="learning rate by phase, if not the phase's"
+    )
+
+
+class EvaluationSet(_Model):
+    """One data set at one resolution."""
+
+    dataset: Name
+    resolution: PositiveInt
+
+    @property
+    def label(self) -> str:
+        """Name used in paths: ``<dataset>-<resolution>``."""
+        return f"{self.dataset}-{self.resolution}"
+
+
+class EvaluationSpec(_Model):
+    """What is measured, and how."""
+
+    protocol: Literal["reconstruction/photos-v1"]
+    sets: tuple[EvaluationSet, ...] = Field(min_length=1)
+    crops_per_photo: PositiveInt
+    batch_size: PositiveInt
+    samples: PositiveInt = Field(description="reconstructions kept per set for the figure")
+
+
+class Profile(_Model):
+    """One experiment plan."""
+
+    name: Name
+    description: str
+    seed: int = Field(ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    threads: PositiveInt = Field(description="CPU threads per job; part of the recipe, since sums depend on it")
+    pack_short_side: PositiveInt = Field(description="photographs are packed at most this high or wide (shorter side)")
+    training: TrainingSpec
+    evaluation: EvaluationSpec
+    autoencoders: dict[Name, AutoencoderEntry] = Field(min_length=1)
+    paper_rows_not_run: str = Field(description="why this profile does not run the paper's own rows")
+
+    @model_validator(mode="after")
+    def _resolutions_fit(self) -> Self:
+        for name, entry in self.autoencoders.items():
+            f = entry.model.compression
+            wanted = {f"phase {n}": phase.resolution for n, phase in self.training.phases.items()}
+            wanted |= {f"evaluation set {item.label}": item.resolution for item in self.evaluation.sets}
+            for where, resolution in wanted.items():
+                if resolution % f:
+                    raise ValueError(f"resolution {resolution} of {where} is not a multiple of {f}, the f of {name}")
+        return self
+
+    def phase(self, autoencoder: str, number: int) -> PhaseSpec:
+        """The plan of one phase for one autoencoder, with its own learning rate put in."""
+        phase = self.training.phases[number]
+        lr = self.autoencoders[autoencoder].lr.get(number)
+        if lr is None:
+            return phase
+        return phase.model_copy(update={"optimizer": phase.optimizer.model_copy(update={"lr": lr})})
+
+    def datasets(self) -> tuple[str, ...]:
+        """Every data set the profile needs, each once, in order."""
+        return tuple(dict.fromkeys([*self.training.datasets, *(item.dataset for item in self.evaluation.sets)]))
+
+    def recipe(self, autoencoder: str, number: int) -> dict[str, Any]:
+        """All that shapes the weights after a phase, except data and code: changes here make the phase stale."""
+        return {
+            "seed": self.seed,
+            "device": self.device,
+            "precision": self.precision,
+            "threads": self.threads,
+            "pack_short_side": self.pack_short_side,
+            "datasets": self.training.datasets,
+            "loss": self.training.loss.model_dump(mode="json"),
+            "ema": self.training.ema.model_dump(mode="json"),
+            "model": self.autoencoders[autoencoder].model.model_dump(mode="json"),
+            "phase": number,
+            "plan": self.phase(autoencoder, number).model_dump(mode="json"),
+        }
+
+    def evaluation_recipe(self) -> dict[str, Any]:
+        """All that shapes an evaluation, except weights, data and code."""
+        return {
+            "seed": self.seed,
+            "device": self.device,
+            "precision": self.precision,
+            "threads": self.threads,
+            "pack_short_side": self.pack_short_side,
+            **self.evaluation.model_dump(mode="json"),
+        }
+
+
+def load_profile(which: str | Path) -> Profile:
+    """Read a profile by name (``demo``) or by path (anything ending in ``.yaml``).
+
+    Raises :class:`ConfigError` with one line that names the file, the field, the value and the remedy.
+    """
+    path = Path(which) if str(which).endswith((".yaml", ".yml")) else CONFIG_DIR / f"{which}.yaml"
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        known = ", ".join(sorted(p.stem for p in CONFIG_DIR.glob("*.yaml")))
+        raise ConfigError(
+            f"profile '{which}': {path} cannot be read ({error.strerror}); known profiles: {known}"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not valid YAML ({' '.join(str(error).split())}); correct it") from error
+    return parse_profile(content, str(path))
+
+
+def parse_profile(content: Any, source: str) -> Profile:
+    """Check a profile's content; ``source`` names it in errors. Raises :class:`ConfigError`."""
+    if not isinstance(content, dict):
+        raise ConfigError(f"{source}: is {type(content).__name__}, not a mapping of fields; see config/README.md")
+    try:
+        return Profile.model_validate(content)
+    except PydanticError as error:
+        raise ConfigError(f"{source}: {explain(error, Profile)}") from error
+
+
+def explain(error: PydanticError, model: type[BaseModel]) -> str:
+    """The first problem of a pydantic error in one line, with a suggestion for misspelt keys."""
+    # A misspelt key shows up twice, as unknown and as missing; the unknown one tells more.
+    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    field = ".".join(str(part) for part in first["loc"]) or model.__name__
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{field}' (value {first['input']!r}){_suggestion(first['loc'], model)}{more}"
+    if first["type"] == "missing":
+        return f"key '{field}' is missing; add it (see config/README.md){more}"
+    reason = first["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(first["input"], dict) else f" is {first['input']!r}:"
+    return f"key '{field}'{shown} {reason}{more}"
+
+
+def _suggestion(location: tuple[Any, ...], model: type[BaseModel]) -> str:
+    import difflib
+
+    names = sorted(_field_names(model, set()))
+    close = difflib.get_close_matches(str(location[-1]), names, n=1)
+    return f"; did you mean '{close[0]}'?" if close else "; remove it or see config/README.md for the known keys"
+
+
+def _field_names(model: type[BaseModel], seen: set[type]) -> set[str]:
+    """Every field name of a model and of the models inside it."""
+    from typing import get_args
+
+    if model in seen:
+        return set()
+    seen.add(model)
+    names = set(model.model_fields)
+    pending: list[Any] = [field.annotation for field in model.model_fields.values()]
+    while pending:
+        annotation = pending.pop()
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            names |= _field_names(annotation, seen)
+        pending += get_args(annotation)
+    return names

@@ -1,0 +1,112 @@
+"""Specs of autoencoders: every architectural choice as plain typed data, so that sizes differ in numbers only."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+Block = Literal["res", "evit_glu", "evits5_glu"]
+Norm = Literal["trms2d", "bn2d"]
+Activation = Literal["relu", "silu"]
+
+ATTENTION_HEAD_DIM = 32
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CoderSpec(_Spec):
+    """One half of a DC-AE. Lists are indexed by stage; stage s works at 1/2^s of the image's side.
+
+    A depth of 0 at stage 0 leaves that stage out: the stem (or head) then changes the side by 2 itself.
+    """
+
+    widths: tuple[PositiveInt, ...] = Field(description="channels per stage")
+    depths: tuple[int, ...] = Field(description="blocks per stage")
+    blocks: tuple[Block, ...] = Field(description="kind of block per stage")
+    norms: tuple[Norm, ...] | Norm = "trms2d"
+    activations: tuple[Activation, ...] | Activation = "silu"
+    resample: Literal["pixel", "conv"] = Field(
+        default="pixel",
+        description="pixel: 3x3 conv with pixel (un)shuffle; conv: strided conv down, nearest and conv up (SANA)",
+    )
+
+    @model_validator(mode="after")
+    def _same_stages(self) -> Self:
+        stages = len(self.widths)
+        for name in ("depths", "blocks", "norms", "activations"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and len(value) != stages:
+                raise ValueError(f"'{name}' has {len(value)} entries but 'widths' has {stages}")
+        if stages < 2:
+            raise ValueError(f"'widths' has {stages} entries; at least 2 stages are needed")
+        if min(self.depths[1:]) < 1 or self.depths[0] < 0:
+            raise ValueError(f"'depths' is {list(self.depths)}; only stage 0 may be left out (depth 0)")
+        if self.depths[0] == 0 and self.resample == "pixel" and self.widths[1] % 4:
+            raise ValueError(f"'widths'[1] is {self.widths[1]}; a stem that leaves stage 0 out needs a multiple of 4")
+        for width, block in zip(self.widths, self.blocks, strict=True):
+            if block != "res" and width % ATTENTION_HEAD_DIM:
+                raise ValueError(f"width {width} of an {block} stage is not a multiple of {ATTENTION_HEAD_DIM}")
+        return self
+
+    def norm(self, stage: int) -> Norm:
+        """Normalisation of a stage's blocks."""
+        return self.norms if isinstance(self.norms, str) else self.norms[stage]
+
+    def activation(self, stage: int) -> Activation:
+        """Activation of a stage's residual blocks."""
+        return self.activations if isinstance(self.activations, str) else self.activations[stage]
+
+
+class DCAESpec(_Spec):
+    """A Deep Compression Autoencoder (paper, section 3.2 and its released code's graph)."""
+
+    family: Literal["dc-ae"]
+    latent_channels: PositiveInt
+    encoder: CoderSpec
+    decoder: CoderSpec
+    shortcuts: bool = Field(
+        default=True, description="the non-parametric shortcuts; false is the paper's ablation of residual autoencoding"
+    )
+
+    @model_validator(mode="after")
+    def _latent_fits(self) -> Self:
+        if len(self.encoder.widths) != len(self.decoder.widths):
+            raise ValueError("encoder and decoder have different numbers of stages")
+        for name, coder in (("encoder", self.encoder), ("decoder", self.decoder)):
+            if coder.widths[-1] % self.latent_channels:
+                raise ValueError(
+                    f"{name} width {coder.widths[-1]} of the last stage is not a multiple of latent_channels "
+                    f"{self.latent_channels}, so its channels cannot be averaged in equal groups"
+                )
+        return self
+
+    @property
+    def compression(self) -> int:
+        """f: image pixels per latent cell and side."""
+        return 2 ** (len(self.encoder.widths) - 1)
+
+
+class SDVAESpec(_Spec):
+    """The SD-VAE baseline: LDM's kl-f8 network with further stages stacked on it (paper, section 3.1)."""
+
+    family: Literal["sd-vae"]
+    latent_channels: PositiveInt
+    widths: tuple[PositiveInt, ...] = Field(description="channels per level; the first four are the f8 network")
+    layers_per_block: PositiveInt = 2
+    norm_groups: PositiveInt = 32
+
+    @model_validator(mode="after")
+    def _groups_fit(self) -> Self:
+        for width in self.widths:
+            if width % self.norm_groups:
+                raise ValueError(f"width {width} is not a multiple of norm_groups {self.norm_groups}")
+        return self
+
+    @property
+    def compression(self) -> int:
+        """f: image pixels per latent cell and side."""
+        return 2 ** (len(self.widths) - 1)
+
+
+AutoencoderSpec = Annotated[DCAESpec | SDVAESpec, Field(discriminator="family")]
