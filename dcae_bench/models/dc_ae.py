@@ -1,0 +1,140 @@
+"""DC-AE: the Deep Compression Autoencoder (paper, section 3.2; graph of the released models)."""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dcae_bench.models.autoencoder import Autoencoder
+from dcae_bench.models.efficientvit import EfficientViTBlock
+from dcae_bench.models.residual import Downsample, LatentIn, LatentOut, ResBlock, Upsample, make_norm
+from dcae_bench.specs import CoderSpec, DCAESpec
+
+BLOCKS: dict[str, Callable[..., nn.Module]] = {
+    "res": lambda width, norm, activation: ResBlock(width, norm=norm, activation=activation),
+    "evit_glu": lambda width, norm, activation: EfficientViTBlock(width),
+    "evits5_glu": lambda width, norm, activation: EfficientViTBlock(width, scales=(5,)),
+}
+
+
+class DCAE(Autoencoder):
+    """Deep Compression Autoencoder of one spec; deterministic, no KL term."""
+
+    family = "dc-ae"
+
+    def __init__(self, spec: DCAESpec):
+        super().__init__()
+        self.compression = spec.compression
+        self.latent_channels = spec.latent_channels
+        self.encoder = Encoder(spec.encoder, spec.latent_channels, shortcuts=spec.shortcuts)
+        self.decoder = Decoder(spec.decoder, spec.latent_channels, shortcuts=spec.shortcuts)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Image (n, 3, H, W) to latent (n, c, H/f, W/f)."""
+        return self.encoder(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latent (n, c, h, w) to image (n, 3, f*h, f*w)."""
+        return self.decoder(z)
+
+    def layer_sets(self) -> dict[str, list[nn.Module]]:
+        """Heads and inputs are the projections beside the latent and the image (our reading of section 3.3)."""
+        return {
+            "all": [self],
+            "encoder_head": [self.encoder.project_out],
+            "decoder_input": [self.decoder.project_in],
+            "decoder_head": [self.decoder.project_out],
+            "encoder_last_stage": [self.encoder.stages[-1]],
+            "decoder_first_stage": [self.decoder.stages[-1]],
+        }
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """Weight of the convolution that writes the image."""
+        return self.decoder.project_out.conv.weight
+
+
+class Encoder(nn.Module):
+    """Stem, stages from fine to coarse (each ends with its downsampling), latent projection."""
+
+    def __init__(self, spec: CoderSpec, latent_channels: int, *, shortcuts: bool):
+        super().__init__()
+        self.project_in = Stem(spec)
+        last = len(spec.widths) - 1
+        self.stages = nn.ModuleList()
+        for stage in range(last + 1):
+            layers = _blocks(spec, stage)
+            if layers and stage < last:
+                layers.append(
+                    Downsample(spec.widths[stage], spec.widths[stage + 1], resample=spec.resample, shortcut=shortcuts)
+                )
+            self.stages.append(nn.Sequential(*layers))
+        self.project_out = LatentOut(spec.widths[-1], latent_channels, shortcut=shortcuts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Image (n, 3, H, W) to latent (n, c, H/f, W/f)."""
+        x = self.project_in(x)
+        for stage in self.stages:
+            x = stage(x)
+        return self.project_out(x)
+
+
+class Decoder(nn.Module):
+    """Latent projection, stages from coarse to fine (each begins with its upsampling), head."""
+
+    def __init__(self, spec: CoderSpec, latent_channels: int, *, shortcuts: bool):
+        super().__init__()
+        self.project_in = LatentIn(latent_channels, spec.widths[-1], shortcut=shortcuts)
+        last = len(spec.widths) - 1
+        self.stages = nn.ModuleList()
+        for stage in range(last + 1):
+            layers = _blocks(spec, stage)
+            if layers and stage < last:
+                layers.insert(
+                    0,
+                    Upsample(spec.widths[stage + 1], spec.widths[stage], resample=spec.resample, shortcut=shortcuts),
+                )
+            self.stages.append(nn.Sequential(*layers))
+        self.project_out = Head(spec)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Latent (n, c, h, w) to image (n, 3, f*h, f*w)."""
+        x = self.project_in(z)
+        for stage in reversed(self.stages):
+            x = stage(x)
+        return self.project_out(x)
+
+
+class Stem(nn.Module):
+    """The encoder's first convolution; where stage 0 is left out it moves 2x2 pixels into the channels. No shortcut."""
+
+    def __init__(self, spec: CoderSpec):
+        super().__init__()
+        self.halves = spec.depths[0] == 0
+        self.conv = nn.Conv2d(3, spec.widths[1] // 4 if self.halves else spec.widths[0], 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Image (n, 3, H, W) to the first stage's input."""
+        x = self.conv(x)
+        return F.pixel_unshuffle(x, 2) if self.halves else x
+
+
+class Head(nn.Module):
+    """The decoder's output: norm, ReLU, convolution; neither shortcut nor clamp."""
+
+    def __init__(self, spec: CoderSpec):
+        super().__init__()
+        self.doubles = spec.depths[0] == 0
+        width = spec.widths[1] if self.doubles else spec.widths[0]
+        self.norm = make_norm("trms2d", width)
+        self.conv = nn.Conv2d(width, 12 if self.doubles else 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The finest stage's output to the image (n, 3, H, W)."""
+        x = self.conv(F.relu(self.norm(x)))
+        return F.pixel_shuffle(x, 2) if self.doubles else x
+
+
+def _blocks(spec: CoderSpec, stage: int) -> list[nn.Module]:
+    make = BLOCKS[spec.blocks[stage]]
+    return [make(spec.widths[stage], spec.norm(stage), spec.activation(stage)) for _ in range(spec.depths[stage])]

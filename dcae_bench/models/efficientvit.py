@@ -1,0 +1,95 @@
+"""EfficientViT blocks: linear attention with a ReLU kernel, then a gated inverted bottleneck (Cai et al. 2023)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dcae_bench.models.residual import make_norm
+from dcae_bench.specs import ATTENTION_HEAD_DIM
+
+# Up to this many positions the authors' code forms the full attention matrix, which is then the smaller one.
+QUADRATIC_MAX_POSITIONS = 32
+ATTENTION_EPS = 1e-15
+
+
+class LiteMLA(nn.Module):
+    """Multi-head attention with a ReLU kernel: (n, c, h, w) to the same shape, without the residual sum.
+
+    ``qkv`` holds 32 query, 32 key and 32 value channels per head, head by head. Each scale adds as many heads again,
+    computed from a depthwise convolution of the qkv map.
+    """
+
+    def __init__(self, channels: int, *, scales: tuple[int, ...] = ()):
+        super().__init__()
+        heads = channels // ATTENTION_HEAD_DIM
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
+        self.aggregate = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(3 * channels, 3 * channels, scale, padding=scale // 2, groups=3 * channels, bias=False),
+                nn.Conv2d(3 * channels, 3 * channels, 1, groups=3 * heads, bias=False),
+            )
+            for scale in scales
+        )
+        self.project = nn.Conv2d(channels * (1 + len(scales)), channels, 1, bias=False)
+        self.norm = make_norm("trms2d", channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend over all positions of each image."""
+        qkv = self.qkv(x)
+        qkv = torch.cat([qkv, *(branch(qkv) for branch in self.aggregate)], dim=1)
+        return self.norm(self.project(relu_attention(qkv)))
+
+
+def relu_attention(qkv: Tensor) -> Tensor:
+    """ReLU-kernel attention on an interleaved map: (n, heads*96, h, w) to (n, heads*32, h, w).
+
+    The linear and the quadratic form are the same function; the number of positions picks the cheaper one. Half
+    precision follows the authors' code: fp16 is computed in fp32 (its sums overflow), bf16 keeps bf16 products and
+    normalises in fp32.
+    """
+    n, _, h, w = qkv.shape
+    dtype = qkv.dtype
+    with torch.autocast(qkv.device.type, enabled=False):
+        x = qkv.float() if dtype == torch.float16 else qkv
+        query, key, value = x.reshape(n, -1, 3 * ATTENTION_HEAD_DIM, h * w).chunk(3, dim=2)
+        query, key = F.relu(query), F.relu(key)
+        if h * w > QUADRATIC_MAX_POSITIONS:
+            value = F.pad(value, (0, 0, 0, 1), value=1.0)  # a row of ones sums the weights beside the values
+            out = ((value @ key.transpose(-1, -2)) @ query).float()
+            out = out[:, :, :-1] / (out[:, :, -1:] + ATTENTION_EPS)
+        else:
+            weights = (key.transpose(-1, -2) @ query).float()
+            weights = weights / (weights.sum(dim=2, keepdim=True) + ATTENTION_EPS)
+            out = value @ weights.to(value.dtype)
+        return out.to(dtype).reshape(n, -1, h, w)
+
+
+class GLUMBConv(nn.Module):
+    """Gated inverted bottleneck: (n, c, h, w) to the same shape, without the residual sum."""
+
+    def __init__(self, channels: int, *, expand: int = 4):
+        super().__init__()
+        hidden = 2 * expand * channels
+        self.expand = nn.Conv2d(channels, hidden, 1)
+        self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.project = nn.Conv2d(hidden // 2, channels, 1, bias=False)
+        self.norm = make_norm("trms2d", channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Expand, mix neighbours, gate one half with the other, project."""
+        value, gate = self.depthwise(F.silu(self.expand(x))).chunk(2, dim=1)
+        return self.norm(self.project(value * F.silu(gate)))
+
+
+class EfficientViTBlock(nn.Module):
+    """Attention over the image, then the gated bottleneck around each pixel, each added to its input."""
+
+    def __init__(self, channels: int, *, scales: tuple[int, ...] = ()):
+        super().__init__()
+        self.context = LiteMLA(channels, scales=scales)
+        self.local = GLUMBConv(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) to the same shape."""
+        x = x + self.context(x)
+        return x + self.local(x)

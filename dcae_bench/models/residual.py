@@ -1,0 +1,135 @@
+"""Residual autoencoding: convolutions beside non-parametric shortcuts (paper, section 3.2)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def average_channels(x: Tensor, channels: int) -> Tensor:
+    """Average consecutive channels: (n, c, h, w) to (n, channels, h, w); ``c`` is a multiple of ``channels``."""
+    n, c, h, w = x.shape
+    return x.view(n, channels, c // channels, h, w).mean(dim=2) if c != channels else x
+
+
+def duplicate_channels(x: Tensor, channels: int) -> Tensor:
+    """Repeat each channel in place: (n, c, h, w) to (n, channels, h, w); ``channels`` is a multiple of ``c``."""
+    return x.repeat_interleave(channels // x.shape[1], dim=1) if channels != x.shape[1] else x
+
+
+def space_to_channel_average(x: Tensor, channels: int) -> Tensor:
+    """Downsampling shortcut: (n, c, h, w) to (n, channels, h/2, w/2), space to channel, then averaged groups.
+
+    Where the width doubles, a group is a horizontal pair of pixels; where it stays, the 2x2 window.
+    """
+    return average_channels(F.pixel_unshuffle(x, 2), channels)
+
+
+def channel_duplicate_to_space(x: Tensor, channels: int) -> Tensor:
+    """Upsampling shortcut: (n, c, h, w) to (n, channels, 2h, 2w), duplicated channels, then channel to space."""
+    return F.pixel_shuffle(duplicate_channels(x, 4 * channels), 2)
+
+
+class Downsample(nn.Module):
+    """Halve the side: (n, cin, h, w) to (n, cout, h/2, w/2)."""
+
+    def __init__(self, cin: int, cout: int, *, resample: str, shortcut: bool):
+        super().__init__()
+        self.resample, self.shortcut, self.channels = resample, shortcut, cout
+        if resample == "pixel":
+            self.conv = nn.Conv2d(cin, cout // 4, 3, padding=1)
+        else:
+            self.conv = nn.Conv2d(cin, cout, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolution with space to channel, plus the averaging shortcut."""
+        y = self.conv(x)
+        if self.resample == "pixel":
+            y = F.pixel_unshuffle(y, 2)
+        return y + space_to_channel_average(x, self.channels) if self.shortcut else y
+
+
+class Upsample(nn.Module):
+    """Double the side: (n, cin, h, w) to (n, cout, 2h, 2w)."""
+
+    def __init__(self, cin: int, cout: int, *, resample: str, shortcut: bool):
+        super().__init__()
+        self.resample, self.shortcut, self.channels = resample, shortcut, cout
+        self.conv = nn.Conv2d(cin, 4 * cout if resample == "pixel" else cout, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolution with channel to space, plus the duplicating shortcut."""
+        if self.resample == "pixel":
+            y = F.pixel_shuffle(self.conv(x), 2)
+        else:
+            y = self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+        return y + channel_duplicate_to_space(x, self.channels) if self.shortcut else y
+
+
+class LatentOut(nn.Module):
+    """The encoder's head: (n, width, h, w) to the latent (n, channels, h, w), with averaged groups as shortcut."""
+
+    def __init__(self, width: int, channels: int, *, shortcut: bool):
+        super().__init__()
+        self.shortcut, self.channels = shortcut, channels
+        self.conv = nn.Conv2d(width, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolution plus the averaging shortcut."""
+        y = self.conv(x)
+        return y + average_channels(x, self.channels) if self.shortcut else y
+
+
+class LatentIn(nn.Module):
+    """The decoder's input: the latent (n, channels, h, w) to (n, width, h, w), with duplicated channels as shortcut."""
+
+    def __init__(self, channels: int, width: int, *, shortcut: bool):
+        super().__init__()
+        self.shortcut, self.width = shortcut, width
+        self.conv = nn.Conv2d(channels, width, 3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Convolution plus the duplicating shortcut."""
+        y = self.conv(z)
+        return y + duplicate_channels(z, self.width) if self.shortcut else y
+
+
+class RMSNorm2d(nn.Module):
+    """RMS normalisation over the channels of each pixel, with weight and bias; statistics in fp32 ("trms2d")."""
+
+    def __init__(self, channels: int, eps: float = 1e-5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) to the same shape and dtype."""
+        y = x.float()
+        y = y * torch.rsqrt(y.square().mean(dim=1, keepdim=True) + self.eps)
+        y = y * self.weight.float()[:, None, None] + self.bias.float()[:, None, None]
+        return y.to(x.dtype)
+
+
+def make_norm(name: str, channels: int) -> nn.Module:
+    """Build a normalisation: ``trms2d`` or ``bn2d`` (torch's BatchNorm2d defaults)."""
+    return {"trms2d": RMSNorm2d, "bn2d": nn.BatchNorm2d}[name](channels)
+
+
+def make_activation(name: str) -> nn.Module:
+    """Build an activation: ``relu`` or ``silu``."""
+    return {"relu": nn.ReLU, "silu": nn.SiLU}[name]()
+
+
+class ResBlock(nn.Module):
+    """Residual block of two 3x3 convolutions, normalised after the second one and not activated after the sum."""
+
+    def __init__(self, channels: int, *, norm: str, activation: str):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.activation = make_activation(activation)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm = make_norm(norm, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) to the same shape."""
+        return x + self.norm(self.conv2(self.activation(self.conv1(x))))
