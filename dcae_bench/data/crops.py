@@ -1,0 +1,120 @@
+"""Crops: square windows of photographs, each a pure function of a seed and an index."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dcae_bench.data.packed import Photos
+from dcae_bench.errors import DataError
+
+Purpose = Literal["order", "train window", "eval window"]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A square part of a photograph, in pixels."""
+
+    photo: int
+    top: int
+    left: int
+    side: int
+
+
+def train_window(photos: Photos, seed: int, index: int, resolution: int) -> Window:
+    """Window of the training image ``index``: any place, any size that need not be enlarged.
+
+    Every photograph is used once in each pass over the data, in an order that changes with the pass. The side is
+    log-uniform between ``resolution`` and the short side, so that all scales count alike. There is no flip: the
+    authors use none.
+    """
+    epoch, position = divmod(index, len(photos))
+    photo = _order(len(photos), seed, epoch)[position]
+    return _draw(photos, photo, resolution, _random(seed, "train window", index))
+
+
+def train_crop(photos: Photos, seed: int, index: int, resolution: int) -> Tensor:
+    """Training image ``index`` as uint8 (3, resolution, resolution)."""
+    return cut(photos, train_window(photos, seed, index, resolution), resolution)
+
+
+def train_batch(photos: Photos, seed: int, first_index: int, batch: int, resolution: int) -> Tensor:
+    """Training images ``first_index`` to ``first_index + batch`` as float32 (batch, 3, resolution, resolution)."""
+    indices = range(first_index, first_index + batch)
+    return normalise(torch.stack([train_crop(photos, seed, index, resolution) for index in indices]))
+
+
+def eval_windows(photos: Photos, per_photo: int, seed: int, min_window: int) -> list[Window]:
+    """List the evaluation windows: ``per_photo`` of each photograph, at least ``min_window`` pixels wide.
+
+    The first is the largest square in the middle; the others are drawn. A photograph's windows depend on its name and
+    not on what else is measured, nor on the resolution, so that rows at every resolution show the same content.
+    Raises :class:`DataError` for a photograph smaller than ``min_window``.
+    """
+    windows = []
+    for photo, (pixels, name) in enumerate(zip(photos, photos.names, strict=True)):
+        height, width, _ = pixels.shape
+        side = min(height, width)
+        if side < min_window:
+            raise DataError(
+                f"{name}: is {width}x{height}, too small for windows of {min_window} px; lower the largest resolution"
+            )
+        windows.append(Window(photo, (height - side) // 2, (width - side) // 2, side))
+        for number in range(1, per_photo):
+            windows.append(_draw(photos, photo, min_window, _random(seed, "eval window", name, number)))
+    return windows
+
+
+def eval_crops(photos: Photos, per_photo: int, seed: int, resolution: int, min_window: int | None = None) -> Tensor:
+    """Evaluation images of :func:`eval_windows` as uint8 (n, 3, resolution, resolution).
+
+    ``min_window`` is the largest resolution that is compared, by default this one. Raises :class:`DataError` for a
+    photograph smaller than that.
+    """
+    min_window = resolution if min_window is None else min_window
+    if min_window < resolution:
+        raise ValueError(f"windows of {min_window} px would be enlarged to {resolution} px")
+    return torch.stack([cut(photos, w, resolution) for w in eval_windows(photos, per_photo, seed, min_window)])
+
+
+def cut(photos: Photos, window: Window, resolution: int) -> Tensor:
+    """Cut a window out and resize it, bicubic with antialias, to uint8 (3, resolution, resolution)."""
+    rows = slice(window.top, window.top + window.side)
+    columns = slice(window.left, window.left + window.side)
+    pixels = photos[window.photo][rows, columns]
+    if window.side != resolution:
+        # The gap lets PIL take most of a strong reduction by a cheap box filter, with no visible difference.
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+        pixels = image.resize((resolution, resolution), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return torch.from_numpy(np.array(pixels).transpose(2, 0, 1).copy())
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Scale uint8 images to float32 in [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def _draw(photos: Photos, photo: int, smallest: int, random: np.random.Generator) -> Window:
+    height, width, _ = photos[photo].shape
+    short = min(height, width)
+    low = min(smallest, short)
+    side = min(short, max(low, round(low * (short / low) ** random.random())))
+    top = int(random.integers(height - side + 1))
+    left = int(random.integers(width - side + 1))
+    return Window(photo, top, left, side)
+
+
+@lru_cache(maxsize=16)
+def _order(count: int, seed: int, epoch: int) -> tuple[int, ...]:
+    return tuple(_random(seed, "order", epoch).permutation(count).tolist())
+
+
+def _random(seed: int, purpose: Purpose, *key: int | str) -> np.random.Generator:
+    """Build a generator of its own for every (seed, purpose, key); Philox gives the same stream on every platform."""
+    digest = hashlib.sha256(repr((seed, purpose, *key)).encode()).digest()
+    return np.random.Generator(np.random.Philox(key=np.frombuffer(digest[:16], np.dtype("<u8"))))
