@@ -1,0 +1,128 @@
+"""Fréchet distance of two sets of features, taken as Gaussians (Heusel et al., 2017, equation 6)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FrechetResult:
+    """A Fréchet distance with what qualifies it."""
+
+    value: float
+    images: int  # of the smaller set
+    dim: int
+    rank_deficient: bool  # fewer than dim + 1 images: a covariance without full rank, so a strongly biased distance
+
+
+class FeatureStatistics:
+    """Running mean and covariance of features that come in batches, in float64."""
+
+    def __init__(self, dim: int):
+        """Start with no features of ``dim`` numbers each."""
+        self.count = 0
+        self._shift: Float64 | None = None
+        self._sum = np.zeros(dim)
+        self._products = np.zeros((dim, dim))
+
+    def update(self, features: ArrayLike) -> None:
+        """Add features (n, dim)."""
+        batch = _matrix(features, self._sum.size)
+        if not len(batch):
+            return
+        if self._shift is None:
+            # Sums of differences from a typical vector keep the digits that a large common mean would take.
+            self._shift = batch.mean(axis=0)
+        batch = batch - self._shift
+        self.count += len(batch)
+        self._sum += batch.sum(axis=0)
+        self._products += batch.T @ batch
+
+    @property
+    def mean(self) -> Float64:
+        """Mean (dim,) of what was added. Raises ValueError when nothing was."""
+        if self._shift is None:
+            raise ValueError("no features were added")
+        return self._shift + self._sum / self.count
+
+    @property
+    def covariance(self) -> Float64:
+        """Unbiased covariance (dim, dim). Raises ValueError for fewer than two features."""
+        if self.count < 2:
+            raise ValueError(f"a covariance needs 2 feature vectors, got {self.count}")
+        return (self._products - np.outer(self._sum, self._sum) / self.count) / (self.count - 1)
+
+
+def frechet_distance(real: ArrayLike, fake: ArrayLike) -> FrechetResult:
+    """Fréchet distance of features (n, d) and (m, d), in float64 with unbiased covariances.
+
+    Exact for sets smaller than d as well, where the usual matrix square root fails. Raises ValueError for fewer than
+    two features on a side, features of different length, or values that are not finite.
+    """
+    real, fake = _matrix(real), _matrix(fake)
+    if real.shape[1] != fake.shape[1]:
+        raise ValueError(f"features have {real.shape[1]} and {fake.shape[1]} numbers; use one extractor for both")
+    images, dim = min(len(real), len(fake)), real.shape[1]
+    if images < 2:
+        raise ValueError(f"a Fréchet distance needs 2 feature vectors on each side, got {images}")
+    if images <= dim:
+        a, b = _scaled_deviations(real), _scaled_deviations(fake)
+        # With covariances A'A and B'B, Tr (A'A B'B)^1/2 is the sum of the singular values of AB' (n x m).
+        cross = np.linalg.svd(a @ b.T, compute_uv=False).sum()
+        value = _distance(real.mean(axis=0) - fake.mean(axis=0), np.square(a).sum(), np.square(b).sum(), cross)
+    else:
+        value = frechet_from_statistics(
+            real.mean(axis=0), np.cov(real, rowvar=False), fake.mean(axis=0), np.cov(fake, rowvar=False)
+        )
+    return FrechetResult(value, images, dim, rank_deficient=images <= dim)
+
+
+def frechet_from_statistics(
+    mean1: ArrayLike, covariance1: ArrayLike, mean2: ArrayLike, covariance2: ArrayLike
+) -> float:
+    """Fréchet distance of two Gaussians given by means (d,) and covariances (d, d), in float64.
+
+    Raises ValueError when the statistics do not fit each other.
+    """
+    mean1, mean2 = np.asarray(mean1, np.float64), np.asarray(mean2, np.float64)
+    dim = mean1.size
+    covariance1, covariance2 = (
+        np.asarray(c, np.float64).reshape(1, 1) if dim == 1 else np.asarray(c, np.float64)
+        for c in (covariance1, covariance2)
+    )
+    if mean1.shape != mean2.shape or covariance1.shape != (dim, dim) or covariance2.shape != (dim, dim):
+        raise ValueError(
+            f"statistics do not fit: means {mean1.shape} and {mean2.shape}, "
+            f"covariances {covariance1.shape} and {covariance2.shape}"
+        )
+    # As above with the symmetric roots as A and B.
+    cross = np.linalg.svd(_root(covariance1) @ _root(covariance2), compute_uv=False).sum()
+    return _distance(mean1 - mean2, np.trace(covariance1), np.trace(covariance2), cross)
+
+
+def _distance(difference: Float64, trace1: float, trace2: float, cross: float) -> float:
+    # A distance of exactly 0 may come out a rounding error below it.
+    return max(0.0, float(difference @ difference + trace1 + trace2 - 2 * cross))
+
+
+def _root(covariance: Float64) -> Float64:
+    values, vectors = np.linalg.eigh(covariance)
+    # Eigenvalues below the rounding error of the largest are noise, and their roots would not be small.
+    noise = max(values[-1], 0.0) * values.size * np.finfo(np.float64).eps
+    return (vectors * np.sqrt(np.where(values > noise, values, 0.0))) @ vectors.T
+
+
+def _scaled_deviations(features: Float64) -> Float64:
+    return (features - features.mean(axis=0)) / np.sqrt(len(features) - 1)
+
+
+def _matrix(features: ArrayLike, dim: int | None = None) -> Float64:
+    matrix = np.asarray(features, dtype=np.float64)
+    if matrix.ndim != 2 or (dim is not None and matrix.shape[1] != dim):
+        raise ValueError(f"features must have shape (n, {dim or 'd'}), got {matrix.shape}")
+    if not np.isfinite(matrix).all():
+        raise ValueError("features hold values that are not finite")
+    return matrix

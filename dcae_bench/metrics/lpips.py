@@ -1,0 +1,97 @@
+"""LPIPS v0.1: the distance of deep features that agrees with human judgement (Zhang et al., CVPR 2018)."""
+
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from dcae_bench.errors import WeightsError
+from dcae_bench.metrics.embedded import embedded_sha256, load_embedded
+
+Net = Literal["alex", "vgg"]
+
+EPSILON = 1e-10  # added to the feature norm by the official implementation
+NETS: dict[Net, str] = {"alex": "alexnet", "vgg": "vgg16"}
+
+
+class LPIPS(nn.Module):
+    """Learned perceptual distance of image pairs, as a metric and as a training loss; its weights never train."""
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, net: Net):
+        """Build the network with random weights; :meth:`load` gives the trained one."""
+        super().__init__()
+        self.net = net
+        self.stages = _alexnet() if net == "alex" else _vgg16()
+        widths = [[layer for layer in stage if isinstance(layer, nn.Conv2d)][-1].out_channels for stage in self.stages]
+        self.heads = nn.ModuleList(nn.Conv2d(width, 1, 1, bias=False) for width in widths)
+        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1), persistent=False)
+        self.requires_grad_(False)
+        self.eval()
+
+    @classmethod
+    def load(cls, net: Net) -> Self:
+        """Build LPIPS with its ImageNet backbone and official heads. Raises :class:`WeightsError`."""
+        model = cls(net)
+        convs = [layer for stage in model.stages for layer in stage if isinstance(layer, nn.Conv2d)]
+        named = nn.ModuleDict({"convs": nn.ModuleList(convs), "heads": model.heads})
+        try:
+            named.load_state_dict(load_embedded(NETS[net]), strict=True)
+        except RuntimeError as error:
+            raise WeightsError(f"LPIPS {net}: the embedded weights do not fit ({error})") from error
+        # Channels last runs faster on CPU, with the same result up to rounding.
+        return model.to(memory_format=torch.channels_last)
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of the file the weights come from, for records."""
+        return embedded_sha256(NETS[self.net])
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Feature maps of ``images`` (n, 3, h, w) in [-1, 1], each position scaled to unit length over its channels."""
+        x = ((images - self.shift) / self.scale).contiguous(memory_format=torch.channels_last)
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            # vector_norm has gradient 0 where a feature vector is 0; the square root of a sum would give NaN.
+            maps.append(x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + EPSILON))
+        return maps
+
+    def distance(self, x: list[Tensor], y: list[Tensor]) -> Tensor:
+        """Distance (n,) of two sets of :meth:`features`, so that those of a fixed target can be kept and used again."""
+        layers = [head((a - b).square()).mean(dim=(1, 2, 3)) for head, a, b in zip(self.heads, x, y, strict=True)]
+        return torch.stack(layers).sum(dim=0)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Distance (n,) of images ``x`` and ``y`` (n, 3, h, w) in [-1, 1]; gradients flow to what requires them."""
+        return self.distance(self.features(x), self.features(y))
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode, also inside a model that trains."""
+        return super().train(False)
+
+
+def _alexnet() -> nn.ModuleList:
+    return nn.ModuleList(
+        [
+            nn.Sequential(nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU()),
+            nn.Sequential(nn.MaxPool2d(3, 2), nn.Conv2d(64, 192, 5, padding=2), nn.ReLU()),
+            nn.Sequential(nn.MaxPool2d(3, 2), nn.Conv2d(192, 384, 3, padding=1), nn.ReLU()),
+            nn.Sequential(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU()),
+            nn.Sequential(nn.Conv2d(256, 256, 3, padding=1), nn.ReLU()),
+        ]
+    )
+
+
+def _vgg16() -> nn.ModuleList:
+    stages, before = nn.ModuleList(), 3
+    for width, depth in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+        stage = nn.Sequential() if before == 3 else nn.Sequential(nn.MaxPool2d(2))
+        for _ in range(depth):
+            stage.extend([nn.Conv2d(before, width, 3, padding=1), nn.ReLU(inplace=True)])
+            before = width
+        stages.append(stage)
+    return stages

@@ -1,0 +1,99 @@
+import importlib.resources
+
+import lpips as official
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from dcae_bench.errors import WeightsError
+from dcae_bench.metrics import lpips as module
+from dcae_bench.metrics.lpips import LPIPS
+
+
+@pytest.fixture(scope="module", params=["alex", "vgg"])
+def model(request):
+    return LPIPS.load(request.param)
+
+
+def images(rng, n=2, side=64):
+    return torch.rand(n, 3, side, side, generator=rng) * 2 - 1
+
+
+def test_vgg_value_printed_by_torchmetrics():
+    # The example in torchmetrics 0.11's docstring, whose generator first made the layers of its (replaced) networks.
+    torch.manual_seed(123)
+    torchvision.models.vgg16(init_weights=False)
+    for width in (64, 128, 256, 512, 512):
+        nn.Conv2d(width, 1, 1, bias=False)
+    x, y = torch.rand(10, 3, 100, 100) * 2 - 1, torch.rand(10, 3, 100, 100) * 2 - 1
+    with torch.no_grad():
+        assert LPIPS.load("vgg")(x, y).mean().item() == pytest.approx(0.3493, abs=5e-5)
+
+
+@pytest.mark.parametrize("folder", ["torchmetrics/functional/image/lpips_models", "lpips/weights/v0.1"])
+def test_heads_are_the_published_ones(model, folder):
+    package, _, rest = folder.partition("/")
+    path = importlib.resources.files(package) / rest / f"{model.net}.pth"
+    published = torch.load(path, weights_only=True, map_location="cpu")
+    for number, head in enumerate(model.heads):
+        assert torch.equal(head.weight, published[f"lin{number}.model.1.weight"])
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*pretrained.*:UserWarning", "ignore:Arguments other than a weight enum:UserWarning"
+)
+def test_agrees_with_the_official_code(model, rng):
+    theirs = official.LPIPS(net=model.net, pnet_rand=True, verbose=False).eval()
+    ours = [layer for stage in model.stages for layer in stage if isinstance(layer, nn.Conv2d)]
+    for mine, other in zip(ours, (m for m in theirs.net.modules() if isinstance(m, nn.Conv2d)), strict=True):
+        other.load_state_dict(mine.state_dict())
+    x, y = images(rng), images(rng)
+    x.requires_grad_()
+    expected = theirs(x, y).flatten()
+    found = model(x, y)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    (expected_gradient,) = torch.autograd.grad(expected.sum(), x)
+    (gradient,) = torch.autograd.grad(found.sum(), x)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-3, atol=1e-7)
+
+
+def test_is_a_distance_of_pairs(model, rng):
+    x, y = images(rng, 3), images(rng, 3)
+    with torch.no_grad():
+        together = model(x, y)
+        assert together.shape == (3,)
+        assert (together > 0.01).all()
+        assert torch.equal(model(x, x), torch.zeros(3))
+        torch.testing.assert_close(model(y, x), together)
+        torch.testing.assert_close(torch.cat([model(x[i : i + 1], y[i : i + 1]) for i in range(3)]), together)
+
+
+def test_target_features_can_be_kept(model, rng):
+    x, y = images(rng), images(rng)
+    with torch.no_grad():
+        kept = model.features(y)
+        torch.testing.assert_close(model.distance(model.features(x), kept), model(x, y))
+
+
+def test_weights_never_train(rng):
+    model = nn.Sequential(LPIPS.load("alex"))
+    model.train()
+    assert not model[0].training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_gradient_is_finite_where_features_vanish():
+    model = LPIPS("alex")
+    with torch.no_grad():
+        for parameter in model.stages.parameters():
+            parameter.zero_()
+    x = torch.zeros(1, 3, 64, 64, requires_grad=True)
+    model(x, torch.ones(1, 3, 64, 64)).sum().backward()
+    assert torch.isfinite(x.grad).all()
+
+
+def test_weights_that_do_not_fit_are_refused(monkeypatch):
+    monkeypatch.setattr(module, "load_embedded", lambda name: {"convs.0.weight": torch.zeros(1)})
+    with pytest.raises(WeightsError, match="LPIPS alex"):
+        LPIPS.load("alex")
