@@ -1,0 +1,38 @@
+"""The state of an unfinished run on disk."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dcae_bench.errors import TrainingError
+from dcae_bench.files import write_with
+
+CHECKPOINT = "checkpoint.pt"
+DIVERGED = "diverged.pt"
+
+
+def save_checkpoint(state: dict[str, Any], path: Path) -> None:
+    """Write a state atomically: a kill at any moment leaves the last whole checkpoint. Raises :class:`ResultsError`."""
+    write_with(path, lambda file: torch.save(state, file))
+
+
+def load_checkpoint(path: Path, recipe_sha256: str) -> dict[str, Any] | None:
+    """Read a state, or None where there is none. Tensors and plain values only, no code.
+
+    Raises :class:`TrainingError` for a damaged file or one of another recipe.
+    """
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise TrainingError(f"{path}: cannot be read ({reason}); delete it to start the phase again") from error
+    if state["recipe_sha256"] != recipe_sha256:
+        raise TrainingError(
+            f"{path}: belongs to recipe {state['recipe_sha256'][:12]}, this run is {recipe_sha256[:12]}; delete it to "
+            "start the phase again"
+        )
+    return state

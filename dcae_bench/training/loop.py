@@ -1,0 +1,210 @@
+"""The one training loop: a phase from its first image to its last, resumed by running it again."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from dcae_bench.config import PhaseSpec, Profile
+from dcae_bench.data.crops import train_batch
+from dcae_bench.data.packed import Photos
+from dcae_bench.errors import TrainingError
+from dcae_bench.models.autoencoder import Autoencoder
+from dcae_bench.models.checkpoints import load_weights
+from dcae_bench.models.zoo import build
+from dcae_bench.training.checkpoint import CHECKPOINT, DIVERGED, load_checkpoint, save_checkpoint
+from dcae_bench.training.discriminator import PatchDiscriminator
+from dcae_bench.training.log import TrainingLog
+from dcae_bench.training.losses import ReconstructionLoss, adaptive_weight, discriminator_loss, generator_loss
+from dcae_bench.training.phases import EMA, Freezer, make_optimizer, set_learning_rate
+
+MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+@dataclass(frozen=True)
+class PhaseRun:
+    """One phase of one autoencoder: its plan, its data, where it starts and where its state lives."""
+
+    profile: Profile
+    autoencoder: str
+    phase: int
+    photos: Photos
+    initial: Path | None
+    directory: Path
+    recipe_sha256: str
+
+    @property
+    def plan(self) -> PhaseSpec:
+        """The phase's part of the profile."""
+        return self.profile.phase(self.autoencoder, self.phase)
+
+
+class Trainer:
+    """Trains one phase. State that an interruption must not lose goes through :meth:`state` and :meth:`load_state`."""
+
+    def __init__(self, run: PhaseRun):
+        """Build models and optimisers and pick up the run's last checkpoint.
+
+        Raises :class:`WeightsError` if the initial weights do not fit, :class:`TrainingError` if the checkpoint is of
+        another recipe.
+        """
+        profile, plan = run.profile, run.plan
+        torch.set_num_threads(profile.threads)
+        self.run, self.plan = run, plan
+        self.accelerator = Accelerator(cpu=profile.device == "cpu", mixed_precision=MIXED_PRECISION[profile.precision])
+        self.device = self.accelerator.device
+        world = self.accelerator.num_processes
+        if plan.batch_size % world:
+            raise TrainingError(
+                f"batch_size {plan.batch_size} of phase {run.phase} is not a multiple of {world} processes"
+            )
+
+        model = build(profile.autoencoders[run.autoencoder].model, seed=profile.seed)
+        if run.initial is not None:
+            load_weights(model, run.initial)
+        self.freezer = Freezer(model, plan.trainable)
+        self.ema = EMA(model.to(self.device), profile.training.ema)
+        if world > 1:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            self.freezer.model = model
+        optimizer = make_optimizer(model.parameters(), plan.optimizer)
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.loss = ReconstructionLoss(profile.training.loss).to(self.device)
+
+        self.discriminator: nn.Module | None = None
+        if plan.gan is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(profile.seed)
+                discriminator = PatchDiscriminator(plan.gan.discriminator)
+            d_optimizer = make_optimizer(discriminator.parameters(), plan.gan.optimizer)
+            self.discriminator, self.d_optimizer = self.accelerator.prepare(discriminator, d_optimizer)
+
+        # Each phase sees crops of its own, the same for every autoencoder.
+        self.crop_seed = int(np.random.SeedSequence([profile.seed, run.phase]).generate_state(1)[0])
+        self.images, self.seconds_before = 0, 0.0
+        self.resume()
+        self.log = TrainingLog(run.directory / "log.jsonl", self.images, every=profile.training.log_images)
+
+    @property
+    def autoencoder(self) -> Autoencoder:
+        """The bare model, without what distributed training wraps around it."""
+        return self.accelerator.unwrap_model(self.model)
+
+    def train(self, elapsed: Callable[[], float], progress: Callable[[int, dict[str, float]], None]) -> None:
+        """Run to the phase's last image, with a checkpoint at every interval.
+
+        ``elapsed`` gives the seconds spent so far, ``progress`` is told images and loss parts after each batch.
+        Raises :class:`TrainingError` at a loss that is not finite.
+        """
+        every = self.run.profile.training.checkpoint_images
+        while self.images < self.plan.images:
+            parts = self.step()
+            self.log.add(self.images, parts)
+            progress(self.images, parts)
+            if self.images % every == 0 or self.images == self.plan.images:
+                self.checkpoint(CHECKPOINT, elapsed())
+
+    def step(self) -> dict[str, float]:
+        """One batch: both losses first, then both updates, so that a bad loss leaves every weight as it was."""
+        plan, gan = self.plan, self.plan.gan
+        self.freezer.train_mode()
+        images = self.batch()
+        end = self.images + plan.batch_size
+        lr = set_learning_rate(self.optimizer, plan.optimizer, end)
+        with self.accelerator.autocast():
+            reconstruction = self.model(images)
+        loss, parts = self.loss(reconstruction, images)
+        d_loss = None
+        if gan is not None:
+            set_learning_rate(self.d_optimizer, gan.optimizer, end)
+            loss, d_loss, gan_parts = self.adversarial(loss, reconstruction, images)
+            parts |= gan_parts
+        values = {"loss": loss.item(), **{name: part.item() for name, part in parts.items()}, "lr": lr}
+        if not all(np.isfinite(value) for value in values.values()):
+            self.stop_diverged(values)
+
+        self.accelerator.backward(loss)
+        if plan.optimizer.clip_norm is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), plan.optimizer.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if d_loss is not None:
+            self.accelerator.backward(d_loss)
+            self.d_optimizer.step()
+            self.d_optimizer.zero_grad(set_to_none=True)
+        self.images = end
+        self.ema.update(self.autoencoder, end // plan.batch_size)
+        return values
+
+    def adversarial(
+        self, loss: Tensor, reconstruction: Tensor, images: Tensor
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Add the GAN term to the loss and compute the discriminator's own: (loss, discriminator loss, their parts)."""
+        gan, discriminator = self.plan.gan, self.discriminator
+        discriminator.train()
+        # The autoencoder's loss must not leave gradients in the discriminator.
+        discriminator.requires_grad_(False)
+        g_loss = generator_loss(discriminator(reconstruction.float()))
+        discriminator.requires_grad_(True)
+        weight = gan.weight * adaptive_weight(loss, g_loss, self.autoencoder.last_layer) if gan.adaptive else gan.weight
+        d_loss = discriminator_loss(discriminator(images), discriminator(reconstruction.detach().float()))
+        return loss + weight * g_loss, d_loss, {"gan": g_loss.detach(), "disc": d_loss.detach()}
+
+    def batch(self) -> Tensor:
+        """The share of the next batch that is this process's: (batch / processes, 3, R, R) in [-1, 1]."""
+        share = self.plan.batch_size // self.accelerator.num_processes
+        first = self.images + self.accelerator.process_index * share
+        batch = train_batch(self.run.photos, self.crop_seed, first, share, self.plan.resolution)
+        return batch.to(self.device)
+
+    def stop_diverged(self, values: dict[str, float]) -> None:
+        """Save the state for inspection and stop."""
+        self.checkpoint(DIVERGED, self.seconds_before)
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        raise TrainingError(
+            f"{self.run.autoencoder}, phase {self.run.phase}: the loss is not finite at image {self.images} ({shown}); "
+            f"the weights before this batch are in {self.run.directory / DIVERGED}; lower the phase's learning rate"
+        )
+
+    def state(self, seconds: float) -> dict[str, Any]:
+        """Everything an unbroken run would have at this image."""
+        state = {
+            "recipe_sha256": self.run.recipe_sha256,
+            "images": self.images,
+            "seconds": seconds,
+            "model": self.autoencoder.state_dict(),
+            "ema": self.ema.state,
+            "optimizer": self.optimizer.state_dict(),
+        }
+        if self.accelerator.scaler is not None:
+            state["scaler"] = self.accelerator.scaler.state_dict()
+        if self.discriminator is not None:
+            state["discriminator"] = self.accelerator.unwrap_model(self.discriminator).state_dict()
+            state["d_optimizer"] = self.d_optimizer.state_dict()
+        return state
+
+    def checkpoint(self, name: str, seconds: float) -> None:
+        """Write the state atomically; one process does."""
+        if self.accelerator.is_main_process:
+            save_checkpoint(self.state(seconds), self.run.directory / name)
+        self.accelerator.wait_for_everyone()
+
+    def resume(self) -> None:
+        """Take over the run's checkpoint, if there is one."""
+        state = load_checkpoint(self.run.directory / CHECKPOINT, self.run.recipe_sha256)
+        if state is None:
+            return
+        self.autoencoder.load_state_dict(state["model"])
+        self.ema.load(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        if self.discriminator is not None:
+            self.accelerator.unwrap_model(self.discriminator).load_state_dict(state["discriminator"])
+            self.d_optimizer.load_state_dict(state["d_optimizer"])
+        self.images, self.seconds_before = state["images"], state["seconds"]

@@ -1,0 +1,52 @@
+"""Losses of the three phases: L1 + LPIPS, and the hinge GAN of phase 3 (paper, section 3.3; authors' issue #143)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dcae_bench.config import ReconstructionLossSpec
+from dcae_bench.metrics.lpips import LPIPS
+
+# LDM's guards of the adaptive GAN weight.
+ADAPTIVE_EPS, ADAPTIVE_MAX = 1e-4, 1e4
+
+
+class ReconstructionLoss(nn.Module):
+    """Weighted sum of mean absolute error and LPIPS, each a mean over the batch."""
+
+    def __init__(self, spec: ReconstructionLossSpec):
+        """Load the perceptual net if it has a weight. Raises :class:`WeightsError`."""
+        super().__init__()
+        self.spec = spec
+        self.lpips = LPIPS.load(spec.lpips_net) if spec.lpips > 0 else None
+
+    def forward(self, reconstruction: Tensor, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of images (n, 3, h, w) in [-1, 1], and its unweighted parts."""
+        reconstruction = reconstruction.float()
+        l1 = F.l1_loss(reconstruction, image)
+        loss, parts = self.spec.l1 * l1, {"l1": l1.detach()}
+        if self.lpips is not None:
+            with torch.no_grad():
+                target = self.lpips.features(image)
+            lpips = self.lpips.distance(self.lpips.features(reconstruction), target).mean()
+            loss = loss + self.spec.lpips * lpips
+            parts["lpips"] = lpips.detach()
+        return loss, parts
+
+
+def generator_loss(fake_logits: Tensor) -> Tensor:
+    """Hinge GAN loss of the autoencoder: minus the mean logit of its reconstructions."""
+    return -fake_logits.float().mean()
+
+
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Hinge loss of the discriminator, halved as in LDM."""
+    real, fake = real_logits.float(), fake_logits.float()
+    return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
+
+
+def adaptive_weight(reconstruction_loss: Tensor, gan_loss: Tensor, last_layer: Tensor) -> Tensor:
+    """Ratio of the two losses' gradient norms at the last layer (LDM), so that neither drowns the other."""
+    (reconstruction,) = torch.autograd.grad(reconstruction_loss, last_layer, retain_graph=True)
+    (gan,) = torch.autograd.grad(gan_loss, last_layer, retain_graph=True)
+    return (reconstruction.norm() / (gan.norm() + ADAPTIVE_EPS)).clamp(0, ADAPTIVE_MAX).detach()

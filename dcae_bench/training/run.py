@@ -1,0 +1,158 @@
+"""A phase from packed photographs to finished weights, log and record."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from dcae_bench import device
+from dcae_bench.config import Profile
+from dcae_bench.data.packed import PackedPhotos, Photos
+from dcae_bench.files import sha256_file, sha256_json, write_bytes
+from dcae_bench.metrics.embedded import embedded_sha256
+from dcae_bench.metrics.lpips import NETS
+from dcae_bench.models.checkpoints import save_weights
+from dcae_bench.provenance import Stopwatch, collect, fingerprint
+from dcae_bench.records import Data, Metric, Record, Subject, save
+from dcae_bench.training import CODE
+from dcae_bench.training.log import read_log
+from dcae_bench.training.loop import PhaseRun, Trainer
+
+PROTOCOL = "training/three-phase-v1"
+
+
+def train_phase(
+    profile: Profile,
+    autoencoder: str,
+    phase: int,
+    *,
+    data: Path,
+    initial: Path | None,
+    output: Path,
+    run_dir: Path,
+) -> None:
+    """Train one phase and write ``output`` (safetensors) with ``log.jsonl`` and ``record.json`` beside it.
+
+    ``data`` holds the packed data sets, ``initial`` the weights of the phase before, ``run_dir`` the state of an
+    unfinished run, which goes when the phase is finished. Raises :class:`DataError`, :class:`WeightsError`,
+    :class:`TrainingError` and :class:`ResultsError`.
+    """
+    packs = [PackedPhotos.open(data / name / "train.npy") for name in profile.training.datasets]
+    loss = profile.training.loss
+    recipe = {
+        **profile.recipe(autoencoder, phase),
+        "packs": [pack.sha256 for pack in packs],
+        "initial": sha256_file(initial) if initial else None,
+        "lpips": embedded_sha256(NETS[loss.lpips_net]) if loss.lpips else None,
+        "code": fingerprint(*CODE),
+    }
+    recipe_sha256 = sha256_json(recipe)
+    run = PhaseRun(
+        profile=profile,
+        autoencoder=autoencoder,
+        phase=phase,
+        photos=Photos.join(packs),
+        initial=initial,
+        # One folder per recipe: a changed recipe starts afresh, and going back finds the old state.
+        directory=run_dir / recipe_sha256[:12],
+        recipe_sha256=recipe_sha256,
+    )
+    trainer = Trainer(run)
+    clock = Stopwatch(trainer.seconds_before)
+    console = Console(stderr=True)
+    if trainer.images:
+        console.print(f"{autoencoder}, phase {phase}: resumed at image {trainer.images} of {run.plan.images}")
+    _with_progress(trainer, clock, console)
+    if trainer.accelerator.is_main_process:
+        _finish(trainer, clock, packs, recipe, output)
+        shutil.rmtree(run.directory)
+        console.print(f"{autoencoder}, phase {phase}: {run.plan.images} images in {clock.seconds:.0f} s -> {output}")
+
+
+def _with_progress(trainer: Trainer, clock: Stopwatch, console: Console) -> None:
+    """Show a progress bar on a terminal, a line per tenth of the phase in a log file."""
+    total = trainer.plan.images
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[parts]}"),
+        TimeRemainingColumn(),
+    )
+    printed = trainer.images * 10 // total
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        name = f"{trainer.run.autoencoder} phase {trainer.run.phase}"
+        task = bar.add_task(name, total=total, completed=trainer.images, parts="")
+
+        def progress(images: int, parts: dict[str, float]) -> None:
+            nonlocal printed
+            shown = ", ".join(f"{key} {value:.4g}" for key, value in parts.items() if key != "lr")
+            bar.update(task, completed=images, parts=shown)
+            if not console.is_terminal and images * 10 // total > printed:
+                printed = images * 10 // total
+                console.print(f"{name}: {images}/{total} images, {clock.seconds:.0f} s, {shown}", soft_wrap=True)
+
+        trainer.train(lambda: clock.seconds, progress)
+
+
+def _finish(
+    trainer: Trainer, clock: Stopwatch, packs: Sequence[PackedPhotos], recipe: dict[str, Any], output: Path
+) -> None:
+    """Write weights, log and record; the record comes last, so it never stands alone."""
+    run, model = trainer.run, trainer.autoencoder
+    weights_sha256 = save_weights(trainer.ema.state, output)
+    log = run.directory / "log.jsonl"
+    write_bytes(output.parent / "log.jsonl", log.read_bytes())
+    lines = read_log(log)
+    tail = lines[-max(1, len(lines) // 10) :]
+    labels = {
+        "loss": "loss",
+        "l1": "L1",
+        "lpips": f"LPIPS ({run.profile.training.loss.lpips_net})",
+        "gan": "GAN, autoencoder",
+        "disc": "GAN, discriminator",
+    }
+    note = f"mean over the last {len(tail) * run.profile.training.log_images} images, weights before averaging"
+    metrics = {
+        name: Metric(label=label, value=sum(line[name] for line in tail) / len(tail), better="lower", notes=(note,))
+        for name, label in labels.items()
+        if name in tail[-1]
+    }
+    metrics["images_per_s"] = Metric(
+        label="training speed",
+        value=run.plan.images / clock.seconds,
+        better="higher",
+        unit="img/s",
+        notes=("whole loop with data, checkpoints and logging; not a throughput protocol",),
+    )
+    spec = run.profile.autoencoders[run.autoencoder].model
+    record = Record(
+        kind="training",
+        profile=run.profile.name,
+        protocol=PROTOCOL,
+        subject=Subject(
+            autoencoder=run.autoencoder,
+            family=spec.family,
+            compression=spec.compression,
+            latent_channels=spec.latent_channels,
+            weights_source="retrained",
+            phase=run.phase,
+            parameters=model.count_parameters(),
+            weights_sha256=weights_sha256,
+        ),
+        data=Data(
+            name="+".join(pack.name for pack in packs),
+            split="train",
+            resolution=run.plan.resolution,
+            images=run.plan.images,
+            sha256=sha256_json([pack.manifest_sha256 for pack in packs]),
+        ),
+        metrics=metrics,
+        provenance=collect(
+            config=recipe, seed=run.profile.seed, device=device.describe(trainer.device, run.profile), clock=clock
+        ),
+    )
+    save(record, output.parent / "record.json")
