@@ -1,0 +1,82 @@
+"""Reconstruction records of one autoencoder on every set of a profile."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from dcae_bench.config import Profile
+from dcae_bench.data.crops import eval_crops
+from dcae_bench.data.packed import PackedPhotos
+from dcae_bench.device import choose, describe
+from dcae_bench.evaluation.reconstruction import ReconstructionEvaluator
+from dcae_bench.files import write_bytes
+from dcae_bench.metrics.features import efficientnet_lite0_extractor
+from dcae_bench.metrics.lpips import LPIPS
+from dcae_bench.models.checkpoints import load_weights
+from dcae_bench.models.zoo import build
+from dcae_bench.provenance import Stopwatch, collect
+from dcae_bench.records import Data, Record, Subject, save
+
+
+def evaluate_reconstruction(
+    profile: Profile, autoencoder: str, phase: int | None, *, weights: Path, data: Path, output: Path
+) -> None:
+    """Measure ``weights`` and write ``<set>.json`` and ``<set>.samples.npy`` into ``output`` for each set.
+
+    ``data`` holds the packed data sets. Raises :class:`DataError`, :class:`WeightsError` and :class:`ResultsError`.
+    """
+    spec = profile.autoencoders[autoencoder].model
+    device = choose(profile)
+    packs = {item.dataset: PackedPhotos.open(data / item.dataset / "eval.npy") for item in profile.evaluation.sets}
+    model = build(spec)
+    weights_sha256 = load_weights(model, weights)
+    model.eval().to(device)
+    subject = Subject(
+        autoencoder=autoencoder,
+        family=spec.family,
+        compression=spec.compression,
+        latent_channels=spec.latent_channels,
+        weights_source="retrained",
+        phase=phase,
+        parameters=model.count_parameters(),
+        weights_sha256=weights_sha256,
+    )
+    evaluator = ReconstructionEvaluator(
+        efficientnet_lite0_extractor(), LPIPS.load("alex"), batch_size=profile.evaluation.batch_size, device=device
+    )
+    # Windows are at least as large as the largest resolution, so that each resolution shows the same content.
+    min_window = max(item.resolution for item in profile.evaluation.sets)
+    console = Console(stderr=True)
+    for item in profile.evaluation.sets:
+        clock = Stopwatch()
+        pack = packs[item.dataset]
+        images = eval_crops(pack, profile.evaluation.crops_per_photo, profile.seed, item.resolution, min_window)
+        measured = evaluator.measure(model, images, samples=profile.evaluation.samples)
+        record = Record(
+            kind="reconstruction",
+            profile=profile.name,
+            protocol=profile.evaluation.protocol,
+            subject=subject,
+            data=Data(
+                name=item.dataset,
+                split="eval",
+                resolution=item.resolution,
+                images=len(images),
+                sha256=pack.manifest_sha256,
+            ),
+            metrics=measured.metrics,
+            provenance=collect(
+                config={**profile.evaluation_recipe(), "pack": pack.sha256},
+                seed=profile.seed,
+                device=describe(device, profile),
+                clock=clock,
+            ),
+        )
+        buffer = io.BytesIO()
+        np.save(buffer, measured.samples)
+        write_bytes(output / f"{item.label}.samples.npy", buffer.getvalue())
+        save(record, output / f"{item.label}.json")
+        shown = ", ".join(f"{metric.label} {metric.value:.4g}" for metric in measured.metrics.values())
+        console.print(f"{autoencoder} on {item.label}: {shown}", soft_wrap=True)
