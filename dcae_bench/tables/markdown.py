@@ -1,0 +1,59 @@
+"""Markdown: grids of cells, footnotes and numbers as every table of the project prints them."""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from tabulate import tabulate
+
+ARROWS = {"higher": " ↑", "lower": " ↓", "neither": ""}
+MINUS = "\N{MINUS SIGN}"
+
+
+class Footnotes:
+    """Numbered notes of one table; equal notes share a number."""
+
+    def __init__(self):
+        """Start without notes."""
+        self._notes: list[str] = []
+
+    def mark(self, notes: Iterable[str]) -> str:
+        """Superscript numbers of ``notes``, or nothing if there are none."""
+        numbers = []
+        for note in notes:
+            if note not in self._notes:
+                self._notes.append(note)
+            numbers.append(str(self._notes.index(note) + 1))
+        return f"<sup>{','.join(numbers)}</sup>" if numbers else ""
+
+    def text(self) -> str:
+        """The notes, one a line, as they stand under the table."""
+        return "".join(f"<sup>{number}</sup> {note}  \n" for number, note in enumerate(self._notes, start=1))
+
+
+def grid(headers: Sequence[str], rows: Sequence[Sequence[str]], align: Sequence[Literal["left", "right"]]) -> str:
+    """A GitHub table of ready-made cells; pipes in them are escaped."""
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in [headers, *rows]]
+    return tabulate(escaped[1:], headers=escaped[0], tablefmt="pipe", colalign=align, disable_numparse=True) + "\n"
+
+
+def decimals(key: str, values: Sequence[float]) -> int:
+    """Decimals of a metric's column: the field's habit, else enough for three digits of the smallest value."""
+    for prefix, habit in (("psnr", 2), ("ssim", 3), ("lpips", 3)):
+        if key.startswith(prefix):
+            return habit
+    smallest = min((abs(value) for value in values if value), default=1.0)
+    return 1 if smallest >= 100 else 2 if smallest >= 1 else 3 if smallest >= 0.1 else 4
+
+
+def number(value: float | None, places: int, *, signed: bool = False) -> str:
+    """A number with a fixed count of decimals; ``-`` for none. ``signed`` shows plus and a true minus sign."""
+    if value is None:
+        return "-"
+    text = f"{value:+.{places}f}" if signed else f"{value:.{places}f}"
+    return text.replace("-", MINUS) if signed else text
+
+
+def millions(count: int) -> str:
+    """A count of parameters in millions with three digits, e.g. 2.34 M."""
+    value = count / 1e6
+    return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f} M"

@@ -1,0 +1,95 @@
+"""A record on the terminal: what was measured, on what, how, and what made it."""
+
+from collections.abc import Iterable
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from dcae_bench.records import Record
+
+
+def render(record: Record) -> Group:
+    """Lay a record out for rich: subject, data and protocol, metrics with units and notes, provenance."""
+    return Group(
+        Text(f"{record.kind} of {record.subject.autoencoder}, profile {record.profile}", style="bold"),
+        Text(""),
+        _facts("Subject", _subject(record)),
+        _facts("Measured on", _measured_on(record)),
+        _metrics(record),
+        Text(""),
+        _facts("Provenance", _provenance(record)),
+    )
+
+
+def _facts(title: str, facts: Iterable[tuple[str, str]]) -> Table:
+    """A titled list of names and values. Values are Text, so brackets in them are not taken for markup."""
+    table = Table(
+        box=None, show_header=False, title=title, title_justify="left", title_style="bold", padding=(0, 2, 0, 0)
+    )
+    table.add_column(style="dim", no_wrap=True, min_width=15)
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        table.add_row(name, Text(value))
+    table.add_section()
+    table.add_row("", "")
+    return table
+
+
+def _subject(record: Record) -> list[tuple[str, str]]:
+    subject, data = record.subject, record.data
+    side = data.resolution // subject.compression
+    phase = "" if subject.phase is None else f", after phase {subject.phase}"
+    return [
+        ("autoencoder", f"{subject.autoencoder} ({subject.family})"),
+        ("latent", f"{side}x{side}x{subject.latent_channels} at {data.resolution} px (f{subject.compression})"),
+        ("weights", f"{subject.weights_source}{phase}"),
+        ("parameters", f"{subject.parameters:,}"),
+        ("weights sha256", subject.weights_sha256),
+    ]
+
+
+def _measured_on(record: Record) -> list[tuple[str, str]]:
+    data = record.data
+    return [
+        ("data set", f"{data.name}, {data.split} split"),
+        ("images", f"{data.images:,} at {data.resolution} px"),
+        ("data sha256", data.sha256),
+        ("protocol", record.protocol),
+    ]
+
+
+def _metrics(record: Record) -> Table:
+    better = {"higher": "higher is better", "lower": "lower is better", "neither": ""}
+    table = Table(title="Metrics", title_justify="left", title_style="bold", header_style="dim", padding=(0, 1))
+    table.add_column("metric")
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("unit")
+    table.add_column("notes", overflow="fold")
+    for metric in record.metrics.values():
+        notes = [better[metric.better], *metric.notes]
+        if metric.weights_sha256:
+            notes.append(f"network {metric.weights_sha256[:12]}")
+        cells = (metric.label, f"{metric.value:.6g}", metric.unit or "", "; ".join(note for note in notes if note))
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _provenance(record: Record) -> list[tuple[str, str]]:
+    made = record.provenance
+    device = made.device
+    commit = "none (outside a git checkout)" if made.commit is None else made.commit
+    state = {True: " + uncommitted changes", False: ", clean", None: ""}[made.dirty]
+    return [
+        ("record key", record.key),
+        ("commit", commit + state),
+        ("code sha256", made.code_sha256),
+        ("config sha256", made.config_sha256),
+        ("seed", str(made.seed)),
+        ("device", f"{device.kind}: {device.name}, {device.threads} threads, {device.precision}"),
+        ("command", made.command),
+        ("started", f"{made.started:%Y-%m-%d %H:%M:%S %Z}"),
+        ("finished", f"{made.finished:%Y-%m-%d %H:%M:%S %Z}"),
+        ("took", f"{made.seconds:,.1f} s"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in made.versions.items())),
+    ]

@@ -1,0 +1,110 @@
+"""Verdicts: how a measured number stands to the reported one, always with the reason."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from dcae_bench.records import Metric, Record
+from dcae_bench.tables.reported import ReportedMetric, ReportedRow, ReportedValue
+
+# The record's key that measures what the paper prints; other Fréchet distances are other quantities.
+RECORD_KEYS: dict[ReportedMetric, str] = {
+    "rfid": "rfid_inception",
+    "psnr": "psnr",
+    "ssim": "ssim",
+    "lpips": "lpips_alex_u8",
+}
+HIGHER_IS_BETTER: dict[ReportedMetric, bool] = {"rfid": False, "psnr": True, "ssim": True, "lpips": False}
+
+
+class Verdict(StrEnum):
+    """How a measured number stands to the reported one."""
+
+    MATCH = "match"
+    WITHIN_NOISE = "within_noise"
+    BETTER = "better"
+    DEVIATES = "deviates"
+    NOT_COMPARABLE = "not_comparable"
+    NOT_RUN = "not_run"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict and its reason, in one sentence."""
+
+    verdict: Verdict
+    reason: str
+
+
+def judge(
+    reported: ReportedRow,
+    record: Record | None,
+    metric: ReportedMetric,
+    *,
+    noise: float = 0.0,
+    not_run_reason: str = "no record of this row in the profile",
+) -> Judgement:
+    """Judge one metric of a reported row against a record, or its absence.
+
+    ``noise`` is the half-width, in the metric's unit, of the band that repetitions (seeds, hardware) fall into; it
+    widens the half unit of the last printed decimal that counts as a match.
+    """
+    if record is None:
+        return Judgement(Verdict.NOT_RUN, not_run_reason)
+    obstacle = next(_obstacles(reported, record, metric), None)
+    if obstacle is not None:
+        return Judgement(Verdict.NOT_COMPARABLE, obstacle)
+    return _compare(reported.metrics[metric], record.metrics[RECORD_KEYS[metric]], metric, noise)
+
+
+def _obstacles(reported: ReportedRow, record: Record, metric: ReportedMetric) -> Iterator[str]:
+    """Reasons why the two numbers do not measure the same thing, the plainest first."""
+    if metric not in reported.metrics:
+        yield f"{reported.table} prints no {metric} for this row"
+        return
+    if not reported.metrics[metric].trusted:
+        yield "the reported value is recalled from memory and was found in no source"
+    if record.kind != "reconstruction":
+        yield f"the record is of a {record.kind}, not of a reconstruction"
+    pairs = (
+        ("family", reported.family, record.subject.family),
+        ("compression", f"f{reported.compression}", f"f{record.subject.compression}"),
+        ("latent channels", f"c{reported.latent_channels}", f"c{record.subject.latent_channels}"),
+        ("data set", reported.dataset, record.data.name),
+        ("split", reported.split, record.data.split),
+        ("resolution", f"{reported.resolution} px", f"{record.data.resolution} px"),
+        ("protocol", reported.protocol, record.protocol),
+        ("weights source", reported.weights_source, record.subject.weights_source),
+    )
+    for what, theirs, ours in pairs:
+        if theirs != ours:
+            yield f"{what} differs: {theirs} reported, {ours} measured"
+    parameters = record.subject.parameters
+    if reported.parameters is not None and parameters != reported.parameters:
+        yield f"parameters differ: {reported.parameters:,} reported, {parameters:,} measured"
+    if reported.parameters_min is not None and parameters < reported.parameters_min:
+        yield f"parameters differ: at least {reported.parameters_min:,} reported, {parameters:,} measured"
+    if reported.images is None:
+        yield "how many images the reported value was measured on is not known"
+    elif reported.images != record.data.images:
+        yield f"sample count differs: {reported.images:,} images reported, {record.data.images:,} measured"
+    if RECORD_KEYS[metric] not in record.metrics:
+        yield f"the record holds no {RECORD_KEYS[metric]}"
+    elif not math.isfinite(record.metrics[RECORD_KEYS[metric]].value):
+        yield "the measured value is not finite"
+
+
+def _compare(reported: ReportedValue, measured: Metric, metric: ReportedMetric, noise: float) -> Judgement:
+    difference = measured.value - reported.value
+    tolerance = 0.5 * 10**-reported.decimals
+    # Binary floats sit a hair off the decimal they print, so an exact half unit must not fall to rounding errors.
+    slack = 1e-9 * max(1.0, abs(reported.value))
+    found = f"{measured.value:.{reported.decimals + 2}f} measured, {reported.text} reported"
+    if abs(difference) <= tolerance + slack:
+        return Judgement(Verdict.MATCH, f"{found}: equal to the printed decimals")
+    if abs(difference) <= tolerance + noise + slack:
+        return Judgement(Verdict.WITHIN_NOISE, f"{found}: apart by no more than the noise of ±{noise:g}")
+    if (difference > 0) == HIGHER_IS_BETTER[metric]:
+        return Judgement(Verdict.BETTER, f"{found}: better by {abs(difference):.{reported.decimals + 2}f}")
+    return Judgement(Verdict.DEVIATES, f"{found}: worse by {abs(difference):.{reported.decimals + 2}f}")

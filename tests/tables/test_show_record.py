@@ -1,0 +1,61 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from dcae_bench.tables.show import render
+
+
+def shown(record, width=110) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(render(record))
+    return console.export_text()
+
+
+def test_every_fact_of_the_record_is_shown(make_record):
+    record = make_record(rfd_notes=("40 images, fewer than the 1280 features",))
+    text = " ".join(shown(record, width=200).split())
+    for fact in (
+        "dc-ae-f32c32",
+        "4x4x32 at 128 px",
+        "retrained, after phase 3",
+        "2,340,000",
+        "photos-indoor, eval split",
+        "reconstruction/photos-v1",
+        "40 images, fewer than the 1280 features",
+        "rFD (EfficientNet-Lite0)",
+        "higher is better",
+        "21.456",
+        "dB",
+        "Testium 9000, 2 cores, 2 threads, fp32",
+        "0123456789abcdef0123456789abcdef01234567 + uncommitted changes",
+        "2026-01-02 03:04:05 UTC",
+        "60.5 s",
+        "torch 2.9.0",
+        record.key,
+        "a" * 64,
+        "b" * 64,
+        "c" * 64,
+        "d" * 64,
+    ):
+        assert fact in text, fact
+
+
+def test_brackets_are_shown_and_not_taken_for_markup(make_record):
+    assert "--name [red]demo[/red]" in shown(make_record())
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"commit": None, "dirty": None}, "none (outside a git checkout)"),
+        ({"dirty": False}, ", clean"),
+        ({"phase": None, "weights_source": "released"}, "released"),
+    ],
+)
+def test_what_is_absent_is_said(make_record, facts, expected):
+    assert expected in shown(make_record(**facts))
+
+
+def test_a_narrow_terminal_loses_nothing_of_the_hashes(make_record):
+    assert "a" * 64 in "".join(shown(make_record(), width=60).split())

@@ -1,0 +1,285 @@
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from dcae_bench.errors import ResultsError
+from dcae_bench.records import save
+from dcae_bench.tables.markdown import decimals, millions, number
+from dcae_bench.tables.rfid import build, load_records, write
+from dcae_bench.tables.rfid_page import markdown
+from dcae_bench.tables.verdict import Verdict
+
+REASON = "the demo profile trains nano models; profile `paper` is needed"
+
+
+def section(page: str, title: str) -> str:
+    """The part of the page under a heading."""
+    return page.split(f"## {title}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def parse(text: str) -> list[dict[str, str]]:
+    """The first Markdown table of a text, as dictionaries by column."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert len(cells) >= 3 and len({len(row) for row in cells}) == 1
+    return [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
+
+
+@pytest.fixture
+def table(demo_records, reported):
+    return build("demo", demo_records, reported, REASON)
+
+
+@pytest.fixture
+def page(table):
+    return markdown(table)
+
+
+def test_first_line_names_profile_commit_and_hardware(page):
+    first = page.splitlines()[0]
+    assert first == "Profile `demo` · commit 0123456+dirty · Testium 9000, 2 cores, 2 threads, fp32"
+
+
+def test_first_line_names_every_commit(demo_records, reported, make_record):
+    records = demo_records | {Path("results/x.json"): make_record(data_set="other", commit="f" * 40, dirty=False)}
+    first = markdown(build("demo", records, reported, REASON)).splitlines()[0]
+    assert " · commit fffffff, commit 0123456+dirty · " in first
+
+
+def test_cells_are_the_records_values(table, page):
+    rows = parse(section(page, "Measured"))
+    assert len(rows) == len(table.runs) == 12
+    for row, run in zip(rows, table.runs, strict=True):
+        record = run.record
+        assert row["data set"] == "photos-indoor" and row["resolution"] == str(record.data.resolution)
+        assert row["autoencoder"] == record.subject.autoencoder and row["phase"] == str(record.subject.phase)
+        assert row["images"] == "40" and row["params"] == millions(record.subject.parameters)
+        assert row["PSNR ↑"].strip("*") == f"{record.metrics['psnr'].value:.2f}"
+        assert row["LPIPS (AlexNet) ↓"].strip("*") == f"{record.metrics['lpips_alex_u8'].value:.3f}"
+        assert row["rFD (EfficientNet-Lite0) ↓<sup>1</sup>"].strip("*") == (
+            f"{record.metrics['rfd_efficientnet_lite0'].value:.2f}"
+        )
+
+
+def test_rows_of_one_setting_stand_together_sd_vae_first(page):
+    rows = parse(section(page, "Measured"))
+    places = [(row["resolution"], row["latent shape"], row["autoencoder"], row["phase"]) for row in rows]
+    families = [("sd-vae-f32c32", "4x4x32", "128"), ("dc-ae-f32c32", "4x4x32", "128")]
+    families += [("sd-vae-f32c32", "8x8x32", "256"), ("dc-ae-f32c32", "8x8x32", "256")]
+    assert places == [(size, shape, name, phase) for name, shape, size in families for phase in "123"]
+
+
+def test_bold_marks_the_better_at_the_final_phase_only(page):
+    for row in parse(section(page, "Measured")):
+        final_dc_ae = row["autoencoder"] == "dc-ae-f32c32" and row["phase"] == "3"
+        final_sd_vae = row["autoencoder"] == "sd-vae-f32c32" and row["phase"] == "3"
+        for column, value in row.items():
+            expected = final_sd_vae if column == "SSIM ↑" else final_dc_ae and ("↑" in column or "↓" in column)
+            assert value.startswith("**") == expected, (column, row)
+
+
+def test_differences_are_dc_ae_minus_sd_vae(page):
+    rows = parse(section(page, "Final phase: DC-AE minus SD-VAE"))
+    assert [row["resolution"] for row in rows] == ["128", "256"]
+    for row in rows:
+        assert row["Δ PSNR ↑"] == "**+2.00**"
+        assert row["Δ LPIPS (AlexNet) ↓"] == "**−0.050**"
+        assert row["Δ rFD (EfficientNet-Lite0) ↓"] == "**−2.00**"
+        assert row["Δ SSIM ↑"] == "−0.100"  # worse, so not bold
+
+
+def test_a_tie_is_bold_on_both_sides(make_record, reported):
+    records = {Path(f"results/{family}.json"): make_record(family) for family in ("sd-vae", "dc-ae")}
+    rows = parse(section(markdown(build("demo", records, reported, REASON)), "Measured"))
+    assert [row["PSNR ↑"] for row in rows] == ["**21.46**", "**21.46**"]
+
+
+@pytest.mark.parametrize("missing", ["sd-vae", "dc-ae"])
+def test_a_missing_partner_leaves_no_difference_and_no_bold(demo_records, reported, missing):
+    records = {path: record for path, record in demo_records.items() if record.subject.family != missing}
+    page = markdown(build("demo", records, reported, REASON))
+    assert "Final phase" not in page
+    assert len(parse(section(page, "Measured"))) == 6
+    assert "**" not in section(page, "Measured")
+
+
+def test_a_partner_without_the_final_phase_is_not_compared(demo_records, reported):
+    records = {p: r for p, r in demo_records.items() if (r.subject.family, r.subject.phase) != ("sd-vae", 3)}
+    assert "**" not in markdown(build("demo", records, reported, REASON))
+
+
+@pytest.mark.parametrize("change", [{"images": 39}, {"data_sha256": "e" * 64}, {"protocol": "reconstruction/other-v1"}])
+def test_unequal_measurements_get_a_reason_instead_of_a_difference(make_record, reported, change):
+    records = {Path("results/a.json"): make_record("sd-vae"), Path("results/b.json"): make_record("dc-ae", **change)}
+    page = markdown(build("demo", records, reported, REASON))
+    (row,) = parse(section(page, "Final phase: DC-AE minus SD-VAE"))
+    assert row["Δ PSNR ↑"] == "-" and row["autoencoders"].endswith("<sup>1</sup>")
+    assert "<sup>1</sup> not compared" in page and "**" not in page
+
+
+def test_a_missing_metric_is_a_dash(make_record, reported):
+    records = {Path("results/a.json"): make_record("sd-vae", rfd=None), Path("results/b.json"): make_record("dc-ae")}
+    rows = parse(section(markdown(build("demo", records, reported, REASON)), "Measured"))
+    assert [row["rFD (EfficientNet-Lite0) ↓"] for row in rows] == ["-", "1.23"]
+
+
+def test_fid_is_named_only_where_a_record_holds_it(page, make_released, reported):
+    measured = section(page, "Measured") + section(page, "Final phase: DC-AE minus SD-VAE")
+    assert "FID" not in measured and "rFD (EfficientNet-Lite0)" in measured
+    records = {Path("results/released/x.json"): make_released()}
+    (row,) = parse(section(markdown(build("released", records, reported, REASON)), "Measured"))
+    assert row["rFID ↓"] == "0.217" and not any("rFD" in column for column in row)
+    assert row["phase"] == "released"
+
+
+def test_notes_that_differ_are_footnotes_of_cells(make_record, reported):
+    notes = {"sd-vae": ("40 of 1280",), "dc-ae": ("40 of 1280", "another")}
+    records = {Path(f"results/{family}.json"): make_record(family, rfd_notes=notes[family]) for family in notes}
+    text = section(markdown(build("demo", records, reported, REASON)), "Measured")
+    cells = [row["rFD (EfficientNet-Lite0) ↓"] for row in parse(text)]
+    assert cells == ["**1.23**<sup>1</sup>", "**1.23**<sup>1,2</sup>"]
+    assert text.count("40 of 1280") == 1 and "<sup>2</sup> another" in text
+
+
+def test_notes_of_a_whole_column_stand_in_its_head(page):
+    assert page.count("fewer than the 1280 features") == 1
+
+
+def test_reported_rows_are_shown_with_brackets_and_reason(page):
+    text = section(page, "Reported by the paper (Table 2)")
+    rows = parse(text)
+    assert len(rows) == 16
+    assert {row["reproduced"] for row in rows} == {"-"}
+    assert {row["verdict"] for row in rows} == {"not_run<sup>1</sup>"}
+    assert f"<sup>1</sup> {REASON}" in text
+    assert (rows[0]["rFID ↓"], rows[0]["LPIPS ↓"]) == ("2.64", "(0.117)")
+    values = [row[column] for row in rows for column in ("rFID ↓", "PSNR ↑", "SSIM ↑", "LPIPS ↓")]
+    assert sum(value.startswith("(") for value in values) == 47
+    assert "in brackets" in text
+
+
+def test_a_reproduced_row_gets_its_verdict(make_released, reported):
+    records = {Path("results/released/x.json"): make_released(psnr=25.0)}
+    table = build("released", records, reported, REASON)
+    (result,) = [result for result in table.reported if result.run]
+    verdicts = {metric: judgement.verdict for metric, judgement in result.judgements.items()}
+    assert verdicts == {
+        "rfid": Verdict.MATCH,
+        "psnr": Verdict.DEVIATES,
+        "ssim": Verdict.MATCH,
+        "lpips": Verdict.MATCH,
+    }
+    (row,) = [
+        row for row in parse(section(markdown(table), "Reported by the paper (Table 2)")) if row["reproduced"] != "-"
+    ]
+    assert "PSNR 25.000" in row["reproduced"] and "rFID 0.217" in row["reproduced"]
+    assert "PSNR deviates" in row["verdict"] and "rFID match" in row["verdict"]
+
+
+def test_the_row_is_answered_by_its_own_weights_source(make_released, reported):
+    retrained = make_released(weights_source="retrained", phase=3, psnr=20.0)
+    records = {Path("results/a.json"): retrained, Path("results/b.json"): make_released()}
+    (result,) = [result for result in build("released", records, reported, REASON).reported if result.run]
+    assert result.run.path.name == "b.json"
+
+
+def test_markdown_csv_and_json_agree(table, tmp_path):
+    path = tmp_path / "results" / "table_rfid.md"
+    write(table, path)
+    assert path.read_text() == markdown(table)
+    frame = pd.read_csv(path.with_suffix(".csv"))
+    everything = json.loads(path.with_suffix(".json").read_text())
+    assert sorted(child.name for child in path.parent.iterdir()) == [
+        "table_rfid.csv",
+        "table_rfid.json",
+        "table_rfid.md",
+    ]
+    run_part, reported_part = frame[frame.part == "run"], frame[frame.part == "reported"]
+    assert (len(run_part), len(reported_part)) == (12 * 4, 16 * 4)
+    assert len(everything["runs"]) == 12 and len(everything["reported"]) == 16
+    rows = parse(section(path.read_text(), "Measured"))
+    for row, run, item in zip(rows, table.runs, everything["runs"], strict=True):
+        lines = run_part[run_part.record == item["path"]].set_index("metric")
+        assert item["key"] == run.record.key and len(lines) == 4
+        for key, metric in run.record.metrics.items():
+            assert lines.measured[key] == item["record"]["metrics"][key]["value"] == metric.value
+        assert row["PSNR ↑"].strip("*") == f"{lines.measured['psnr']:.2f}"
+        assert row["SSIM ↑"].startswith("**") == ("ssim" in item["best_in"])
+    assert set(reported_part.verdict) == {"not_run"} and set(reported_part.reason) == {REASON}
+    assert (reported_part.confidence == "recalled_unverified").sum() == 47
+    assert everything["reported"][0]["judgements"]["rfid"] == {"verdict": "not_run", "reason": REASON}
+    assert everything["differences"][0]["dc_ae_minus_sd_vae"]["psnr"] == pytest.approx(2.0)
+
+
+def test_equal_records_give_equal_bytes_in_any_order(demo_records, reported):
+    backwards = dict(reversed(demo_records.items()))
+    assert markdown(build("demo", backwards, reported, REASON)) == markdown(
+        build("demo", demo_records, reported, REASON)
+    )
+
+
+def test_training_records_are_left_out(demo_records, reported, make_record):
+    records = demo_records | {Path("results/t.json"): make_record(kind="training", data_set="somewhere")}
+    assert len(build("demo", records, reported, REASON).runs) == 12
+
+
+def test_no_records_make_a_page_all_the_same(reported):
+    page = markdown(build("demo", {}, reported, REASON))
+    assert page.startswith("Profile `demo` · no record yet\n")
+    assert "Nothing was measured yet" in page and page.count("not_run<sup>1</sup>") == 16
+
+
+def test_two_records_of_one_row_are_refused(make_record, reported):
+    records = {Path("results/a.json"): make_record(psnr=1.0), Path("results/b.json"): make_record(psnr=2.0)}
+    with pytest.raises(ResultsError, match=r"b\.json.*a\.json"):
+        build("demo", records, reported, REASON)
+
+
+def test_records_of_another_profile_are_refused(make_record, reported):
+    with pytest.raises(ResultsError, match="profile paper, not demo"):
+        build("demo", {Path("results/a.json"): make_record(profile="paper")}, reported, REASON)
+
+
+def test_one_key_with_two_labels_is_refused(table, make_record):
+    metric = make_record().metrics["psnr"].model_copy(update={"label": "PSNR (Y)"})
+    run = table.runs[-1]
+    odd = run.record.model_copy(update={"metrics": run.record.metrics | {"psnr": metric}})
+    with pytest.raises(ResultsError, match=r"PSNR \(Y\)"):
+        markdown(replace(table, runs=(*table.runs[:-1], replace(run, record=odd))))
+
+
+def test_load_records_keeps_the_paths(tmp_path, make_record):
+    save(make_record(), tmp_path / "a.json")
+    assert load_records([tmp_path / "a.json"]) == {tmp_path / "a.json": make_record()}
+    with pytest.raises(ResultsError, match=r"missing\.json"):
+        load_records([tmp_path / "missing.json"])
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "expected"),
+    [
+        ("psnr", [0.01], 2),
+        ("lpips_vgg", [9.0], 3),
+        ("rfd_x", [150.0, 240.0], 1),
+        ("rfd_x", [0.5], 3),
+        ("rfd_x", [0.0], 2),
+    ],
+)
+def test_decimals(key, values, expected):
+    assert decimals(key, values) == expected
+
+
+def test_numbers():
+    assert [number(None, 2), number(-1.5, 1), number(-1.5, 1, signed=True)] == ["-", "-1.5", "−1.5"]
+    assert [millions(n) for n in (676_896_140, 83_653_863, 2_340_000)] == ["677 M", "83.7 M", "2.34 M"]
+
+
+def test_tables_need_no_torch():
+    modules = "figures, markdown, reconstruction, reported, rfid, rfid_page, show, verdict"
+    code = f"import sys; from dcae_bench.tables import {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,135 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dcae_bench.tables.verdict import HIGHER_IS_BETTER, Verdict, judge
+
+METRICS = list(HIGHER_IS_BETTER)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_authors_own_digits_match_their_printed_ones(verified_row, make_released, metric):
+    judgement = judge(verified_row, make_released(), metric)
+    assert judgement.verdict is Verdict.MATCH, judgement.reason
+
+
+@pytest.mark.parametrize(
+    ("psnr", "noise", "expected"),
+    [
+        (26.15, 0.0, Verdict.MATCH),
+        (26.155, 0.0, Verdict.MATCH),  # half a unit of the last printed decimal, on either side
+        (26.145, 0.0, Verdict.MATCH),
+        (26.1551, 0.0, Verdict.BETTER),
+        (26.1449, 0.0, Verdict.DEVIATES),
+        (26.155, 0.1, Verdict.MATCH),  # noise never turns a match into less
+        (26.255, 0.1, Verdict.WITHIN_NOISE),
+        (26.045, 0.1, Verdict.WITHIN_NOISE),
+        (26.2551, 0.1, Verdict.BETTER),
+        (26.0449, 0.1, Verdict.DEVIATES),
+    ],
+)
+def test_higher_is_better(verified_row, make_released, psnr, noise, expected):
+    assert judge(verified_row, make_released(psnr=psnr), "psnr", noise=noise).verdict is expected
+
+
+@pytest.mark.parametrize(
+    ("lpips", "noise", "expected"),
+    [
+        (0.0805, 0.0, Verdict.MATCH),
+        (0.0795, 0.0, Verdict.MATCH),
+        (0.0806, 0.0, Verdict.DEVIATES),
+        (0.0794, 0.0, Verdict.BETTER),
+        (0.0825, 0.002, Verdict.WITHIN_NOISE),
+        (0.0826, 0.002, Verdict.DEVIATES),
+        (0.0774, 0.002, Verdict.BETTER),
+    ],
+)
+def test_lower_is_better(verified_row, make_released, lpips, noise, expected):
+    assert judge(verified_row, make_released(lpips=lpips), "lpips", noise=noise).verdict is expected
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"protocol": "reconstruction/photos-v1"}, "protocol"),
+        ({"data_set": "photos-indoor"}, "data set"),
+        ({"resolution": 256}, "resolution"),
+        ({"images": 49_999}, "sample count"),
+        ({"weights_source": "retrained"}, "weights source"),
+        ({"parameters": 2_340_000}, "parameters"),
+        ({"kind": "training"}, "training"),
+        ({"rfid": None, "rfd": 0.22}, "rfid_inception"),
+        ({"rfid": math.nan}, "finite"),
+    ],
+)
+def test_unequal_measurements_are_not_compared(verified_row, make_released, change, word):
+    judgement = judge(verified_row, make_released(**change), "rfid")
+    assert judgement.verdict is Verdict.NOT_COMPARABLE
+    assert word in judgement.reason
+
+
+def test_other_autoencoders_are_not_compared(reported, verified_row, make_released):
+    for row in reported:
+        if row != verified_row:
+            assert judge(row, make_released(), "psnr").verdict is Verdict.NOT_COMPARABLE
+
+
+def test_a_small_sd_vae_does_not_stand_for_the_papers(reported, make_record):
+    row = next(row for row in reported if row.family == "sd-vae" and row.compression == 32)
+    facts = {"data_set": "imagenet", "resolution": 256, "images": 50_000, "protocol": "reconstruction/paper-v1"}
+    small = make_record("sd-vae", psnr=22.13, **facts)
+    large = make_record("sd-vae", psnr=22.13, parameters=140_700_000, **facts)
+    assert judge(row, small, "psnr").verdict is Verdict.NOT_COMPARABLE
+    assert judge(row, large, "psnr").verdict is Verdict.MATCH
+
+
+def test_recalled_values_are_never_judged(reported, make_record):
+    row = next(row for row in reported if row.family == "sd-vae" and row.compression == 32)
+    facts = {"data_set": "imagenet", "resolution": 256, "images": 50_000, "protocol": "reconstruction/paper-v1"}
+    judgement = judge(row, make_record("sd-vae", parameters=140_700_000, lpips=0.117, **facts), "lpips")
+    assert judgement.verdict is Verdict.NOT_COMPARABLE and "recalled" in judgement.reason
+
+
+def test_an_unknown_sample_count_is_not_compared(reported, make_record):
+    row = next(row for row in reported if row.dataset == "ffhq" and row.metrics["psnr"].trusted)
+    record = make_record(
+        "dc-ae",
+        128,
+        512,
+        phase=None,
+        data_set="ffhq",
+        resolution=1024,
+        protocol="reconstruction/paper-v1",
+        weights_source="released",
+        parameters=1_120_682_252,
+        psnr=31.18,
+    )
+    judgement = judge(row, record, "psnr")
+    assert judgement.verdict is Verdict.NOT_COMPARABLE and "not known" in judgement.reason
+
+
+def test_no_record_is_not_run_for_the_given_reason(verified_row):
+    judgement = judge(verified_row, None, "psnr", not_run_reason="no ImageNet here")
+    assert (judgement.verdict, judgement.reason) == (Verdict.NOT_RUN, "no ImageNet here")
+
+
+@given(
+    metric=st.sampled_from(METRICS),
+    offset=st.floats(-0.2, 0.2),
+    noise=st.floats(0, 0.1),
+)
+def test_the_four_verdicts_split_the_line_in_order(verified_row, make_released, metric, offset, noise):
+    # From far worse to far better a value passes deviates, noise, match, noise, better - and never skips back.
+    reported = verified_row.metrics[metric]
+    record = make_released(**{metric: reported.value + offset})
+    verdict = judge(verified_row, record, metric, noise=noise).verdict
+    gain = offset if HIGHER_IS_BETTER[metric] else -offset
+    half = 0.5 * 10**-reported.decimals
+    if abs(gain) < half - 1e-6:
+        assert verdict is Verdict.MATCH
+    elif half + 1e-6 < abs(gain) < half + noise - 1e-6:
+        assert verdict is Verdict.WITHIN_NOISE
+    elif abs(gain) > half + noise + 1e-6:
+        assert verdict is (Verdict.BETTER if gain > 0 else Verdict.DEVIATES)
