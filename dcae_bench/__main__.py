@@ -1,0 +1,5 @@
+"""``python -m dcae_bench`` is ``dcae-bench``."""
+
+from dcae_bench.cli import main
+
+main()

@@ -1,0 +1,34 @@
+"""The command line: one verb per file, each a thin layer over the library."""
+
+import sys
+
+import typer
+
+from dcae_bench.cli import evaluate, figures, prepare, show, table, train
+from dcae_bench.errors import UserError
+
+app = typer.Typer(
+    name="dcae-bench",
+    help="Benchmark and reproducibility harness for the Deep Compression Autoencoder (arXiv 2410.10733).",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("prepare")(prepare.prepare)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("table")(table.table)
+app.add_typer(figures.app, name="figure")
+app.command("show")(show.show)
+
+
+def main() -> None:
+    """Entry point: a user's error is one line on standard error and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"dcae-bench: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"dcae-bench: error: {error.filename or 'input/output'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,45 @@
+"""``dcae-bench figure``: draws reconstructions and loss curves."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Draw a figure from records.", no_args_is_help=True)
+
+
+@app.command()
+def reconstructions(
+    records: Annotated[list[Path], typer.Argument(help="Reconstruction records with .samples.npy beside them.")],
+    output: Annotated[Path, typer.Option(help="PNG file.", metavar="FILE")],
+    images: Annotated[int, typer.Option(help="Images per data set and resolution.", min=1)] = 1,
+) -> None:
+    """Draw originals beside their reconstructions by each autoencoder."""
+    from dcae_bench.tables.figures import load_samples, reconstructions_figure
+
+    reconstructions_figure([load_samples(path) for path in records], output, images_per_row_group=images)
+
+
+@app.command()
+def losses(
+    records: Annotated[list[Path], typer.Argument(help="Training records with log.jsonl beside them.")],
+    output: Annotated[Path, typer.Option(help="PNG file.", metavar="FILE")],
+) -> None:
+    """Draw the loss curves of every autoencoder, a panel per phase."""
+    from dcae_bench.records import load
+    from dcae_bench.tables.figures import TrainingLog, loss_curves_figure
+
+    logs = []
+    for path in records:
+        subject = load(path).subject
+        logs.append(
+            TrainingLog(
+                autoencoder=subject.autoencoder,
+                family=subject.family,
+                compression=subject.compression,
+                latent_channels=subject.latent_channels,
+                phase=subject.phase or 1,
+                path=path.parent / "log.jsonl",
+            )
+        )
+    loss_curves_figure(logs, output)

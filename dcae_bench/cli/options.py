@@ -1,0 +1,25 @@
+"""Options that several verbs share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dcae_bench.config import AutoencoderEntry, Profile
+from dcae_bench.errors import ConfigError
+
+ProfileOption = Annotated[
+    str, typer.Option("--profile", help="Profile by name (demo) or by path (config/demo.yaml).", metavar="NAME|FILE")
+]
+DataOption = Annotated[
+    Path, typer.Option("--data", help="Folder of the packed data sets that `prepare` wrote.", metavar="DIR")
+]
+AutoencoderOption = Annotated[str, typer.Option("--autoencoder", help="Autoencoder of the profile.", metavar="NAME")]
+
+
+def find_autoencoder(profile: Profile, name: str) -> AutoencoderEntry:
+    """An autoencoder of the profile. Raises :class:`ConfigError` with the names there are."""
+    if name not in profile.autoencoders:
+        known = ", ".join(profile.autoencoders)
+        raise ConfigError(f"--autoencoder {name}: profile {profile.name} has no such autoencoder; it has {known}")
+    return profile.autoencoders[name]
