@@ -1,0 +1,26 @@
+# DC-AE Bench: train, evaluate and tabulate one profile.
+#
+#   snakemake --cores all results/table_rfid.md
+#   snakemake --cores all --config profile=NAME results/table_rfid.md
+from snakemake.utils import min_version
+
+min_version("9.14")
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/training.smk"
+include: "workflow/rules/reconstruction.smk"
+include: "workflow/rules/tables.smk"
+
+
+localrules:
+    all,
+
+
+rule all:
+    default_target: True
+    input:
+        "results/table_rfid.md",
+        "results/figures/reconstructions.png",
+        "results/figures/losses.png",

@@ -1,0 +1,40 @@
+# The profile that is run, and what every rule shares.
+import re
+import sys
+from pathlib import Path
+
+from dcae_bench.config import DEFAULT_PROFILE, load_profile
+from dcae_bench.errors import UserError
+from dcae_bench.provenance import fingerprint
+from dcae_bench.training import CODE as TRAINING_CODE
+
+
+def chosen_profile():
+    """Name or file of the profile: --config profile=..., a --configfile that is a profile, or the default."""
+    if "profile" in config:
+        return str(config["profile"])
+    files = [str(path) for path in workflow.configfiles]
+    return files[-1] if files else DEFAULT_PROFILE
+
+
+PROFILE_SOURCE = chosen_profile()
+try:
+    PROFILE = load_profile(PROFILE_SOURCE)
+except UserError as error:
+    print(f"dcae-bench: error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+ROOT = f"results/{PROFILE.name}"
+PHASES = sorted(PROFILE.training.phases)
+SETS = [item.label for item in PROFILE.evaluation.sets]
+
+
+def weights_before(autoencoder, phase):
+    """Weights that a phase starts from: those of the phase before, none for phase 1."""
+    return [] if phase == 1 else [f"{ROOT}/training/{autoencoder}@retrained/phase{phase - 1}/model.safetensors"]
+
+
+wildcard_constraints:
+    autoencoder="|".join(map(re.escape, PROFILE.autoencoders)),
+    dataset="|".join(map(re.escape, PROFILE.datasets())),
+    phase="[123]",
