@@ -39,7 +39,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter], spec: OptimizerSpec) -> t
     decayed = [p for p in trained if spec.decay_all or p.ndim > 1]
     rest = [p for p in trained if not (spec.decay_all or p.ndim > 1)]
     groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=spec.lr, betas=spec.betas)
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=spec.lr, betas=spec.betas, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, spec: OptimizerSpec, images: int) -> float:
