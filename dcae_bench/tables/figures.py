@@ -134,7 +134,7 @@ def reconstructions_figure(items: Sequence[Samples], path: Path, *, images_per_r
 def loss_curves_figure(logs: Sequence[TrainingLog], path: Path) -> None:
     """Write a PNG of L1 + LPIPS, as logged and smoothed, over images seen: a panel per phase, a line per autoencoder.
 
-    Raises :class:`ResultsError` when a log cannot be read or holds no step with both losses.
+    Raises :class:`ResultsError` when a log cannot be read or holds no line with both losses.
     """
     figure = Figure(figsize=(WIDTH_IN, 3.5), dpi=DPI, facecolor="white", layout="constrained")
     panels = figure.subplots(1, len(PHASES))
@@ -207,8 +207,8 @@ def _caption(record: Record) -> str:
 
 
 def _curve(path: Path) -> pd.Series:
-    """L1 + LPIPS over images seen, smoothed by a centred mean over a twentieth of the steps."""
-    points: dict[int, tuple[int, float]] = {}
+    """L1 + LPIPS over images seen, smoothed by a centred mean over a twentieth of the lines."""
+    points: dict[int, float] = {}
     try:
         lines = Path(path).read_text().splitlines()
     except OSError as error:
@@ -218,14 +218,14 @@ def _curve(path: Path) -> pd.Series:
             entry = json.loads(line)
         except json.JSONDecodeError as error:
             if number == len(lines):
-                continue  # a killed run may leave half a line; the resumed one repeats the step
+                continue  # a killed run may leave half a line; the resumed one writes it again
             raise ResultsError(f"{path}: line {number} is not JSON ({error.msg}); run the training again") from error
         if isinstance(entry, dict) and "l1" in entry and "lpips" in entry:
-            # A resumed run logs the steps since its checkpoint again: the last word counts.
-            points[entry["step"]] = (entry["images"], entry["l1"] + entry["lpips"])
+            # A resumed run logs what followed its checkpoint again: the last word counts.
+            points[entry["images"]] = entry["l1"] + entry["lpips"]
     if not points:
-        raise ResultsError(f"{path}: holds no step with 'l1' and 'lpips'; run the training again")
-    images, losses = zip(*(points[step] for step in sorted(points)), strict=True)
+        raise ResultsError(f"{path}: holds no line with 'l1' and 'lpips'; run the training again")
+    images, losses = zip(*sorted(points.items()), strict=True)
     return pd.Series(losses, index=images).rolling(max(1, len(losses) // 20), center=True, min_periods=1).mean()
 
 

@@ -144,9 +144,7 @@ def test_a_file_that_is_no_array_is_refused(make_record, tmp_path):
 def make_log(tmp_path):
     def make(family="dc-ae", compression=32, phase=1, *, text=None, value=0.4) -> TrainingLog:
         path = tmp_path / f"{family}-{compression}-{phase}.jsonl"
-        steps = [
-            {"step": s, "images": 8 * s, "lr": 1e-3, "loss": 1.0, "l1": value / 4, "lpips": value} for s in range(1, 41)
-        ]
+        steps = [{"images": 8 * s, "lr": 1e-3, "loss": 1.0, "l1": value / 4, "lpips": value} for s in range(1, 41)]
         path.write_text(text if text is not None else "".join(json.dumps(step) + "\n" for step in steps))
         return TrainingLog(f"{family}-f{compression}c32", family, compression, 32, phase, path)
 
@@ -178,7 +176,7 @@ def curve(make_log, text):
 
 
 def line(step, loss):
-    return json.dumps({"step": step, "images": 10 * step, "l1": loss, "lpips": 1.0}) + "\n"
+    return json.dumps({"images": 10 * step, "l1": loss, "lpips": 1.0}) + "\n"
 
 
 def test_the_curve_is_l1_plus_lpips_over_images(make_log):
@@ -187,7 +185,7 @@ def test_the_curve_is_l1_plus_lpips_over_images(make_log):
 
 
 def test_a_repeated_step_counts_once_and_half_a_last_line_not_at_all(make_log):
-    found = curve(make_log, line(1, 0.5) + line(2, 9.0) + line(2, 0.25) + '{"step": 3, "ima')
+    found = curve(make_log, line(1, 0.5) + line(2, 9.0) + line(2, 0.25) + '{"ima')
     assert found.to_dict() == {10: 1.5, 20: 1.25}
 
 
@@ -200,7 +198,7 @@ def test_smoothing_is_a_centred_mean(make_log):
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("", "holds no step"), ('{"step": 1}\n', "holds no step"), ('broken\n{"step": 1}\n', "line 1 is not JSON")],
+    [("", "holds no line"), ('{"images": 1}\n', "holds no line"), ('broken\n{"images": 1}\n', "line 1 is not JSON")],
 )
 def test_a_log_without_losses_is_refused(make_log, text, reason):
     with pytest.raises(ResultsError, match=reason):

@@ -12,7 +12,7 @@ FINAL_RECORDS = [path for path in ALL_RECORDS if f"/phase{PHASES[-1]}/" in path]
 rule table_rfid:
     input:
         records=ALL_RECORDS,
-        reported="baselines/reported/table2_reconstruction.yaml",
+        reported=Path(workflow.basedir) / "baselines" / "reported" / "table2_reconstruction.yaml",
     output:
         report(
             "results/table_rfid.md",
