@@ -9,18 +9,19 @@ from pydantic import ValidationError as PydanticError
 
 from dcae_bench.errors import ConfigError
 from dcae_bench.files import REPOSITORY
-from dcae_bench.specs import AutoencoderSpec
+from dcae_bench.specs import FAMILIES, AutoencoderSpec
 
 CONFIG_DIR = REPOSITORY / "config"
 DEFAULT_PROFILE = "demo"
 PHASES = (1, 2, 3)
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 LayerSet = Literal["all", "encoder_head", "decoder_input", "decoder_head", "encoder_last_stage", "decoder_first_stage"]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class OptimizerSpec(_Model):
@@ -28,7 +29,7 @@ class OptimizerSpec(_Model):
 
     lr: PositiveFloat
     weight_decay: NonNegativeFloat
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     warmup_images: int = Field(default=0, ge=0, description="linear warm-up; the rate is constant afterwards")
     decay_all: bool = Field(default=False, description="apply weight decay to norms and biases too")
     clip_norm: PositiveFloat | None = Field(default=None, description="gradient norm limit; none in the authors' shell")
@@ -224,7 +225,7 @@ def load_profile(which: str | Path) -> Profile:
         raise ConfigError(
             f"profile '{which}': {path} cannot be read ({error.strerror}); known profiles: {known}"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that does not exist
         raise ConfigError(f"{path}: is not valid YAML ({' '.join(str(error).split())}); correct it") from error
     return parse_profile(content, str(path))
 
@@ -243,7 +244,7 @@ def explain(error: PydanticError, model: type[BaseModel]) -> str:
     """The first problem of a pydantic error in one line, with a suggestion for misspelt keys."""
     # A misspelt key shows up twice, as unknown and as missing; the unknown one tells more.
     first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    field = ".".join(str(part) for part in first["loc"]) or model.__name__
+    field = ".".join(_path(first["loc"])) or model.__name__
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         return f"unknown key '{field}' (value {first['input']!r}){_suggestion(first['loc'], model)}{more}"
@@ -252,6 +253,14 @@ def explain(error: PydanticError, model: type[BaseModel]) -> str:
     reason = first["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(first["input"], dict) else f" is {first['input']!r}:"
     return f"key '{field}'{shown} {reason}{more}"
+
+
+def _path(location: tuple[Any, ...]) -> list[str]:
+    """Keys as the file has them: pydantic adds the family to a model's path, and marks a bad key of a mapping."""
+    parts = [str(part) for part in location if part != "[key]"]
+    return [
+        part for before, part in zip(["", *parts], parts, strict=False) if before != "model" or part not in FAMILIES
+    ]
 
 
 def _suggestion(location: tuple[Any, ...], model: type[BaseModel]) -> str:

@@ -13,7 +13,8 @@ WeightsSource = Literal["retrained", "released"]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A NaN would be written as null, which no reader takes back: it must fail where it arises.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Subject(_Frozen):

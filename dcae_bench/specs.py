@@ -1,5 +1,6 @@
 """Specs of autoencoders: every architectural choice as plain typed data, so that sizes differ in numbers only."""
 
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
@@ -9,6 +10,7 @@ Norm = Literal["trms2d", "bn2d"]
 Activation = Literal["relu", "silu"]
 
 ATTENTION_HEAD_DIM = 32
+FAMILIES = ("dc-ae", "sd-vae")
 
 
 class _Spec(BaseModel):
@@ -42,7 +44,7 @@ class CoderSpec(_Spec):
             raise ValueError(f"'widths' has {stages} entries; at least 2 stages are needed")
         if min(self.depths[1:]) < 1 or self.depths[0] < 0:
             raise ValueError(f"'depths' is {list(self.depths)}; only stage 0 may be left out (depth 0)")
-        if self.depths[0] == 0 and self.resample == "pixel" and self.widths[1] % 4:
+        if self.depths[0] == 0 and self.widths[1] % 4:
             raise ValueError(f"'widths'[1] is {self.widths[1]}; a stem that leaves stage 0 out needs a multiple of 4")
         for width, block in zip(self.widths, self.blocks, strict=True):
             if block != "res" and width % ATTENTION_HEAD_DIM:
@@ -79,6 +81,20 @@ class DCAESpec(_Spec):
                     f"{name} width {coder.widths[-1]} of the last stage is not a multiple of latent_channels "
                     f"{self.latent_channels}, so its channels cannot be averaged in equal groups"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _resampling_fits(self) -> Self:
+        for name, coder in (("encoder", self.encoder), ("decoder", self.decoder)):
+            first = 1 if coder.depths[0] == 0 else 0
+            for fine, coarse in pairwise(coder.widths[first:]):
+                if self.shortcuts and 4 * fine % coarse:
+                    raise ValueError(
+                        f"{name} widths {fine} and {coarse} of neighbouring stages have no shortcut: four times the "
+                        "first must be a multiple of the second"
+                    )
+                if name == "encoder" and coder.resample == "pixel" and coarse % 4:
+                    raise ValueError(f"encoder width {coarse} is not a multiple of 4, as downsampling by pixels needs")
         return self
 
     @property

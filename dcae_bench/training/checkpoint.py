@@ -1,6 +1,5 @@
 """The state of an unfinished run on disk."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,13 @@ def load_checkpoint(path: Path, recipe_sha256: str) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        found = state["recipe_sha256"]
+    except Exception as error:  # damaged bytes make torch's reader raise nearly anything
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise TrainingError(f"{path}: cannot be read ({reason}); delete it to start the phase again") from error
-    if state["recipe_sha256"] != recipe_sha256:
+    if found != recipe_sha256:
         raise TrainingError(
-            f"{path}: belongs to recipe {state['recipe_sha256'][:12]}, this run is {recipe_sha256[:12]}; delete it to "
+            f"{path}: belongs to recipe {found[:12]}, this run is {recipe_sha256[:12]}; delete it to "
             "start the phase again"
         )
     return state
