@@ -114,6 +114,7 @@ class Trainer:
         plan, gan = self.plan, self.plan.gan
         self.freezer.train_mode()
         images = self.batch()
+        statistics = [buffer.clone() for buffer in self.buffers()]
         end = self.images + plan.batch_size
         lr = set_learning_rate(self.optimizer, plan.optimizer, end)
         with self.accelerator.autocast():
@@ -126,6 +127,9 @@ class Trainer:
             parts |= gan_parts
         values = {"loss": loss.item(), **{name: part.item() for name, part in parts.items()}, "lr": lr}
         if not all(np.isfinite(value) for value in values.values()):
+            # The forward pass has already moved BatchNorm's statistics.
+            for buffer, before in zip(self.buffers(), statistics, strict=True):
+                buffer.copy_(before)
             self.stop_diverged(values)
 
         self.accelerator.backward(loss)
@@ -161,6 +165,10 @@ class Trainer:
         first = self.images + self.accelerator.process_index * share
         batch = train_batch(self.run.photos, self.crop_seed, first, share, self.plan.resolution)
         return batch.to(self.device)
+
+    def buffers(self) -> list[Tensor]:
+        """State that a forward pass moves: BatchNorm's statistics of both nets."""
+        return [*self.model.buffers(), *(self.discriminator.buffers() if self.discriminator is not None else ())]
 
     def stop_diverged(self, values: dict[str, float]) -> None:
         """Save the state for inspection and stop."""

@@ -18,6 +18,7 @@ from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.provenance import Stopwatch, collect, fingerprint
 from dcae_bench.records import Data, Metric, Record, Subject, save
 from dcae_bench.training import CODE
+from dcae_bench.training.checkpoint import CHECKPOINT
 from dcae_bench.training.log import read_log
 from dcae_bench.training.loop import PhaseRun, Trainer
 
@@ -68,6 +69,8 @@ def train_phase(
     _with_progress(trainer, clock, console)
     if trainer.accelerator.is_main_process:
         _finish(trainer, clock, packs, recipe, output)
+        # The checkpoint goes first: a kill in between must not leave it without the log that belongs to it.
+        (run.directory / CHECKPOINT).unlink(missing_ok=True)
         shutil.rmtree(run.directory)
         console.print(f"{autoencoder}, phase {phase}: {run.plan.images} images in {clock.seconds:.0f} s -> {output}")
 
