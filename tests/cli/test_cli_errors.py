@@ -1,0 +1,303 @@
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from dcae_bench.cli import main
+from dcae_bench.config import CONFIG_DIR, parse_profile
+from dcae_bench.data.packed import Index, PackedPhoto, index_path
+from dcae_bench.files import sha256_file
+from dcae_bench.models.checkpoints import save_weights
+from dcae_bench.models.zoo import build
+
+DEMO = yaml.safe_load((CONFIG_DIR / "demo.yaml").read_text())
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """Run a command that must fail as a user's error; returns its one line without the prefix.
+
+    ``worked``: the command may have told of its progress before.
+    """
+
+    def run(*arguments, worked: bool = False) -> str:
+        monkeypatch.setattr(sys, "argv", ["dcae-bench", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert ended.value.code == 2 and not out
+        *before, line = err.splitlines()
+        assert worked or not before, err
+        assert line.startswith("dcae-bench: error: ") and err.endswith("\n"), err
+        assert "Traceback" not in err and err.count("dcae-bench: error") == 1
+        return line.removeprefix("dcae-bench: error: ")
+
+    return run
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """Packs of the demo's data sets, two grey photographs each."""
+    for name in ("photos-indoor", "photos-mixed"):
+        for split in ("train", "eval"):
+            write_pack(tmp_path / "data" / name / f"{split}.npy", name, split)
+    return tmp_path / "data"
+
+
+def write_pack(path: Path, name: str, split: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    side = 130
+    np.save(path, np.full(2 * side * side * 3, 100, np.uint8))
+    photos = tuple(
+        PackedPhoto(name=f"photo-{n}", offset=n * side * side * 3, height=side, width=side) for n in range(2)
+    )
+    index = Index(
+        name=name, split=split, short_side=256, sha256=sha256_file(path), manifest_sha256="0" * 64, photos=photos
+    )
+    index_path(path).write_text(index.model_dump_json())
+
+
+@pytest.fixture(scope="session")
+def good_weights(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "good.safetensors"
+    model = build(parse_profile(DEMO, "demo").autoencoders["dc-ae-f32c32"].model, seed=0)
+    save_weights(model.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def weights(good_weights, tmp_path) -> Path:
+    """Good weights, to be damaged by the test."""
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(good_weights.read_bytes())
+    return path
+
+
+@pytest.fixture
+def evaluate(tmp_path, data, weights):
+    """Arguments of an evaluation that would succeed."""
+    return [
+        *("evaluate", "--autoencoder", "dc-ae-f32c32", "--weights", weights),
+        *("--data", data, "--output", tmp_path / "out"),
+    ]
+
+
+@pytest.fixture
+def train(tmp_path, data):
+    """Arguments of a training run that would succeed: one batch."""
+    content = yaml.safe_load(yaml.safe_dump(DEMO))
+    content["training"] |= {"checkpoint_images": 8, "log_images": 8, "loss": {"lpips": 0.0, "lpips_net": "alex"}}
+    content["training"]["phases"] = {1: {**content["training"]["phases"][1], "images": 8}}
+    (tmp_path / "short.yaml").write_text(yaml.safe_dump(content))
+    return [
+        *("train", "--autoencoder", "dc-ae-f32c32", "--phase", 1, "--profile", tmp_path / "short.yaml"),
+        *("--data", data, "--output", tmp_path / "out" / "model.safetensors", "--run-dir", tmp_path / "run"),
+    ]
+
+
+def replaced(arguments: list, option: str, value) -> list:
+    where = arguments.index(option) + 1
+    return [*arguments[:where], value, *arguments[where + 1 :]]
+
+
+def test_the_fixtures_commands_would_succeed(train, monkeypatch, tmp_path):
+    """Otherwise the refusals below could have another reason than the one they test."""
+    monkeypatch.setattr(sys, "argv", ["dcae-bench", *map(str, train)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.safetensors", "log.jsonl", "record.json"}
+    assert not list((tmp_path / "run").iterdir())
+
+
+@pytest.mark.parametrize("command", ["evaluate", "train"])
+def test_unknown_profile(command, request, refused, tmp_path):
+    arguments = request.getfixturevalue(command)
+    arguments = replaced(
+        [*arguments, "--profile", ""] if "--profile" not in arguments else arguments, "--profile", "dmeo"
+    )
+    assert "profile 'dmeo'" in (line := refused(*arguments)) and "demo" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_profile_of_prepare_and_table(refused, tmp_path):
+    assert "profile 'dmeo'" in refused("prepare", "photos-indoor", "--output", tmp_path / "out", "--profile", "dmeo")
+    assert "profile 'dmeo'" in refused("table", "x.json", "--output", tmp_path / "out" / "t.md", "--profile", "dmeo")
+    assert not (tmp_path / "out").exists()
+
+
+def test_misspelt_key(train, refused, tmp_path):
+    text = (tmp_path / "short.yaml").read_text()
+    (tmp_path / "short.yaml").write_text(text.replace("warmup_images", "warmup_image"))
+    line = refused(*train)
+    assert str(tmp_path / "short.yaml") in line
+    assert "training.phases.1.optimizer.warmup_image" in line and "did you mean 'warmup_images'?" in line
+    assert not (tmp_path / "out").exists() and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "train"])
+def test_unknown_autoencoder(command, request, refused, tmp_path):
+    line = refused(*replaced(request.getfixturevalue(command), "--autoencoder", "dc-ae-f32"))
+    assert "dc-ae-f32:" in line and "it has " in line and "dc-ae-f32c32, " in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_phases_that_cannot_start(train, refused, weights):
+    assert "profile demo has phases [1]" in refused(*replaced(train, "--phase", 2), "--initial", weights)
+    assert "starts from nothing" in refused(*train, "--initial", weights)
+    needs = replaced(replaced(train, "--phase", 3), "--profile", "demo")
+    assert "--initial is missing" in refused(*needs)
+    assert "gone.safetensors" in refused(*needs, "--initial", "gone.safetensors")
+
+
+def test_unknown_data_set(refused, tmp_path):
+    line = refused("prepare", "photos-outdoor", "--output", tmp_path / "out")
+    assert "'photos-outdoor' does not exist" in line and "photos-indoor, photos-mixed" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_weights(evaluate, weights, refused, tmp_path):
+    weights.unlink()
+    assert "weights.safetensors: weights cannot be read (No such file" in refused(*evaluate)
+    assert not (tmp_path / "out").exists()
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(keep=st.floats(0, 0.9999))
+def test_truncated_weights(evaluate, weights, good_weights, refused, tmp_path, keep):
+    content = good_weights.read_bytes()
+    weights.write_bytes(content[: int(keep * len(content))])
+    assert "weights.safetensors: is not a whole safetensors file" in refused(*evaluate)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda state: state.pop("decoder.project_out.conv.bias"), "key 'decoder.project_out.conv.bias' is missing"),
+        (lambda state: state.update(extra=torch.zeros(1)), "key 'extra' is unknown to the model"),
+        (
+            lambda state: state.update({"encoder.project_in.conv.bias": torch.zeros(3)}),
+            "key 'encoder.project_in.conv.bias' has another shape",
+        ),
+        (
+            lambda state: state["decoder.stages.1.1.norm.running_mean"].fill_(float("nan")),
+            "key 'decoder.stages.1.1.norm.running_mean' holds values that are not finite",
+        ),
+        (
+            lambda state: state["encoder.project_in.conv.weight"][0].fill_(float("inf")),
+            "key 'encoder.project_in.conv.weight' holds values that are not finite",
+        ),
+    ],
+    ids=["missing", "extra", "misshapen", "nan", "inf"],
+)
+def test_weights_that_do_not_fit(evaluate, weights, refused, tmp_path, damage, reason):
+    state = load_file(weights)
+    damage(state)
+    save_file(state, weights)
+    assert reason in refused(*evaluate)
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_another_autoencoder(evaluate, refused):
+    assert "not weights of this autoencoder" in refused(*replaced(evaluate, "--autoencoder", "sd-vae-f32c32"))
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (flip, "sha256 is"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "sha256 is"),
+        (lambda path: path.write_bytes(b""), "sha256 is"),
+        (lambda path: path.unlink(), "cannot be read"),
+        (lambda path: index_path(path).unlink(), "cannot be read"),
+        (lambda path: index_path(path).write_text("{"), "is not an index"),
+        (
+            lambda path: index_path(path).write_text(
+                json.dumps(
+                    {
+                        **json.loads(index_path(path).read_text()),
+                        "photos": [{"name": "x", "offset": 10**9, "height": 9, "width": 9}],
+                    }
+                )
+            ),
+            "does not fit its index",
+        ),
+    ],
+    ids=["flipped", "short", "empty", "no pack", "no index", "bad index", "wrong index"],
+)
+@pytest.mark.parametrize("command", ["evaluate", "train"])
+def test_corrupt_pack(command, request, data, refused, tmp_path, damage, reason):
+    arguments = request.getfixturevalue(command)
+    path = data / "photos-mixed" / ("eval.npy" if command == "evaluate" else "train.npy")
+    damage(path)
+    line = refused(*arguments)
+    assert reason in line and "photos-mixed" in line
+    assert not (tmp_path / "out").exists() and not (tmp_path / "run").exists()
+
+
+def test_unwritable_run_folder(train, refused, tmp_path):
+    (tmp_path / "run").write_text("in the way")
+    assert "cannot be written" in refused(*train)
+    assert not (tmp_path / "out").exists()
+
+
+def test_unwritable_output_keeps_the_finished_state(train, refused, tmp_path, monkeypatch):
+    """The work is not lost: with the obstacle gone, the same command only writes the result."""
+    (tmp_path / "out").write_text("in the way")
+    assert "model.safetensors: cannot be written" in refused(*train, worked=True)
+    assert (tmp_path / "out").read_text() == "in the way"
+    assert list((tmp_path / "run").glob("*/checkpoint.pt"))
+    (tmp_path / "out").unlink()
+    monkeypatch.setattr("dcae_bench.training.loop.Trainer.step", lambda self: pytest.fail("trained again"))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.safetensors", "log.jsonl", "record.json"}
+
+
+def test_a_full_disk_leaves_no_part(train, refused, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert "cannot be written (No space left on device); free some space" in refused(*train)
+    assert not [path for path in tmp_path.rglob("*") if path.suffix == ".part" or path.parent.name == "out"]
+
+
+def test_unwritable_folder_of_prepare(refused, tmp_path):
+    (tmp_path / "out").write_text("in the way")
+    assert "cannot be written" in refused("prepare", "photos-indoor", "--output", tmp_path / "out")
+
+
+def test_damaged_checkpoint(train, refused, tmp_path):
+    (tmp_path / "out").write_text("in the way")
+    refused(*train, worked=True)
+    (checkpoint,) = (tmp_path / "run").glob("*/checkpoint.pt")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    line = refused(*train)
+    assert f"{checkpoint}: " in line and "delete it to start the phase again" in line
+
+
+@pytest.mark.parametrize("content", [None, "{}", "not JSON"])
+def test_show_and_table_of_no_record(content, refused, tmp_path):
+    if content is not None:
+        (tmp_path / "r.json").write_text(content)
+    for arguments in (["show"], ["table", "--output", tmp_path / "t.md"]):
+        assert "r.json: " in refused(*arguments, tmp_path / "r.json")
+    assert not (tmp_path / "t.md").exists()

@@ -1,0 +1,250 @@
+import copy
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dcae_bench.config import CONFIG_DIR, load_profile, parse_profile
+from dcae_bench.errors import ConfigError
+
+DEMO = yaml.safe_load((CONFIG_DIR / "demo.yaml").read_text())
+
+
+def changed(*path, value):
+    """The demo profile with one value replaced (or, at a new key, added)."""
+    content = copy.deepcopy(DEMO)
+    inner = content
+    for part in path[:-1]:
+        inner = inner[part]
+    inner[path[-1]] = value
+    return content
+
+
+def without(*path):
+    content = changed(*path, value=None)
+    inner = content
+    for part in path[:-1]:
+        inner = inner[part]
+    del inner[path[-1]]
+    return content
+
+
+def refusal(content) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_profile(content, "some.yaml")
+    message = str(caught.value)
+    assert message.startswith("some.yaml: ") and "\n" not in message
+    return message
+
+
+def mappings(content, path=()):
+    """Paths of every mapping whose keys the schema fixes."""
+    if isinstance(content, dict):
+        if path not in {("autoencoders",), ("training", "phases")} and path[-1:] != ("lr",):
+            yield path
+        for key, value in content.items():
+            yield from mappings(value, (*path, key))
+    elif isinstance(content, list):
+        for number, value in enumerate(content):
+            yield from mappings(value, (*path, number))
+
+
+def test_every_committed_profile_loads():
+    names = [path.stem for path in CONFIG_DIR.glob("*.yaml")]
+    assert "demo" in names
+    for name in names:
+        profile = load_profile(name)
+        assert profile == load_profile(CONFIG_DIR / f"{name}.yaml")
+        assert profile.name == name
+    assert sorted(load_profile("demo").training.phases) == [1, 2, 3]
+
+
+def test_an_unknown_profile_names_the_known_ones():
+    with pytest.raises(ConfigError, match=r"profile 'dmeo': .*known profiles: .*demo"):
+        load_profile("dmeo")
+
+
+def test_a_path_is_read_as_a_path(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(changed("name", value="own")))
+    assert load_profile(str(path)).name == "own"
+    with pytest.raises(ConfigError, match=r"missing\.yaml cannot be read"):
+        load_profile(tmp_path / "missing.yaml")
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(ConfigError, match=r"folder\.yaml cannot be read"):
+        load_profile(tmp_path / "folder.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: 1\n---\nb: 2\n", "not valid YAML .*single document"),
+        (b"a: [1\n", "not valid YAML"),
+        (b"a: b: c\n", "not valid YAML"),
+        (b"a: \xff\xfe\n", "not valid YAML"),
+        (b"a: !!python/object:os.system {}\n", "not valid YAML"),
+        (b"seed: 2020-13-45\n", "not valid YAML"),
+        (b"- name: demo\n", "is list, not a mapping"),
+        (b"demo\n", "is str, not a mapping"),
+        (b"", "is NoneType, not a mapping"),
+        (b"1: 2\n", "unknown key|missing|string"),
+    ],
+)
+def test_files_that_hold_no_profile_are_refused_in_one_line(content, message, tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_profile(path)
+    assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "field", "suggestion"),
+    [
+        (changed("pack_short_sid", value=256), "pack_short_sid", "pack_short_side"),
+        (changed("training", "checkpoint_image", value=1), "training.checkpoint_image", "checkpoint_images"),
+        (changed("training", "phases", 1, "batchsize", value=8), "training.phases.1.batchsize", "batch_size"),
+        (changed("training", "phases", 3, "gan", "adaptiv", value=True), "training.phases.3.gan.adaptiv", "adaptive"),
+        (
+            changed("autoencoders", "dc-ae-f32c32", "model", "encoder", "widht", value=[16]),
+            "autoencoders.dc-ae-f32c32.model.encoder.widht",
+            "widths",
+        ),
+        (changed("autoencoders", "sd-vae-f32c32", "model", "norm_group", value=8), "norm_group", "norm_groups"),
+    ],
+)
+def test_a_misspelt_key_suggests_the_right_one(content, field, suggestion):
+    message = refusal(content)
+    assert field in message and f"did you mean '{suggestion}'?" in message
+
+
+@given(
+    path=st.sampled_from(sorted(mappings(DEMO), key=repr)),
+    key=st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=20).map(lambda text: f"zz_{text}"),
+    value=st.none()
+    | st.integers()
+    | st.text()
+    | st.lists(st.text(), max_size=3)
+    | st.dictionaries(st.text(), st.text()),
+)
+def test_any_unknown_key_anywhere_is_refused_by_name(path, key, value):
+    message = refusal(changed(*path, key, value=value))
+    assert key in message and "unknown key" in message
+
+
+@pytest.mark.parametrize("path", [path for path in sorted(mappings(DEMO), key=repr) if path])
+def test_a_required_part_must_not_become_something_else(path):
+    assert ".".join(map(str, path)) in refusal(changed(*path, value="nonsense"))
+
+
+@pytest.mark.parametrize(
+    ("content", "fragments"),
+    [
+        (changed("seed", value=1.5), ["'seed' is 1.5"]),
+        (changed("seed", value=-1), ["'seed' is -1", "greater than or equal to 0"]),
+        (changed("precision", value="fp8"), ["'precision' is 'fp8'", "'bf16'"]),
+        (changed("threads", value="many"), ["'threads' is 'many'"]),
+        (changed("name", value="My Profile"), ["'name' is 'My Profile'"]),
+        (changed("training", "loss", "l1", value=float("inf")), ["training.loss.l1", "finite"]),
+        (changed("training", "phases", 1, "optimizer", "lr", value=float("nan")), ["training.phases.1.optimizer.lr"]),
+        (changed("training", "phases", 1, "optimizer", "lr", value=0), ["training.phases.1.optimizer.lr"]),
+        (changed("training", "phases", 1, "optimizer", "betas", value=[0.9, 1.0]), ["optimizer.betas", "less than 1"]),
+        (changed("training", "phases", 1, "trainable", value=[]), ["training.phases.1.trainable"]),
+        (changed("training", "phases", 1, "trainable", value=["encoder"]), ["trainable.0", "'encoder_head'"]),
+        (changed("training", "phases", 1, "images", value=8001), ["8001 is not a multiple of batch_size 8"]),
+        (changed("training", "checkpoint_images", value=100), ["checkpoint_images 100", "log_images 80"]),
+        (changed("training", "log_images", value=100), ["100"]),
+        (changed("training", "ema", "decay", value=1.0), ["training.ema.decay", "less than 1"]),
+        (changed("training", "datasets", value=[]), ["training.datasets"]),
+        (changed("autoencoders", "dc-ae-f32c32", "model", "family", value="vq"), ["dc-ae-f32c32", "'dc-ae', 'sd-vae'"]),
+        (changed("autoencoders", value={}), ["autoencoders"]),
+        (changed("evaluation", "protocol", value="v2"), ["evaluation.protocol", "reconstruction/photos-v1"]),
+        (without("seed"), ["key 'seed' is missing"]),
+        (without("training", "phases", 2, "optimizer", "lr"), ["key 'training.phases.2.optimizer.lr' is missing"]),
+    ],
+)
+def test_wrong_values_are_refused_with_field_value_and_reason(content, fragments):
+    message = refusal(content)
+    for fragment in fragments:
+        assert fragment in message
+
+
+@pytest.mark.parametrize("phases", [[2], [1, 3], [2, 3], []])
+def test_phases_start_at_1_without_gaps(phases):
+    kept = {number: DEMO["training"]["phases"][number] for number in phases}
+    assert "they must be 1, 1-2 or 1-3" in refusal(changed("training", "phases", value=kept))
+
+
+def test_fewer_phases_are_fine_and_a_fourth_is_not():
+    phases = DEMO["training"]["phases"]
+    assert sorted(parse_profile(changed("training", "phases", value={1: phases[1]}), "x").training.phases) == [1]
+    assert "key 'training.phases.4' is 4: Input should be 1, 2 or 3" in refusal(
+        changed("training", "phases", value={**phases, 4: phases[1]})
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "where"),
+    [
+        (("training", "phases", 2, "resolution"), "phase 2"),
+        (("evaluation", "sets", 1, "resolution"), "evaluation set photos-indoor-96"),
+    ],
+)
+def test_a_resolution_must_be_a_multiple_of_every_f(path, where):
+    message = refusal(changed(*path, value=96))
+    assert f"resolution 96 of {where} is not a multiple of 64, the f of sd-vae-f64c128" in message
+
+
+def test_all_problems_are_counted_and_one_is_shown():
+    content = changed("sede", value=1)
+    content["thread"] = 2
+    assert "(and 1 more)" in refusal(content)
+
+
+def test_an_autoencoder_may_have_its_own_learning_rate():
+    profile = parse_profile(changed("autoencoders", "sd-vae-f32c32", "lr", value={2: 0.125}), "x")
+    assert profile.phase("sd-vae-f32c32", 2).optimizer.lr == 0.125
+    untouched = [("sd-vae-f32c32", 1), ("dc-ae-f32c32", 2)]
+    for name, number in untouched:
+        own = profile.autoencoders[name].lr.get(number)
+        assert profile.phase(name, number).optimizer.lr == (own or profile.training.phases[number].optimizer.lr)
+    plan = profile.training.phases[2]
+    same = profile.phase("sd-vae-f32c32", 2)
+    assert same.model_copy(update={"optimizer": plan.optimizer}) == plan
+
+
+def test_a_recipe_holds_what_shapes_the_weights_and_nothing_else():
+    base = parse_profile(DEMO, "x").recipe("dc-ae-f32c32", 1)
+
+    def recipe(*path, value):
+        return parse_profile(changed(*path, value=value), "x").recipe("dc-ae-f32c32", 1)
+
+    shaping = [
+        ("seed", 1),
+        ("threads", 2),
+        ("precision", "bf16"),
+        ("pack_short_side", 128),
+        ("training", "loss", "lpips", 0.5),
+        ("training", "ema", "decay", 0.5),
+        ("training", "phases", 1, "optimizer", "lr", 0.5),
+        ("training", "phases", 1, "batch_size", 4),
+        ("training", "datasets", ["photos-indoor"]),
+        ("autoencoders", "dc-ae-f32c32", "lr", {1: 0.5}),
+        ("autoencoders", "dc-ae-f32c32", "model", "shortcuts", False),
+    ]
+    for *path, value in shaping:
+        assert recipe(*path, value=value) != base, path
+    not_shaping = [
+        ("description", "other"),
+        ("training", "phases", 2, "optimizer", "lr", 0.5),
+        ("autoencoders", "sd-vae-f32c32", "lr", {1: 0.5}),
+        ("evaluation", "crops_per_photo", 2),
+        ("paper_rows_not_run", "other"),
+    ]
+    for *path, value in not_shaping:
+        assert recipe(*path, value=value) == base, path
+
+
+def test_datasets_are_listed_once_in_order():
+    assert parse_profile(DEMO, "x").datasets() == ("photos-indoor", "photos-mixed")

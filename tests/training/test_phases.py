@@ -1,0 +1,170 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from dcae_bench.config import EMASpec, OptimizerSpec, parse_profile
+from dcae_bench.models.zoo import build
+from dcae_bench.training.phases import EMA, Freezer, make_optimizer, set_learning_rate
+
+FAMILIES = ["dc-ae", "sd-vae"]
+
+
+def model(tiny, autoencoder: str):
+    return build(parse_profile(tiny(), "tiny").autoencoders[autoencoder].model, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("step", "decay", "tolerance"),
+    [(1, 0.00049983, 5e-9), (1000, 0.393430, 5e-7), (2000, 0.632057, 5e-7), (20_000, 0.999855, 5e-7)],
+)
+def test_ema_decay_has_the_known_values(step, decay, tolerance):
+    ema = EMA(nn.Linear(1, 1), EMASpec(decay=0.9999, warmup_steps=2000))
+    assert ema.decay(step) == pytest.approx(decay, rel=0, abs=tolerance)
+
+
+def test_ema_is_the_closed_form_over_steps():
+    layer = nn.Linear(1, 1, bias=False).double()
+    layer.weight.data.fill_(0.0)
+    ema = EMA(layer, EMASpec(decay=0.5, warmup_steps=3))
+    wanted = 0.0
+    for step in range(1, 6):
+        layer.weight.data.fill_(float(step))
+        ema.update(layer, step)
+        decay = 0.5 * (1 - math.exp(-step / 3))
+        wanted = decay * wanted + (1 - decay) * step
+    assert ema.state["weight"].item() == pytest.approx(wanted, rel=1e-12)
+
+
+def test_ema_keeps_unchanged_state_bit_identical_and_follows_the_rest():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    ema = EMA(net, EMASpec(decay=0.999, warmup_steps=7))
+    for step in range(1, 50):
+        net[1](torch.randn(2, 8, 4, 4, generator=torch.Generator().manual_seed(step)))
+        ema.update(net, step)
+    for key in ("0.weight", "0.bias", "1.weight", "1.bias"):
+        assert ema.state[key].equal(before[key])
+    assert not ema.state["1.running_mean"].equal(before["1.running_mean"])
+    assert not ema.state["1.running_mean"].equal(net[1].running_mean)
+    assert ema.state["1.num_batches_tracked"].item() == 49
+
+
+def test_ema_state_is_its_own():
+    layer = nn.Linear(2, 2)
+    ema = EMA(layer, EMASpec(decay=0.9))
+    layer.weight.data.zero_()
+    assert ema.state["weight"].any()
+
+
+def test_warm_up_is_linear_in_images_and_then_constant():
+    parameter = nn.Parameter(torch.zeros(2, 2))
+    spec = OptimizerSpec(lr=0.5, weight_decay=0, warmup_images=100)
+    optimizer = make_optimizer([parameter], spec)
+    rates = [set_learning_rate(optimizer, spec, images) for images in (1, 25, 100, 101, 10**6)]
+    assert rates == [0.005, 0.125, 0.5, 0.5, 0.5]
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5]
+    assert set_learning_rate(optimizer, spec.model_copy(update={"warmup_images": 0}), 1) == 0.5
+
+
+@pytest.mark.parametrize("decay_all", [False, True])
+def test_weight_decay_spares_vectors_unless_told_otherwise(decay_all):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
+    net[2].requires_grad_(False)
+    spec = OptimizerSpec(lr=0.1, weight_decay=0.25, betas=(0.5, 0.75), decay_all=decay_all)
+    optimizer = make_optimizer(net.parameters(), spec)
+    decayed = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    vectors = 0.25 if decay_all else 0.0
+    wanted = {net[0].weight: 0.25, net[0].bias: vectors, net[1].weight: vectors, net[1].bias: vectors}
+    assert decayed == {id(p): decay for p, decay in wanted.items()}
+    assert all(group["betas"] == (0.5, 0.75) for group in optimizer.param_groups)
+
+
+def test_a_step_without_gradient_shows_adamws_decoupled_decay():
+    weight, bias = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
+    optimizer = make_optimizer([weight, bias], OptimizerSpec(lr=0.1, weight_decay=0.25))
+    for parameter in (weight, bias):
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    torch.testing.assert_close(weight.data, torch.full((2, 2), 1 - 0.1 * 0.25))
+    assert bias.data.equal(torch.ones(2))
+
+
+@pytest.mark.parametrize("autoencoder", FAMILIES)
+@pytest.mark.parametrize(
+    "trainable", [["all"], ["encoder_head", "decoder_input"], ["decoder_head"], ["encoder_last_stage", "encoder_head"]]
+)
+def test_freezer_trains_the_named_layers_and_no_other(tiny, autoencoder, trainable):
+    net = model(tiny, autoencoder)
+    freezer = Freezer(net, trainable)
+    freezer.train_mode()
+    chosen = {m for name in trainable for layer in net.layer_sets()[name] for m in layer.modules()}
+    parameters = {p for module in chosen for p in module.parameters()}
+    assert chosen and parameters
+    for p in net.parameters():
+        assert p.requires_grad == (p in parameters)
+    for module in net.modules():
+        assert module.training == (module in chosen)
+
+
+@pytest.mark.parametrize("autoencoder", FAMILIES)
+@pytest.mark.parametrize("phase", [1, 2, 3])
+def test_frozen_layers_stay_bit_identical_and_the_trainable_ones_move(start, tmp_path, autoencoder, phase):
+    trainer = start(tmp_path, autoencoder, phase)
+    net = trainer.autoencoder
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    for _ in range(3):
+        trainer.step()
+    names = dict(net.named_modules())
+    chosen = {id(m) for name in trainer.plan.trainable for layer in net.layer_sets()[name] for m in layer.modules()}
+    moved = {key for key, value in net.state_dict().items() if not value.equal(before[key])}
+    for key in before:
+        owner = names[key.rpartition(".")[0]]
+        if id(owner) in chosen:
+            assert key in moved or unreachable(key), key
+        else:
+            assert key not in moved, key
+            assert trainer.ema.state[key].equal(before[key]), key
+    if phase == 1 and autoencoder == "dc-ae":
+        assert any(key.endswith("running_mean") for key in moved)
+    if phase > 1 and autoencoder == "dc-ae":
+        assert any(key.endswith("running_mean") for key in before)
+    assert moved and (phase == 1 or len(moved) < len(before) / 2)
+
+
+def unreachable(key: str) -> bool:
+    """The variance's half of SD-VAE's head: the latent is the mean, and the mid block attends over one norm's input."""
+    return key.endswith("to_k.bias")  # softmax does not see a constant added to every key's score
+
+
+def test_the_discriminator_moves_in_phase_3(start, tmp_path):
+    trainer = start(tmp_path, "dc-ae", 3)
+    before = {key: value.clone() for key, value in trainer.discriminator.state_dict().items()}
+    trainer.step()
+    still = [key for key, value in trainer.discriminator.state_dict().items() if value.equal(before[key])]
+    # The last bias adds to real and to reconstructed logits alike: until the hinge lets go, their gradients cancel.
+    assert still in ([], ["layers.8.bias"])
+
+
+def test_each_net_of_phase_3_steps_on_its_own_loss_alone(start, tmp_path):
+    """The discriminator's update is the one of its own loss, with nothing left by the autoencoder's."""
+    from dcae_bench.training.losses import discriminator_loss
+
+    trainer = start(tmp_path, "dc-ae", 3)
+    gradients = {}
+    step = trainer.d_optimizer.step
+
+    def watched(*arguments, **keywords):
+        gradients.update({key: p.grad.clone() for key, p in trainer.discriminator.named_parameters()})
+        return step(*arguments, **keywords)
+
+    trainer.d_optimizer.step = watched
+    trainer.freezer.train_mode()
+    images = trainer.batch()
+    with torch.no_grad():
+        reconstruction = trainer.model(images)
+    loss = discriminator_loss(trainer.discriminator(images), trainer.discriminator(reconstruction))
+    wanted = torch.autograd.grad(loss, list(trainer.discriminator.parameters()))
+    trainer.step()
+    torch.testing.assert_close(list(gradients.values()), list(wanted))
