@@ -1,0 +1,97 @@
+# One command from a fresh clone: the environment is made on the first use, everything else is Snakemake's or pytest's
+# business. Works with any GNU make from 3.81 on.
+
+# Python versions that every pinned package has wheels for, in order of preference.
+PYTHON_VERSIONS := 3.12 3.11 3.13
+# Name one interpreter to use no other: make PYTHON=python3.11 test
+PYTHON ?=
+
+CANDIDATES := $(or $(PYTHON),$(addprefix python,$(PYTHON_VERSIONS)) python3 python)
+ACTIVATED  := VIRTUAL_ENV="$(CURDIR)/.venv" PATH="$(CURDIR)/.venv/bin:$$PATH"
+COMPILE    := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+              --no-emit-index-url --custom-compile-command "make requirements" $(UV_FLAGS)
+
+MAKEFLAGS += --no-builtin-rules
+.SUFFIXES:
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup test lint bench requirements clean distclean FORCE
+# An interrupted Snakemake cleans up after itself; make must not delete a result on top of that.
+.PRECIOUS: results/%
+
+help:
+	@echo 'DC-AE Bench'
+	@echo
+	@echo '  make results/table_rfid.md               train, evaluate and write the reconstruction table'
+	@echo '  make results/figures/NAME.png            draw a figure: reconstructions, losses'
+	@echo '  make results/ANYTHING                    hand over to: snakemake --cores all results/ANYTHING'
+	@echo '  make results/ANYTHING PROFILE=paper      the same with another profile from config/'
+	@echo '  make results/ANYTHING SNAKEMAKE_FLAGS=-n the same with more options for Snakemake'
+	@echo
+	@echo '  make test                                run the tests (PYTEST_FLAGS="-k phases -x")'
+	@echo '  make lint                                ruff, snakefmt, snakemake --lint'
+	@echo '  make bench                               run the benchmarks (PYTEST_FLAGS)'
+	@echo
+	@echo '  make setup                               make .venv; every command above does so where needed (PYTHON=python3.11)'
+	@echo '  make requirements                        pin again what pyproject.toml asks for (UV_FLAGS=--upgrade)'
+	@echo '  make clean                               remove results, except results/reference, and Snakemake'\''s memory'
+	@echo '  make distclean                           clean, and remove .venv'
+
+# FORCE: whether a result is up to date is for Snakemake to say. The target stands before options that take many values.
+results/%: FORCE .venv/.installed
+	@$(ACTIVATED) snakemake --cores all $@ $(SNAKEMAKE_FLAGS) $(if $(PROFILE),--config profile=$(PROFILE))
+
+test: .venv/.installed
+	@$(ACTIVATED) pytest $(PYTEST_FLAGS)
+
+lint: .venv/.installed
+	@$(ACTIVATED) ruff check --quiet .
+	@$(ACTIVATED) ruff format --quiet --check .
+	@$(ACTIVATED) snakefmt --quiet --check Snakefile workflow
+	@$(ACTIVATED) snakemake --lint
+
+bench: .venv/.installed
+	@$(ACTIVATED) pytest --benchmark-only $(PYTEST_FLAGS)
+
+setup: .venv/.installed
+
+# A stamp is written last, so that an interrupted installation goes on with the next call.
+.venv/.installed: .venv/.tools environment.post-deploy.sh requirements.txt pyproject.toml
+	@$(ACTIVATED) sh environment.post-deploy.sh
+	@touch $@
+
+# An empty or broken .venv (interrupted, or its Python is gone) is made anew; a sound one is kept.
+.venv/.tools: requirements-build.txt
+	@fits() { case " $(PYTHON_VERSIONS) " in *" $$1 "*) ;; *) return 1 ;; esac; }; \
+	version_of() { "$$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }; \
+	if ! fits "$$(version_of .venv/bin/python)" || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then \
+	  chosen=; seen=; \
+	  for python in $(CANDIDATES); do \
+	    version=$$(version_of "$$python") || continue; \
+	    if ! fits "$$version"; then seen="$$seen, $$python is $$version"; \
+	    elif ! "$$python" -c 'import venv, ensurepip' 2>/dev/null; then \
+	      seen="$$seen, $$python ($$version) lacks the venv module (Debian, Ubuntu: apt install python$$version-venv)"; \
+	    else chosen=$$python; break; fi; \
+	  done; \
+	  if [ -z "$$chosen" ]; then \
+	    echo "error: no usable Python$${seen:-, none of \"$(CANDIDATES)\" runs}; install Python 3.12, 3.11 or 3.13," \
+	      "or name one: make PYTHON=PATH" >&2; exit 2; \
+	  fi; \
+	  echo "Making .venv with $$chosen ($$version)"; \
+	  "$$chosen" -m venv --clear .venv; \
+	fi
+	@$(ACTIVATED) python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-build.txt
+	@touch $@
+
+# Versions that are pinned already stay, unless UV_FLAGS says otherwise (--upgrade, --upgrade-package NAME).
+requirements: .venv/.tools
+	@$(ACTIVATED) $(COMPILE) pyproject.toml --extra dev --output-file requirements.txt
+	@printf 'setuptools\nuv\n' | $(ACTIVATED) $(COMPILE) - --constraint requirements.txt --output-file requirements-build.txt
+
+clean:
+	@if [ -d results ]; then \
+	  find results -mindepth 1 -maxdepth 1 ! -name reference ! -name README.md -exec rm -rf {} +; fi
+	@rm -rf .snakemake
+
+distclean: clean
+	@rm -rf .venv *.egg-info
