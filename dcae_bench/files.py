@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,6 +58,20 @@ def write_with(path: Path, save: Callable[[BinaryIO], Any]) -> None:
     """Let ``save`` fill an open binary file that then replaces ``path`` atomically."""
     with atomic_write(path) as file:
         save(file)
+
+
+def require_room(folder: Path, free_mib: int) -> None:
+    """Check before any work that ``folder`` can be written and that its disk has ``free_mib`` MiB left.
+
+    Raises :class:`ResultsError`.
+    """
+    folder = Path(folder).absolute()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ResultsError(f"{existing}: cannot be written; make it a writable folder or work in another one")
+    free = shutil.disk_usage(existing).free >> 20
+    if free < free_mib:
+        raise ResultsError(f"{existing}: only {free} MiB are free on its disk, {free_mib} are needed; free some space")
 
 
 def sha256_file(path: Path) -> str:

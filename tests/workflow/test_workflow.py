@@ -167,3 +167,13 @@ def test_an_unknown_profile_is_one_line_and_exit_code_2(finished):
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("dcae-bench: error:")]
     assert "dmeo" in line and "demo" in line
     assert "Traceback" not in done.stderr
+
+
+def test_a_results_folder_that_cannot_be_written_is_one_line_and_exit_code_2(tmp_path):
+    checkout = Checkout(tmp_path)
+    (tmp_path / "results").write_text("a file, not a folder")
+    done = checkout.snakemake(*TARGETS)
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("dcae-bench: error:")]
+    assert "results" in line and "cannot be written" in line
+    assert (tmp_path / "results").read_text() == "a file, not a folder"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dcae_bench.config import DEFAULT_PROFILE, load_profile
 from dcae_bench.errors import UserError
+from dcae_bench.files import require_room
 from dcae_bench.provenance import fingerprint
 from dcae_bench.training import CODE as TRAINING_CODE
 
@@ -17,9 +18,12 @@ def chosen_profile():
     return files[-1] if files else DEFAULT_PROFILE
 
 
+# Below this no job gets anywhere; what a profile needs in all is more.
+FREE_MIB = 512
 PROFILE_SOURCE = chosen_profile()
 try:
     PROFILE = load_profile(PROFILE_SOURCE)
+    require_room(Path("results"), FREE_MIB)
 except UserError as error:
     print(f"dcae-bench: error: {error}", file=sys.stderr)
     sys.exit(2)
