@@ -15,6 +15,9 @@ CONFIG_DIR = REPOSITORY / "config"
 DEFAULT_PROFILE = "demo"
 PHASES = (1, 2, 3)
 
+# AlexNet and VGG16 leave nothing of a smaller image.
+LPIPS_MIN_RESOLUTION = 32
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 LayerSet = Literal["all", "encoder_head", "decoder_input", "decoder_head", "encoder_last_stage", "decoder_first_stage"]
@@ -40,6 +43,11 @@ class DiscriminatorSpec(_Model):
 
     channels: PositiveInt = 64
     layers: PositiveInt = 3
+
+    @property
+    def min_resolution(self) -> int:
+        """Smallest side in pixels that leaves one patch: ``layers`` halvings, then two convolutions that take one."""
+        return 3 * 2**self.layers
 
 
 class GANSpec(_Model):
@@ -75,6 +83,11 @@ class ReconstructionLossSpec(_Model):
     lpips: NonNegativeFloat
     lpips_net: Literal["alex", "vgg"]
 
+    @property
+    def min_resolution(self) -> int:
+        """Smallest side in pixels that LPIPS' network takes, 1 without LPIPS."""
+        return LPIPS_MIN_RESOLUTION if self.lpips else 1
+
 
 class EMASpec(_Model):
     """Average of the weights that is evaluated and handed on: decay * (1 - exp(-step / warmup_steps))."""
@@ -97,6 +110,19 @@ class TrainingSpec(_Model):
     def _from_the_first(self) -> Self:
         if sorted(self.phases) != list(PHASES[: len(self.phases)]) or not self.phases:
             raise ValueError(f"phases are {sorted(self.phases)}; they must be 1, 1-2 or 1-3")
+        return self
+
+    @model_validator(mode="after")
+    def _large_enough(self) -> Self:
+        for number, phase in self.phases.items():
+            needed = {"LPIPS": self.loss.min_resolution}
+            if phase.gan is not None:
+                needed["its discriminator"] = phase.gan.discriminator.min_resolution
+            for part, smallest in needed.items():
+                if phase.resolution < smallest:
+                    raise ValueError(
+                        f"resolution {phase.resolution} of phase {number} is below {smallest}, which {part} needs"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -128,7 +154,7 @@ class EvaluationSet(_Model):
     """One data set at one resolution."""
 
     dataset: Name
-    resolution: PositiveInt
+    resolution: Annotated[int, Field(ge=LPIPS_MIN_RESOLUTION)]
 
     @property
     def label(self) -> str:
@@ -212,6 +238,19 @@ class Profile(_Model):
         }
 
 
+class _Loader(yaml.SafeLoader):
+    """A safe loader that refuses a repeated key instead of taking its last value."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping; keys merged from an anchor may be given again."""
+        seen = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:merge" and (key.tag, key.value) in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' is repeated", key.start_mark)
+            seen.add((key.tag, str(key.value)))
+        return super().construct_mapping(node, deep)
+
+
 def load_profile(which: str | Path) -> Profile:
     """Read a profile by name (``demo``) or by path (anything ending in ``.yaml``).
 
@@ -219,7 +258,7 @@ def load_profile(which: str | Path) -> Profile:
     """
     path = Path(which) if str(which).endswith((".yaml", ".yml")) else CONFIG_DIR / f"{which}.yaml"
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), _Loader)
     except OSError as error:
         known = ", ".join(sorted(p.stem for p in CONFIG_DIR.glob("*.yaml")))
         raise ConfigError(

@@ -248,3 +248,23 @@ def test_a_recipe_holds_what_shapes_the_weights_and_nothing_else():
 
 def test_datasets_are_listed_once_in_order():
     assert parse_profile(DEMO, "x").datasets() == ("photos-indoor", "photos-mixed")
+
+
+def test_a_repeated_key_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text((CONFIG_DIR / "demo.yaml").read_text().replace("seed: 0\n", "seed: 0\nthreads: 1\n"))
+    with pytest.raises(ConfigError, match="key 'threads' is repeated") as caught:
+        load_profile(path)
+    assert "twice.yaml" in str(caught.value) and "line" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "reason"),
+    [
+        (("training", "phases", 1, "resolution"), 16, "below 32, which LPIPS needs"),
+        (("training", "phases", 3, "gan", "discriminator", "layers"), 5, "below 96, which its discriminator needs"),
+        (("evaluation", "sets", 0, "resolution"), 16, "greater than or equal to 32"),
+    ],
+)
+def test_a_resolution_too_small_for_a_network_is_refused(where, value, reason):
+    assert reason in refusal(changed(*where, value=value))

@@ -18,17 +18,22 @@ def save_weights(state: dict[str, Tensor], path: Path) -> str:
     return sha256_file(path)
 
 
+def weights_sha256(path: Path) -> str:
+    """SHA-256 of a weights file. Raises :class:`WeightsError` when it cannot be read."""
+    try:
+        return sha256_file(path)
+    except OSError as error:
+        raise WeightsError(f"{path}: weights cannot be read ({error.strerror}); train or fetch them first") from error
+
+
 def load_weights(model: nn.Module, path: Path, *, sha256: str | None = None) -> str:
     """Load weights into ``model``, key by key; returns their SHA-256.
 
     Raises :class:`WeightsError` for a missing or damaged file, another hash than ``sha256`` (if given), a missing,
     extra or misshapen key, and for values that are not finite.
     """
-    try:
-        content = Path(path).read_bytes()
-        found = sha256_file(path)
-    except OSError as error:
-        raise WeightsError(f"{path}: weights cannot be read ({error.strerror}); train or fetch them first") from error
+    found = weights_sha256(path)
+    content = Path(path).read_bytes()
     if sha256 is not None and found != sha256:
         raise WeightsError(f"{path}: has SHA-256 {found}, expected {sha256}; delete the file and make it again")
     try:

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from dcae_bench.config import PhaseSpec, Profile
+from dcae_bench.config import OptimizerSpec, PhaseSpec, Profile
 from dcae_bench.data.crops import train_batch
 from dcae_bench.data.packed import Photos
 from dcae_bench.errors import TrainingError
@@ -99,7 +99,7 @@ class Trainer:
         """Run to the phase's last image, with a checkpoint at every interval.
 
         ``elapsed`` gives the seconds spent so far, ``progress`` is told images and loss parts after each batch.
-        Raises :class:`TrainingError` at a loss that is not finite.
+        Raises :class:`TrainingError` at a loss or a gradient that is not finite.
         """
         every = self.run.profile.training.checkpoint_images
         while self.images < self.plan.images:
@@ -110,7 +110,7 @@ class Trainer:
                 self.checkpoint(CHECKPOINT, elapsed())
 
     def step(self) -> dict[str, float]:
-        """One batch: both losses first, then both updates, so that a bad loss leaves every weight as it was."""
+        """One batch: losses and gradients of both nets, then both updates, so that a bad batch changes nothing."""
         plan, gan = self.plan, self.plan.gan
         self.freezer.train_mode()
         images = self.batch()
@@ -126,19 +126,20 @@ class Trainer:
             loss, d_loss, gan_parts = self.adversarial(loss, reconstruction, images)
             parts |= gan_parts
         values = {"loss": loss.item(), **{name: part.item() for name, part in parts.items()}, "lr": lr}
-        if not all(np.isfinite(value) for value in values.values()):
-            # The forward pass has already moved BatchNorm's statistics.
-            for buffer, before in zip(self.buffers(), statistics, strict=True):
-                buffer.copy_(before)
-            self.stop_diverged(values)
+        if not np.isfinite([*values.values()]).all():
+            self.stop_diverged(values, statistics)
 
         self.accelerator.backward(loss)
-        if plan.optimizer.clip_norm is not None:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), plan.optimizer.clip_norm)
+        values["grad_norm"] = self.clip(self.model, plan.optimizer)
+        if d_loss is not None:
+            self.accelerator.backward(d_loss)
+            values["disc_grad_norm"] = self.clip(self.discriminator, gan.optimizer)
+        # A scaler (fp16) meets infinite gradients now and then, skips the step and lowers its scale.
+        if self.accelerator.scaler is None and not np.isfinite([*values.values()]).all():
+            self.stop_diverged(values, statistics)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if d_loss is not None:
-            self.accelerator.backward(d_loss)
             self.d_optimizer.step()
             self.d_optimizer.zero_grad(set_to_none=True)
         self.images = end
@@ -159,6 +160,10 @@ class Trainer:
         d_loss = discriminator_loss(discriminator(images), discriminator(reconstruction.detach().float()))
         return loss + weight * g_loss, d_loss, {"gan": g_loss.detach(), "disc": d_loss.detach()}
 
+    def clip(self, model: nn.Module, spec: OptimizerSpec) -> float:
+        """Limit a net's gradient norm if its optimiser has a limit; returns the norm before."""
+        return self.accelerator.clip_grad_norm_(model.parameters(), spec.clip_norm or float("inf")).item()
+
     def batch(self) -> Tensor:
         """The share of the next batch that is this process's: (batch / processes, 3, R, R) in [-1, 1]."""
         share = self.plan.batch_size // self.accelerator.num_processes
@@ -170,12 +175,15 @@ class Trainer:
         """State that a forward pass moves: BatchNorm's statistics of both nets."""
         return [*self.model.buffers(), *(self.discriminator.buffers() if self.discriminator is not None else ())]
 
-    def stop_diverged(self, values: dict[str, float]) -> None:
-        """Save the state for inspection and stop."""
+    def stop_diverged(self, values: dict[str, float], statistics: list[Tensor]) -> None:
+        """Save the state before this batch for inspection and stop; the forward pass had moved the statistics."""
+        for buffer, before in zip(self.buffers(), statistics, strict=True):
+            buffer.copy_(before)
         self.checkpoint(DIVERGED, self.seconds_before)
         shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         raise TrainingError(
-            f"{self.run.autoencoder}, phase {self.run.phase}: the loss is not finite at image {self.images} ({shown}); "
+            f"{self.run.autoencoder}, phase {self.run.phase}: the loss or its gradient is not finite at image "
+            f"{self.images} ({shown}); "
             f"the weights before this batch are in {self.run.directory / DIVERGED}; lower the phase's learning rate"
         )
 

@@ -11,10 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dcae_bench import device
 from dcae_bench.config import Profile
 from dcae_bench.data.packed import PackedPhotos, Photos
-from dcae_bench.files import sha256_file, sha256_json, write_bytes
+from dcae_bench.files import sha256_json, write_bytes
 from dcae_bench.metrics.embedded import embedded_sha256
 from dcae_bench.metrics.lpips import NETS
-from dcae_bench.models.checkpoints import save_weights
+from dcae_bench.models.checkpoints import save_weights, weights_sha256
 from dcae_bench.provenance import Stopwatch, collect, fingerprint
 from dcae_bench.records import Data, Metric, Record, Subject, save
 from dcae_bench.training import CODE
@@ -46,7 +46,7 @@ def train_phase(
     recipe = {
         **profile.recipe(autoencoder, phase),
         "packs": [pack.sha256 for pack in packs],
-        "initial": sha256_file(initial) if initial else None,
+        "initial": weights_sha256(initial) if initial else None,
         "lpips": embedded_sha256(NETS[loss.lpips_net]) if loss.lpips else None,
         "code": fingerprint(*CODE),
     }

@@ -158,7 +158,7 @@ def diverge(trainer) -> dict[str, torch.Tensor]:
         nonlocal last
         last = everything(trainer)
 
-    with pytest.raises(TrainingError, match="the loss is not finite at image") as caught:
+    with pytest.raises(TrainingError, match="the loss or its gradient is not finite at image") as caught:
         trainer.train(lambda: 1.0, progress)
     message = str(caught.value)
     assert f"at image {trainer.images} " in message and "lower the phase's learning rate" in message
@@ -190,6 +190,21 @@ def test_a_nan_loss_stops_with_the_weights_before_the_bad_batch(start, tmp_path,
     check_diverged(trainer, before)
     assert [line["images"] for line in read_log(tmp_path / "log.jsonl")] == [4, 8]
     assert start(tmp_path, "dc-ae", phase).images == 8, "the run can go on from its last good checkpoint"
+
+
+def test_a_nan_gradient_of_a_finite_loss_stops_before_it_reaches_a_weight(start, tmp_path):
+    trainer = start(tmp_path, "dc-ae", 1)
+    loss, batches = trainer.loss, iter(range(100))
+
+    def broken(reconstruction, images):
+        value, parts = loss(reconstruction, images)
+        zero = (reconstruction - reconstruction.detach()).abs().sum().sqrt()  # the root's slope at 0 is infinite
+        return (value + zero if next(batches) == 2 else value), parts
+
+    trainer.loss = broken
+    before = diverge(trainer)
+    assert trainer.images == 8
+    check_diverged(trainer, before)
 
 
 @pytest.mark.parametrize("phase", [1, 3])
