@@ -73,7 +73,8 @@ def test_three_phases_run_and_each_starts_from_the_weights_before(start, tmp_pat
         train(trainer)
         log = read_log(tmp_path / str(phase) / "log.jsonl")
         assert [line["images"] for line in log] == list(range(4, trainer.plan.images + 1, 4))
-        assert set(log[0]) == {"images", "loss", "l1", "lr"} | ({"gan", "disc"} if phase == 3 else set())
+        adversarial = {"gan", "disc", "disc_grad_norm"} if phase == 3 else set()
+        assert set(log[0]) == {"images", "loss", "l1", "lr", "grad_norm"} | adversarial
         if phase == 1:
             assert log[-1]["l1"] < 0.9 * log[0]["l1"]
         weights = tmp_path / f"{phase}.safetensors"
