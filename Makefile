@@ -42,7 +42,7 @@ results/%: FORCE .venv/.installed
 	@$(ACTIVATED) snakemake --cores all $@ $(SNAKEMAKE_FLAGS) $(if $(PROFILE),--config profile=$(PROFILE))
 
 test: .venv/.installed
-	@$(ACTIVATED) pytest $(PYTEST_FLAGS)
+	@$(ACTIVATED) pytest --numprocesses auto --dist loadfile $(PYTEST_FLAGS)
 
 lint: .venv/.installed
 	@$(ACTIVATED) ruff check --quiet .
