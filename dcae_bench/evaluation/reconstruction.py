@@ -1,5 +1,6 @@
 """Reconstruction quality in one pass: every image is decoded once and feeds every metric."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -54,6 +55,9 @@ class ReconstructionEvaluator:
             if sum(map(len, kept)) < samples:
                 kept.append(torch.stack([real, fake], dim=1).cpu())
         means = {name: torch.cat(parts).double().mean().item() for name, parts in values.items()}
+        if not all(math.isfinite(mean) for mean in means.values()):
+            shown = ", ".join(f"{name} {mean:g}" for name, mean in means.items())
+            raise DataError(f"the metrics are not finite ({shown}): an image was reproduced exactly, or not at all")
         distance = frechet_distance(_join(real_features), _join(fake_features))
         return Measured(
             self._metrics(means, distance), torch.cat(kept)[:samples].permute(0, 1, 3, 4, 2).contiguous().numpy()

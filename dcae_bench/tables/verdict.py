@@ -1,6 +1,5 @@
 """Verdicts: how a measured number stands to the reported one, always with the reason."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -91,8 +90,6 @@ def _obstacles(reported: ReportedRow, record: Record, metric: ReportedMetric) ->
         yield f"sample count differs: {reported.images:,} images reported, {record.data.images:,} measured"
     if RECORD_KEYS[metric] not in record.metrics:
         yield f"the record holds no {RECORD_KEYS[metric]}"
-    elif not math.isfinite(record.metrics[RECORD_KEYS[metric]].value):
-        yield "the measured value is not finite"
 
 
 def _compare(reported: ReportedValue, measured: Metric, metric: ReportedMetric, noise: float) -> Judgement:

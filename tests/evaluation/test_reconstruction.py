@@ -78,7 +78,7 @@ def test_each_metric_is_the_mean_of_its_own_function_on_rounded_images(lpips, im
 def test_results_do_not_depend_on_the_batch_size(lpips, images, batch_size):
     whole = values(evaluator(lpips, 20).measure(Shift(5), images, samples=3))
     parts = values(evaluator(lpips, batch_size).measure(Shift(5), images, samples=3))
-    assert parts == pytest.approx(whole, rel=1e-5)
+    assert parts == pytest.approx(whole, rel=1e-4)  # float32: convolutions of other batches add in another order
 
 
 def test_samples_are_the_first_originals_and_their_reconstructions(lpips, images):
@@ -104,3 +104,8 @@ def test_the_embedded_distance_is_never_called_fid(lpips, images):
 def test_a_single_image_is_refused(lpips, images):
     with pytest.raises(DataError, match="at least 2"):
         evaluator(lpips).measure(Shift(1), images[:1], samples=1)
+
+
+def test_an_exact_copy_has_no_finite_psnr_and_is_refused(lpips, images):
+    with pytest.raises(DataError, match="psnr inf"):
+        evaluator(lpips).measure(nn.Identity(), images, samples=1)
