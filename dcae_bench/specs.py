@@ -1,16 +1,16 @@
 """Specs of autoencoders: every architectural choice as plain typed data, so that sizes differ in numbers only."""
 
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 Block = Literal["res", "evit_glu", "evits5_glu"]
 Norm = Literal["trms2d", "bn2d"]
 Activation = Literal["relu", "silu"]
 
 ATTENTION_HEAD_DIM = 32
-FAMILIES = ("dc-ae", "sd-vae")
+FAMILIES = ("dc-ae", "sd-vae", "diffusers", "custom", "space-to-channel")
 
 
 class _Spec(BaseModel):
@@ -104,13 +104,24 @@ class DCAESpec(_Spec):
 
 
 class SDVAESpec(_Spec):
-    """The SD-VAE baseline: LDM's kl-f8 network with further stages stacked on it (paper, section 3.1)."""
+    """The SD-VAE family: LDM's autoencoders, and its kl-f8 network with further stages stacked on it (section 3.1)."""
 
     family: Literal["sd-vae"]
     latent_channels: PositiveInt
     widths: tuple[PositiveInt, ...] = Field(description="channels per level; the first four are the f8 network")
     layers_per_block: PositiveInt = 2
     norm_groups: PositiveInt = 32
+    attention_levels: tuple[NonNegativeInt, ...] = Field(
+        default=(), description="levels with attention after each residual block (LDM's kl-f16 and kl-f32)"
+    )
+    quant_convs: bool = Field(default=True, description="1x1 convolutions beside the latent; Flux-VAE has none")
+
+    @model_validator(mode="after")
+    def _levels_exist(self) -> Self:
+        for level in self.attention_levels:
+            if level >= len(self.widths):
+                raise ValueError(f"attention_levels has {level}, but the levels are 0 to {len(self.widths) - 1}")
+        return self
 
     @model_validator(mode="after")
     def _groups_fit(self) -> Self:
@@ -125,4 +136,49 @@ class SDVAESpec(_Spec):
         return 2 ** (len(self.widths) - 1)
 
 
-AutoencoderSpec = Annotated[DCAESpec | SDVAESpec, Field(discriminator="family")]
+class DiffusersSpec(_Spec):
+    """An autoencoder class of diffusers, from a hub repository or a local folder."""
+
+    family: Literal["diffusers"]
+    source: str = Field(min_length=1, description="hub id (owner/name) or folder with config.json and weights")
+    class_name: Literal["AutoencoderKL", "AutoencoderDC", "AutoencoderTiny", "AsymmetricAutoencoderKL"]
+    subfolder: str = Field(default="", description="folder inside the source, e.g. vae")
+    revision: str | None = Field(default=None, description="commit of a hub source; null takes the newest")
+    config: dict[str, Any] | None = Field(
+        default=None, description="constructor arguments; null reads config.json of the source"
+    )
+    compression: PositiveInt = Field(description="f: image pixels per latent cell and side")
+    latent_channels: PositiveInt = Field(description="c")
+
+
+class CustomSpec(_Spec):
+    """A class of your own with ``encode`` and ``decode`` (docs/bring-your-own.md)."""
+
+    family: Literal["custom"]
+    class_name: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="module:Class")
+    kwargs: dict[str, Any] = Field(default={}, description="constructor arguments")
+    compression: PositiveInt = Field(description="f: image pixels per latent cell and side")
+    latent_channels: PositiveInt = Field(description="c")
+
+
+class SpaceToChannelSpec(_Spec):
+    """The training-free control: another autoencoder's latent, folded from space into channels."""
+
+    family: Literal["space-to-channel"]
+    base: Annotated[DCAESpec | SDVAESpec | DiffusersSpec | CustomSpec, Field(discriminator="family")]
+    factor: int = Field(ge=2, description="factor x factor cells of the base's latent become one")
+
+    @property
+    def compression(self) -> int:
+        """f: image pixels per latent cell and side."""
+        return self.base.compression * self.factor
+
+    @property
+    def latent_channels(self) -> int:
+        """c: the base's channels times factor squared, so that no number of the latent is lost."""
+        return self.base.latent_channels * self.factor**2
+
+
+AutoencoderSpec = Annotated[
+    DCAESpec | SDVAESpec | DiffusersSpec | CustomSpec | SpaceToChannelSpec, Field(discriminator="family")
+]

@@ -18,23 +18,28 @@ BLOCKS: dict[str, Callable[..., nn.Module]] = {
 
 
 class DCAE(Autoencoder):
-    """Deep Compression Autoencoder of one spec; deterministic, no KL term."""
+    """Deep Compression Autoencoder of one spec; deterministic, no KL term.
+
+    In half precision (weights and inputs in bf16 or fp16, or autocast) convolutions run in that type, and every RMS
+    norm takes its statistics in fp32: a square leaves fp16's range at values above 255. Attention is exempt from
+    autocast. It computes fp16 in fp32, because its sums over all positions overflow; bf16, which has fp32's range,
+    keeps bf16 products and divides in fp32. Each layer's result returns to the type of its input.
+    """
 
     family = "dc-ae"
 
     def __init__(self, spec: DCAESpec):
         super().__init__()
+        self.spec = spec
         self.compression = spec.compression
         self.latent_channels = spec.latent_channels
         self.encoder = Encoder(spec.encoder, spec.latent_channels, shortcuts=spec.shortcuts)
         self.decoder = Decoder(spec.decoder, spec.latent_channels, shortcuts=spec.shortcuts)
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Image (n, 3, H, W) to latent (n, c, H/f, W/f)."""
+    def _encode(self, x: Tensor) -> Tensor:
         return self.encoder(x)
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Latent (n, c, h, w) to image (n, 3, f*h, f*w)."""
+    def _decode(self, z: Tensor) -> Tensor:
         return self.decoder(z)
 
     def layer_sets(self) -> dict[str, list[nn.Module]]:

@@ -1,8 +1,9 @@
-"""SD-VAE: LDM's KL autoencoder through diffusers, with stages stacked on its f8 network (paper, section 3.1)."""
+"""SD-VAE: LDM's KL autoencoders through diffusers, and stages stacked on the f8 network (paper, section 3.1)."""
 
 from torch import Tensor, nn
 
 from dcae_bench.models.autoencoder import Autoencoder
+from dcae_bench.models.diffusers_config import diffusers_config
 from dcae_bench.specs import SDVAESpec
 
 
@@ -19,33 +20,26 @@ class SDVAE(Autoencoder):
         super().__init__()
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # slow import, wanted only here
 
-        levels = len(spec.widths)
+        self.spec = spec
         self.compression = spec.compression
         self.latent_channels = spec.latent_channels
-        self.net = AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * levels,
-            up_block_types=("UpDecoderBlock2D",) * levels,
-            block_out_channels=spec.widths,
-            layers_per_block=spec.layers_per_block,
-            latent_channels=spec.latent_channels,
-            norm_num_groups=spec.norm_groups,
-        )
+        self.net = AutoencoderKL(**diffusers_config(spec))
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Image (n, 3, H, W) to the posterior's mean (n, c, H/f, W/f)."""
+    def _encode(self, x: Tensor) -> Tensor:
         return self.net.encode(x).latent_dist.mode()
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Latent (n, c, h, w) to image (n, 3, f*h, f*w)."""
+    def _decode(self, z: Tensor) -> Tensor:
         return self.net.decode(z).sample
 
     def layer_sets(self) -> dict[str, list[nn.Module]]:
         """Heads and inputs are the convolutions beside the latent and the image, with their norms."""
         encoder, decoder = self.net.encoder, self.net.decoder
+        quant = [self.net.quant_conv] if self.spec.quant_convs else []
+        post_quant = [self.net.post_quant_conv] if self.spec.quant_convs else []
         return {
             "all": [self],
-            "encoder_head": [encoder.conv_norm_out, encoder.conv_out, self.net.quant_conv],
-            "decoder_input": [self.net.post_quant_conv, decoder.conv_in],
+            "encoder_head": [encoder.conv_norm_out, encoder.conv_out, *quant],
+            "decoder_input": [*post_quant, decoder.conv_in],
             "decoder_head": [decoder.conv_norm_out, decoder.conv_out],
             "encoder_last_stage": [encoder.down_blocks[-1], encoder.mid_block],
             "decoder_first_stage": [decoder.mid_block, decoder.up_blocks[0]],

@@ -1,0 +1,79 @@
+"""Single files of the Hugging Face hub: fetched, checked against the hub's own hash, every failure one line."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from dcae_bench.errors import WeightsError
+from dcae_bench.files import sha256_file
+
+COMMIT = re.compile(r"^[0-9a-f]{40}$")
+HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of the hub on this machine, checked."""
+
+    path: Path
+    commit: str
+    """Commit the revision resolved to."""
+    sha256: str
+    size: int
+
+
+def download(repo: str, file: str, revision: str | None) -> HubFile:
+    """Fetch one file, or take it from the hub's cache; an interrupted download goes on where it stopped.
+
+    ``HF_HOME``, ``HF_HUB_OFFLINE``, ``HF_ENDPOINT`` and ``HF_TOKEN`` have their usual meaning. The content is compared
+    with the hash that the hub keeps beside the file. Raises :class:`WeightsError` for an unknown repository, revision
+    or file, no network and nothing cached, and for a damaged file.
+    """
+    from huggingface_hub import constants, errors, hf_hub_download
+
+    name = f"{repo}/{file}" + (f" at revision {revision}" if revision else "")
+    try:
+        path = Path(hf_hub_download(repo, file, revision=revision))
+    except errors.GatedRepoError as error:
+        raise WeightsError(f"{name}: the repository wants its licence accepted; do so, then set HF_TOKEN") from error
+    except errors.RepositoryNotFoundError as error:
+        raise WeightsError(f"{name}: the hub has no such repository, or it is private; correct the id") from error
+    except errors.RevisionNotFoundError as error:
+        raise WeightsError(f"{name}: the repository has no such revision; name another with --revision") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise WeightsError(
+            f"{name}: not in the hub cache {constants.HF_HUB_CACHE} and the hub cannot be reached; get the file on "
+            "another machine and name it with --path (or --weights), or copy that machine's cache and set HF_HOME"
+        ) from error
+    except errors.EntryNotFoundError as error:
+        raise WeightsError(f"{name}: the repository has no such file; correct the name") from error
+    except errors.HFValidationError as error:
+        raise WeightsError(f"{name}: is not a hub id ({str(error).splitlines()[0]}); write owner/name") from error
+    except (errors.HfHubHTTPError, OSError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise WeightsError(f"{name}: the download failed ({reason}); run the command again to go on") from error
+    commit = _commit(path)
+    sha256 = sha256_file(path)
+    _check(path, sha256, name)
+    return HubFile(path, commit, sha256, path.stat().st_size)
+
+
+def _commit(path: Path) -> str:
+    """Commit of a cached file: the folder below ``snapshots``."""
+    parts = path.parts
+    return parts[parts.index("snapshots") + 1] if "snapshots" in parts else "unknown"
+
+
+def _check(path: Path, sha256: str, name: str) -> None:
+    """Compare with the hub's hash, which names the cached blob: SHA-256 of large files, git's SHA-1 of small ones."""
+    wanted = path.resolve().name
+    if re.fullmatch(r"[0-9a-f]{64}", wanted):
+        found = sha256
+    elif re.fullmatch(r"[0-9a-f]{40}", wanted):
+        content = path.read_bytes()
+        found = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    else:
+        raise WeightsError(f"{name}: the hub gives no hash for {path}; get the file and name it with --path")
+    if found != wanted:
+        raise WeightsError(f"{name}: {path.resolve()} has hash {found}, the hub has {wanted}; delete it and fetch")

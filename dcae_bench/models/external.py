@@ -1,0 +1,194 @@
+"""Autoencoders made elsewhere: classes of diffusers, classes of your own, and folded latents of either."""
+
+import importlib
+import inspect
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dcae_bench import hub
+from dcae_bench.errors import ConfigError, WeightsError
+from dcae_bench.models.autoencoder import Autoencoder
+from dcae_bench.specs import CustomSpec, DiffusersSpec, SpaceToChannelSpec
+
+WEIGHTS_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+
+
+class External(Autoencoder):
+    """An autoencoder around an object with ``encode`` and ``decode``; it is evaluated, not trained in phases.
+
+    Latents and images may come as tensors or in diffusers' output classes; of a posterior the mean is taken.
+    """
+
+    net: Any
+
+    def _encode(self, x: Tensor) -> Tensor:
+        z = latent_of(self.net.encode(x))
+        n, _, h, w = x.shape
+        self._expect(z, (n, self.latent_channels, h // self.compression, w // self.compression), "encode", x)
+        return z
+
+    def _decode(self, z: Tensor) -> Tensor:
+        x = self.net.decode(z)
+        x = getattr(x, "sample", x)
+        n, _, h, w = z.shape
+        self._expect(x, (n, 3, h * self.compression, w * self.compression), "decode", z)
+        return x
+
+    def _expect(self, found: Any, wanted: tuple[int, ...], verb: str, given: Tensor) -> None:
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        if shape != wanted:
+            raise ConfigError(
+                f"{_name(self.spec)}: {verb} turned {tuple(given.shape)} into {shape}, expected {wanted} for "
+                f"f{self.compression} c{self.latent_channels}; correct the stated values (--f, --c)"
+            )
+
+    def layer_sets(self) -> dict[str, list[nn.Module]]:
+        """Everything, as one set: what the phases train apart is not known here."""
+        return {"all": [self]}
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """Not known here. Raises :class:`ConfigError`."""
+        raise ConfigError(f"{_name(self.spec)}: has no known last layer; use 'adaptive: false' in the phase's gan")
+
+
+class DiffusersAutoencoder(External):
+    """An autoencoder class of diffusers, built from its config; its weights are loaded like any other's."""
+
+    family = "diffusers"
+
+    def __init__(self, spec: DiffusersSpec):
+        super().__init__()
+        import diffusers  # slow import, wanted only here
+
+        self.spec, self.compression, self.latent_channels = spec, spec.compression, spec.latent_channels
+        config = read_config(spec) if spec.config is None else spec.config
+        found = config.get("_class_name", spec.class_name)
+        if found != spec.class_name:
+            raise ConfigError(f"{spec.source}: is a {found}, not the stated {spec.class_name}; correct class_name")
+        try:
+            self.net = getattr(diffusers, spec.class_name).from_config(dict(config))
+        except (TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"{spec.source}: its config does not build a {spec.class_name} ({reason})") from error
+
+
+class CustomAutoencoder(External):
+    """A class of your own: ``encode`` maps (n, 3, H, W) in [-1, 1] to (n, c, H/f, W/f), ``decode`` maps back."""
+
+    family = "custom"
+
+    def __init__(self, spec: CustomSpec):
+        super().__init__()
+        self.spec, self.compression, self.latent_channels = spec, spec.compression, spec.latent_channels
+        self.net = instantiate(spec.class_name, spec.kwargs)
+
+
+class SpaceToChannel(Autoencoder):
+    """Another autoencoder with factor x factor cells of its latent folded into the channels of one; no training.
+
+    Channel order is torch's pixel_unshuffle: channel c, then row, then column inside the cell.
+    """
+
+    family = "space-to-channel"
+
+    def __init__(self, spec: SpaceToChannelSpec, base: Autoencoder):
+        super().__init__()
+        self.spec, self.compression, self.latent_channels = spec, spec.compression, spec.latent_channels
+        self.base = base
+
+    def _encode(self, x: Tensor) -> Tensor:
+        return F.pixel_unshuffle(self.base.encode(x), self.spec.factor)
+
+    def _decode(self, z: Tensor) -> Tensor:
+        return self.base.decode(F.pixel_shuffle(z, self.spec.factor))
+
+    def layer_sets(self) -> dict[str, list[nn.Module]]:
+        """Those of the base."""
+        return {**self.base.layer_sets(), "all": [self]}
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """That of the base."""
+        return self.base.last_layer
+
+
+def read_config(spec: DiffusersSpec) -> dict[str, Any]:
+    """config.json of a spec's source. Raises :class:`WeightsError` when it is missing or is not JSON."""
+    path = _file(spec, "config.json")
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: is not a readable config ({error}); put diffusers' config.json there") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: is not a JSON object; put diffusers' config.json there")
+    return content
+
+
+def own_weights(spec: DiffusersSpec) -> Path:
+    """Weights of a spec's source: a local folder, or the file fetched from the hub. Raises :class:`WeightsError`."""
+    if _is_local(spec):
+        return Path(spec.source).expanduser() / spec.subfolder
+    try:
+        return _file(spec, WEIGHTS_FILES[0])
+    except WeightsError as error:
+        if "no such file" not in str(error):
+            raise
+        return _file(spec, WEIGHTS_FILES[1])
+
+
+def instantiate(class_name: str, kwargs: dict[str, Any]) -> Any:
+    """An object of ``module:Class``, the current folder importable. Raises :class:`ConfigError`."""
+    module_name, _, name = class_name.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        cls = getattr(importlib.import_module(module_name), name)
+    except ImportError as error:
+        raise ConfigError(
+            f"{class_name}: cannot be imported ({error}); run where {module_name} is importable"
+        ) from error
+    except AttributeError as error:
+        raise ConfigError(f"{class_name}: module {module_name} has no {name}; correct the name") from error
+    finally:
+        sys.path.remove(str(Path.cwd()))
+    missing = [verb for verb in ("encode", "decode") if not callable(getattr(cls, verb, None))]
+    if missing:
+        raise ConfigError(f"{class_name}: has no method {missing[0]}; an autoencoder has encode and decode")
+    try:
+        inspect.signature(cls).bind(**kwargs)
+    except TypeError as error:
+        raise ConfigError(f"{class_name}: cannot be called with kwargs {kwargs} ({error}); correct 'kwargs'") from error
+    except ValueError:  # no signature to check, as for classes written in C
+        pass
+    return cls(**kwargs)
+
+
+def latent_of(output: Any) -> Any:
+    """The latent tensor in what an ``encode`` returned."""
+    if (posterior := getattr(output, "latent_dist", None)) is not None:
+        return posterior.mode()
+    for attribute in ("latent", "latents"):  # AutoencoderDC, AutoencoderTiny
+        if (latent := getattr(output, attribute, None)) is not None:
+            return latent
+    return output
+
+
+def _is_local(spec: DiffusersSpec) -> bool:
+    return Path(spec.source).expanduser().is_dir()
+
+
+def _file(spec: DiffusersSpec, name: str) -> Path:
+    if _is_local(spec):
+        return Path(spec.source).expanduser() / spec.subfolder / name
+    if not hub.HUB_ID.match(spec.source):
+        raise WeightsError(f"{spec.source}: is neither a folder nor a hub id (owner/name); correct 'source'")
+    return hub.download(spec.source, f"{spec.subfolder}/{name}".lstrip("/"), spec.revision).path
+
+
+def _name(spec: Any) -> str:
+    return spec.class_name if isinstance(spec, CustomSpec) else getattr(spec, "source", spec.family)
