@@ -4,11 +4,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 from pydantic import ValidationError as PydanticError
 
 from dcae_bench.errors import ConfigError
 from dcae_bench.files import REPOSITORY
+from dcae_bench.presets import resolve
 from dcae_bench.specs import FAMILIES, AutoencoderSpec
 
 CONFIG_DIR = REPOSITORY / "config"
@@ -141,10 +151,19 @@ class TrainingSpec(_Model):
         return self
 
 
+class PresetName(_Model):
+    """In place of a model spec: a name of baselines/autoencoders.yaml, replaced by its full spec when loaded."""
+
+    preset: str
+
+
+ModelSpec = Annotated[AutoencoderSpec, BeforeValidator(resolve, json_schema_input_type=AutoencoderSpec | PresetName)]
+
+
 class AutoencoderEntry(_Model):
     """An autoencoder of the profile: its model, and the learning rates that its own sweep chose."""
 
-    model: AutoencoderSpec
+    model: ModelSpec
     lr: dict[Literal[1, 2, 3], PositiveFloat] = Field(
         default={}, description="learning rate by phase, if not the phase's"
     )
