@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from dcae_bench.config import AutoencoderEntry, Profile
 from dcae_bench.errors import ConfigError
@@ -15,6 +16,12 @@ DataOption = Annotated[
     Path, typer.Option("--data", help="Folder of the packed data sets that `prepare` wrote.", metavar="DIR")
 ]
 AutoencoderOption = Annotated[str, typer.Option("--autoencoder", help="Autoencoder of the profile.", metavar="NAME")]
+
+
+def wide_console() -> Console:
+    """The terminal; where output goes to a file or a pipe, wide enough that no cell of a table is folded."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
 
 
 def find_autoencoder(profile: Profile, name: str) -> AutoencoderEntry:
