@@ -9,7 +9,7 @@ from dcae_bench.errors import ResultsError
 from dcae_bench.files import sha256_json, write_text
 from dcae_bench.provenance import Provenance
 
-WeightsSource = Literal["retrained", "released"]
+WeightsSource = Literal["retrained", "released", "own"]
 
 
 class _Frozen(BaseModel):
@@ -21,10 +21,12 @@ class Subject(_Frozen):
     """The autoencoder that was measured."""
 
     autoencoder: str = Field(description="name in the profile, e.g. dc-ae-f64c128")
-    family: str = Field(description="dc-ae or sd-vae")
+    family: str = Field(description="dc-ae, sd-vae, diffusers, custom or space-to-channel")
     compression: int = Field(description="f: pixels per latent cell and side")
     latent_channels: int = Field(description="c: channels of the latent")
-    weights_source: WeightsSource
+    weights_source: WeightsSource = Field(
+        description="retrained by this harness, released by its authors, or own: brought by the user"
+    )
     phase: int | None = Field(default=None, description="last training phase the weights went through, if retrained")
     parameters: int = Field(description="parameters of encoder and decoder")
     weights_sha256: str

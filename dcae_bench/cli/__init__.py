@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from dcae_bench.cli import evaluate, figures, prepare, schema, show, table, train
+from dcae_bench.cli import evaluate, figures, prepare, schema, show, table, train, weights, zoo
 from dcae_bench.errors import UserError
 
 app = typer.Typer(
@@ -20,6 +20,8 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("table")(table.table)
 app.add_typer(figures.app, name="figure")
 app.command("show")(show.show)
+app.command("zoo")(zoo.zoo)
+app.add_typer(weights.app, name="weights")
 app.command("schema")(schema.schema)
 
 

@@ -5,24 +5,56 @@ from typing import Annotated
 
 import typer
 
-from dcae_bench.cli.options import AutoencoderOption, DataOption, ProfileOption, find_autoencoder
+from dcae_bench.cli.options import DataOption, ProfileOption
 from dcae_bench.config import load_profile
+
+Autoencoder = Annotated[
+    str,
+    typer.Option(
+        "--autoencoder",
+        help="Name in the profile or in the catalogue (`dcae-bench zoo`), module:Class, diffusers folder, or hub id.",
+        metavar="NAME|MODULE:CLASS|DIR|ID",
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        help="Weights to measure, in our layout, the authors' or diffusers'. Released autoencoders and your own bring "
+        "theirs.",
+        metavar="FILE|DIR",
+    ),
+]
 
 
 def evaluate(
-    autoencoder: AutoencoderOption,
-    weights: Annotated[Path, typer.Option(help="Weights to measure (safetensors).", metavar="FILE")],
+    autoencoder: Autoencoder,
     data: DataOption,
     output: Annotated[
         Path, typer.Option(help="Folder that gets <set>.json and <set>.samples.npy for each set.", metavar="DIR")
     ],
+    weights: Weights = None,
     phase: Annotated[int | None, typer.Option(help="Last phase the weights went through.", min=1, max=3)] = None,
+    f: Annotated[
+        int | None, typer.Option("--f", help="Compression of your own autoencoder; else probed.", min=1)
+    ] = None,
+    c: Annotated[int | None, typer.Option("--c", help="Its latent channels; else probed.", min=1)] = None,
     profile: ProfileOption = "demo",
 ) -> None:
     """Reconstruct each evaluation set once and record rFD, PSNR, SSIM and LPIPS."""
     plan = load_profile(profile)
-    find_autoencoder(plan, autoencoder)
+
+    from dcae_bench.evaluation.subject import choose
+
+    chosen = choose(plan, autoencoder, weights, f=f, c=c)
 
     from dcae_bench.evaluation.run import evaluate_reconstruction
 
-    evaluate_reconstruction(plan, autoencoder, phase, weights=weights, data=data, output=output)
+    evaluate_reconstruction(
+        chosen.profile,
+        chosen.name,
+        phase,
+        weights=chosen.weights,
+        data=data,
+        output=output,
+        weights_source=chosen.source,
+    )

@@ -1,44 +1,55 @@
 """Reconstruction records of one autoencoder on every set of a profile."""
 
+import hashlib
 import io
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from safetensors.torch import save as to_safetensors
 
 from dcae_bench.config import Profile
 from dcae_bench.data.crops import eval_crops
 from dcae_bench.data.packed import PackedPhotos
 from dcae_bench.device import choose, describe
 from dcae_bench.evaluation.reconstruction import ReconstructionEvaluator
-from dcae_bench.files import write_bytes
+from dcae_bench.files import sha256_json, write_bytes
 from dcae_bench.metrics.features import efficientnet_lite0_extractor
 from dcae_bench.metrics.lpips import LPIPS
+from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.models.checkpoints import load_weights
 from dcae_bench.models.zoo import build
 from dcae_bench.provenance import Stopwatch, collect
-from dcae_bench.records import Data, Record, Subject, save
+from dcae_bench.records import Data, Record, Subject, WeightsSource, save
 
 
 def evaluate_reconstruction(
-    profile: Profile, autoencoder: str, phase: int | None, *, weights: Path, data: Path, output: Path
+    profile: Profile,
+    autoencoder: str,
+    phase: int | None,
+    *,
+    weights: Path | None,
+    data: Path,
+    output: Path,
+    weights_source: WeightsSource = "retrained",
 ) -> None:
     """Measure ``weights`` and write ``<set>.json`` and ``<set>.samples.npy`` into ``output`` for each set.
 
-    ``data`` holds the packed data sets. Raises :class:`DataError`, :class:`WeightsError` and :class:`ResultsError`.
+    ``data`` holds the packed data sets. Without ``weights`` the autoencoder is measured as its class builds it.
+    Raises :class:`DataError`, :class:`WeightsError`, :class:`ConfigError` and :class:`ResultsError`.
     """
     spec = profile.autoencoders[autoencoder].model
     device = choose(profile)
     packs = {item.dataset: PackedPhotos.open(data / item.dataset / "eval.npy") for item in profile.evaluation.sets}
     model = build(spec)
-    weights_sha256 = load_weights(model, weights)
+    weights_sha256 = load_weights(model, weights) if weights is not None else state_sha256(model)
     model.eval().to(device)
     subject = Subject(
         autoencoder=autoencoder,
         family=spec.family,
         compression=spec.compression,
         latent_channels=spec.latent_channels,
-        weights_source="retrained",
+        weights_source=weights_source,
         phase=phase,
         parameters=model.count_parameters(),
         weights_sha256=weights_sha256,
@@ -80,3 +91,11 @@ def evaluate_reconstruction(
         save(record, output / f"{item.label}.json")
         shown = ", ".join(f"{metric.label} {metric.value:.4g}" for metric in measured.metrics.values())
         console.print(f"{autoencoder} on {item.label}: {shown}", soft_wrap=True)
+
+
+def state_sha256(model: Autoencoder) -> str:
+    """What stands for the hash of a weights file where a class brings its own: hash of its spec and of its state."""
+    digest = hashlib.sha256(sha256_json(model.spec.model_dump(mode="json")).encode())
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(to_safetensors({key: value.detach().cpu().contiguous()}))
+    return digest.hexdigest()

@@ -1,0 +1,67 @@
+"""``dcae-bench weights``: lists, fetches and verifies released weights."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dcae_bench import weights as store
+from dcae_bench.cli.options import wide_console
+from dcae_bench.presets import catalogue
+
+app = typer.Typer(help="Released weights: list, fetch, verify.", no_args_is_help=True)
+Revision = Annotated[
+    str | None, typer.Option(help="Commit, branch or tag of the hub's repository instead of the pin.", metavar="REV")
+]
+
+
+@app.command("list")
+def list_weights() -> None:
+    """List the released weights, their pins, and what is on this machine."""
+    table = Table()
+    for heading in ("autoencoder", "weights", "revision", "licence", "here"):
+        table.add_column(heading, overflow="fold")
+    for name, preset in catalogue().autoencoders.items():
+        if preset.weights is not None:
+            here = store.receipt(name)
+            revision = preset.weights.revision or ("recorded by fetch" if preset.weights.repo else "")
+            table.add_row(name, preset.weights.source, revision, preset.weights.licence, str(here.path) if here else "")
+    wide_console().print(table)
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="Autoencoder of the catalogue.")],
+    revision: Revision = None,
+    path: Annotated[
+        Path | None, typer.Option(help="File that is already on this machine, instead of the hub.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Fetch released weights, check the hub's hash and the recorded one, and record commit and hash."""
+    local = store.fetch(name, revision=revision, path=path)
+    console = Console(stderr=True)
+    console.print(f"{name}: {local.path} ({local.size:,} bytes)", soft_wrap=True)
+    if local.recorded:
+        console.print(f"{name}: SHA-256 {local.sha256} as recorded", soft_wrap=True)
+    else:
+        commit = f"revision: {local.commit}, " if local.commit else ""
+        console.print(
+            f"{name}: first record on this machine; for baselines/autoencoders.yaml: {commit}sha256: {local.sha256}",
+            soft_wrap=True,
+        )
+
+
+@app.command()
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(help="Autoencoders; all that were fetched if none.")] = None,
+) -> None:
+    """Hash fetched weights again and compare with what is recorded."""
+    chosen = names or [name for name in catalogue().autoencoders if store.receipt(name)]
+    console = Console(stderr=True)
+    if not chosen:
+        console.print("nothing was fetched yet; `dcae-bench weights list` shows what there is")
+    for name in chosen:
+        local = store.verify(name)
+        console.print(f"{name}: {local.path} SHA-256 {local.sha256} as recorded", soft_wrap=True)

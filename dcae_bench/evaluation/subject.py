@@ -1,0 +1,155 @@
+"""What the user asked to evaluate: a name of the profile or of the catalogue, or an autoencoder of their own."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from dcae_bench import hub, weights
+from dcae_bench.config import AutoencoderEntry, Profile
+from dcae_bench.errors import ConfigError, WeightsError
+from dcae_bench.presets import catalogue
+from dcae_bench.records import WeightsSource
+from dcae_bench.specs import AutoencoderSpec, CustomSpec, DiffusersSpec
+
+CLASS = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+PROBE_SIDE = 256
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A profile that has the autoencoder, its name there, and the weights to load."""
+
+    profile: Profile
+    name: str
+    weights: Path | None
+    source: WeightsSource
+
+
+def choose(profile: Profile, wanted: str, file: Path | None, *, f: int | None = None, c: int | None = None) -> Chosen:
+    """Find an autoencoder by what the user wrote.
+
+    In this order: a name of the profile, a name of the catalogue, ``module:Class``, a local diffusers folder, a hub id.
+    ``f`` and ``c`` state the compression and latent channels of the last three; without them they are probed by
+    encoding one grey image. ``file`` overrides the weights that come with the autoencoder. Raises
+    :class:`ConfigError` and :class:`WeightsError`.
+    """
+    own = f is not None or c is not None
+    if wanted in profile.autoencoders:
+        _refuse_shape(own, wanted)
+        return _of_profile(profile, wanted, file)
+    if wanted in catalogue().autoencoders:
+        _refuse_shape(own, wanted)
+        return _of_catalogue(profile, wanted, file)
+    spec: AutoencoderSpec
+    if CLASS.match(wanted):
+        f, c = (f, c) if f and c else _probe(CustomSpec(**_custom(wanted, f or 1, c or 1)), f, c)
+        spec = CustomSpec(**_custom(wanted, f, c))
+    elif Path(wanted).expanduser().is_dir() or hub.HUB_ID.match(wanted):
+        spec = _diffusers(wanted, f, c)
+    else:
+        known = ", ".join(profile.autoencoders)
+        raise ConfigError(
+            f"--autoencoder {wanted}: profile {profile.name} has no such autoencoder (it has {known}), nor has the "
+            "catalogue (dcae-bench zoo), and it is no module:Class, diffusers folder or hub id (owner/name)"
+        )
+    return _own(profile, wanted, spec, file)
+
+
+def _refuse_shape(given: bool, name: str) -> None:
+    if given:
+        raise ConfigError(f"--f and --c do not apply to {name}: its model spec states both; leave them out")
+
+
+def _of_profile(profile: Profile, name: str, file: Path | None) -> Chosen:
+    spec = profile.autoencoders[name].model
+    if file is not None:
+        own = isinstance(spec, DiffusersSpec | CustomSpec)
+        return Chosen(profile, name, file, "own" if own else "retrained")
+    if isinstance(spec, CustomSpec):
+        return Chosen(profile, name, None, "own")
+    if isinstance(spec, DiffusersSpec):
+        return Chosen(profile, name, _from_source(spec), "own")
+    raise ConfigError(f"--weights is missing: {name} of profile {profile.name} has no weights of its own")
+
+
+def _of_catalogue(profile: Profile, name: str, file: Path | None) -> Chosen:
+    plan = _with(profile, name, catalogue().spec(name))
+    if file is not None:
+        return Chosen(plan, name, file, "own")
+    return Chosen(plan, name, weights.fetch(name).path, "released")
+
+
+def _own(profile: Profile, wanted: str, spec: AutoencoderSpec, file: Path | None) -> Chosen:
+    name = re.sub(r"[^a-z0-9.-]+", "-", wanted.lower()).strip("-.") or "own"
+    if file is None and isinstance(spec, DiffusersSpec):
+        file = _from_source(spec)
+    return Chosen(_with(profile, name, spec), name, file, "own")
+
+
+def _with(profile: Profile, name: str, spec: AutoencoderSpec) -> Profile:
+    """The profile with one more autoencoder, whose f fits the evaluation sets. Raises :class:`ConfigError`."""
+    for item in profile.evaluation.sets:
+        if item.resolution % spec.compression:
+            raise ConfigError(
+                f"--autoencoder {name}: resolution {item.resolution} of evaluation set {item.label} is not a multiple "
+                f"of {spec.compression}, its f; use a profile with other sets"
+            )
+    entries = {**profile.autoencoders, name: AutoencoderEntry(model=spec)}
+    return profile.model_copy(update={"autoencoders": entries})
+
+
+def _custom(class_name: str, f: int, c: int) -> dict[str, object]:
+    return {"family": "custom", "class_name": class_name, "compression": f, "latent_channels": c}
+
+
+def _diffusers(source: str, f: int | None, c: int | None) -> DiffusersSpec:
+    """A spec from a source's own config.json; a pipeline's autoencoder is looked for in its folder ``vae``."""
+    from dcae_bench.models.external import read_config
+
+    def draft(class_name: str, subfolder: str) -> DiffusersSpec:
+        fields = {"source": source, "class_name": class_name, "subfolder": subfolder}
+        return DiffusersSpec(family="diffusers", compression=f or 1, latent_channels=c or 1, **fields)
+
+    subfolder = ""
+    try:
+        config = read_config(draft("AutoencoderKL", ""))
+    except WeightsError:
+        try:
+            config = read_config(draft("AutoencoderKL", subfolder := "vae"))
+        except WeightsError:
+            config = read_config(draft("AutoencoderKL", subfolder := ""))  # the first error says it best
+    known = DiffusersSpec.model_fields["class_name"].annotation.__args__
+    if (class_name := config.get("_class_name")) not in known:
+        raise ConfigError(f"--autoencoder {source}: its config.json is of {class_name}, not of {', '.join(known)}")
+    spec = draft(class_name, subfolder)
+    f, c = (f, c) if f and c else _probe(spec, f, c)
+    return spec.model_copy(update={"compression": f, "latent_channels": c})
+
+
+def _probe(spec: CustomSpec | DiffusersSpec, f: int | None, c: int | None) -> tuple[int, int]:
+    """Compression and latent channels as the latent of one grey image shows them. Raises :class:`ConfigError`."""
+    import torch
+
+    from dcae_bench.models.external import latent_of
+    from dcae_bench.models.zoo import build
+
+    net = build(spec).eval().net
+    name = spec.class_name if isinstance(spec, CustomSpec) else spec.source
+    try:
+        with torch.inference_mode():
+            z = latent_of(net.encode(torch.zeros(1, 3, PROBE_SIDE, PROBE_SIDE)))
+        channels, side = z.shape[1], z.shape[-1]
+    except Exception as error:  # the user's own code may fail in any way
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConfigError(
+            f"--autoencoder {name}: encoding {PROBE_SIDE} px to find f and c failed ({reason}); state --f and --c"
+        ) from error
+    if not side or PROBE_SIDE % side:
+        raise ConfigError(f"--autoencoder {name}: {PROBE_SIDE} px became a latent of {side}; state --f and --c")
+    return f or PROBE_SIDE // side, c or channels
+
+
+def _from_source(spec: DiffusersSpec) -> Path:
+    from dcae_bench.models.external import own_weights
+
+    return own_weights(spec)
