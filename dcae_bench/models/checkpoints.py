@@ -131,7 +131,9 @@ def _detect(known: dict[str, Layout], state: dict[str, Tensor], path: Path) -> L
     best = max(shared, key=shared.__getitem__)
     if not shared[best]:
         first = min(state, default="nothing")
-        raise WeightsError(f"{path}: no key is this autoencoder's (the first is '{first}'); name its own weights")
+        raise WeightsError(
+            f"{path}: no key is this autoencoder's (the first is '{first}'); these are not weights of this autoencoder"
+        )
     return known[best]
 
 
