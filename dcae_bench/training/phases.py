@@ -1,12 +1,13 @@
 """What a phase trains and what it leaves untouched, and the average of the weights that it hands on."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from dcae_bench.config import EMASpec, OptimizerSpec
+from dcae_bench.errors import ConfigError
 from dcae_bench.models.autoencoder import Autoencoder
 
 
@@ -17,9 +18,14 @@ class Freezer:
     weights are frozen, and so change layers that the phase promises to leave alone.
     """
 
-    def __init__(self, model: Autoencoder, trainable: Iterable[str]):
-        """Freeze ``model`` except for the layer sets named in ``trainable``."""
+    def __init__(self, model: Autoencoder, trainable: Sequence[str]):
+        """Freeze ``model`` except for the layer sets in ``trainable``. Raises :class:`ConfigError` for unknown ones."""
         sets = model.layer_sets()
+        if unknown := [name for name in trainable if name not in sets]:
+            raise ConfigError(
+                f"trainable layer set '{unknown[0]}': an autoencoder of family {model.family} has only "
+                f"{', '.join(sets)}; name one of those"
+            )
         self.model = model
         self.trainable = [layer for name in trainable for layer in sets[name]]
         model.requires_grad_(False)

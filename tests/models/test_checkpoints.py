@@ -1,0 +1,313 @@
+"""Weights in every published layout, and each way in which a file can be wrong."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from diffusers import AutoencoderDC, AutoencoderKL
+from diffusers.loaders.single_file_utils import (
+    convert_autoencoder_dc_checkpoint_to_diffusers,
+    convert_ldm_vae_checkpoint,
+)
+from safetensors.torch import load_file, save_file
+
+from dcae_bench.errors import WeightsError
+from dcae_bench.models.checkpoints import load_weights, read_state, save_weights
+from dcae_bench.models.diffusers_config import diffusers_config
+from dcae_bench.models.keys import layouts, write_layout
+from dcae_bench.models.zoo import build
+from dcae_bench.presets import catalogue
+from dcae_bench.specs import AutoencoderSpec, DCAESpec, SDVAESpec
+
+DC_AE = ("dc-ae-f32c32", "dc-ae-f64c128", "dc-ae-f128c512", "dc-ae-f32c32-sana")
+SD_VAE = ("sd-vae-f8c4", "ldm-f16c16", "ldm-f32c64", "flux-vae-f8c16")
+NARROW = {128: 8, 256: 16, 512: 32, 1024: 64, 2048: 128}
+
+
+def reduced(name: str) -> AutoencoderSpec:
+    """The published graph, every stage and depth of it, at a sixteenth of its width."""
+    content = catalogue().architectures[name].model_dump()
+    if name in DC_AE:
+        for side in ("encoder", "decoder"):
+            content[side]["widths"] = [NARROW[width] for width in content[side]["widths"]]
+        content["latent_channels"] = 8
+        return DCAESpec.model_validate(content)
+    content["widths"] = [NARROW[width] for width in content["widths"]]
+    return SDVAESpec.model_validate({**content, "norm_groups": 4})
+
+
+@pytest.fixture(scope="module", params=DC_AE + SD_VAE)
+def trained(request):
+    """A spec and a state with values that no other key has."""
+    spec = reduced(request.param)
+    state = build(spec, seed=1).state_dict()
+    for number, value in enumerate(state.values()):
+        value.copy_(value + number if value.is_floating_point() else torch.tensor(number))
+    return spec, state
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A spec, and good weights of it in our layout to be damaged."""
+    spec = reduced("dc-ae-f32c32")
+    path = tmp_path / "weights.safetensors"
+    save_weights(build(spec, seed=0).state_dict(), path)
+    return spec, path
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(a[key].equal(b[key]) and a[key].dtype == b[key].dtype for key in a)
+
+
+def twin(spec):
+    """diffusers' own class of the spec, without values."""
+    with torch.device("meta"):
+        return (AutoencoderDC if isinstance(spec, DCAESpec) else AutoencoderKL)(**diffusers_config(spec))
+
+
+@pytest.mark.parametrize(
+    ("layout", "name"),
+    [
+        ("native", "model.safetensors"),
+        ("official", "model.safetensors"),
+        ("official", "model.pt"),
+        ("diffusers", "folder"),
+    ],
+)
+def test_every_layout_comes_back_bit_for_bit(trained, layout, name, tmp_path):
+    spec, state = trained
+    sha256 = save_weights(state, tmp_path / name, layout=layout, spec=spec)
+    model = build(spec, seed=2)
+    assert load_weights(model, tmp_path / name, sha256=sha256) == sha256
+    assert same(model.state_dict(), state)
+
+
+@pytest.mark.parametrize("name", ["sd-vae-f8c4", "ldm-f16c16"])
+def test_the_attention_names_of_2022_are_known(name, tmp_path):
+    """As the hub has sd-vae-ft-ema and sd-vae-ft-mse."""
+    spec = reduced(name)
+    state = build(spec, seed=0).state_dict()
+    save_weights(state, tmp_path / "model.safetensors", layout="diffusers-2022", spec=spec)
+    keys = load_file(tmp_path / "model.safetensors").keys()
+    assert {f"encoder.mid_block.attentions.0.{part}.weight" for part in ("query", "key", "value", "proj_attn")} <= keys
+    model = build(spec, seed=1)
+    load_weights(model, tmp_path / "model.safetensors")
+    assert same(model.state_dict(), state)
+
+
+def test_diffusers_takes_what_we_write_and_we_take_what_diffusers_writes(trained, tmp_path):
+    spec, state = trained
+    save_weights(state, tmp_path / "ours", layout="diffusers", spec=spec)
+    theirs = (AutoencoderDC if isinstance(spec, DCAESpec) else AutoencoderKL).from_pretrained(tmp_path / "ours")
+    assert same(theirs.state_dict(), load_file(tmp_path / "ours" / "diffusion_pytorch_model.safetensors"))
+    theirs.save_pretrained(tmp_path / "theirs")
+    model = build(spec)
+    load_weights(model, tmp_path / "theirs")
+    assert same(model.state_dict(), state)
+
+
+@pytest.mark.parametrize("name", [*DC_AE, "sd-vae-f8c4"])
+def test_official_names_are_those_that_diffusers_converts(name):
+    """An independent reading of the authors' and LDM's layouts."""
+    spec = reduced(name)
+    state = build(spec, seed=1).state_dict()
+    known = layouts(spec, state)
+    official = write_layout(state, known["official"])
+    if isinstance(spec, DCAESpec):
+        converted = convert_autoencoder_dc_checkpoint_to_diffusers(official)
+    else:
+        converted = convert_ldm_vae_checkpoint(official, diffusers_config(spec))
+    assert same(converted, write_layout(state, known["diffusers"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "official", "diffusers"),
+    [
+        ("dc-ae-f32c32", 338, 362),
+        ("dc-ae-f64c128", 386, 418),
+        ("dc-ae-f128c512", 434, 474),
+        ("dc-ae-f32c32-sana", 339, 375),
+    ],
+)
+def test_released_sizes_have_the_published_key_sets(name, official, diffusers):
+    spec = catalogue().architectures[name]
+    with torch.device("meta"):
+        state = build(spec).state_dict()
+    known = layouts(spec, state)
+    assert len(write_layout(state, known["official"])) == official
+    ours = {key: value.shape for key, value in write_layout(state, known["diffusers"]).items()}
+    assert ours == {key: value.shape for key, value in twin(spec).state_dict().items()} and len(ours) == diffusers
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        (
+            "dc-ae-f32c32",
+            """encoder.project_in.conv.conv.weight
+            encoder.stages.1.op_list.0.main.conv1.conv.bias
+            encoder.stages.1.op_list.0.main.conv2.norm.weight
+            encoder.stages.1.op_list.4.main.conv.conv.weight
+            encoder.stages.3.op_list.0.context_module.main.qkv.conv.weight
+            encoder.stages.5.op_list.1.context_module.main.proj.norm.bias
+            encoder.stages.5.op_list.1.local_module.main.depth_conv.conv.bias
+            encoder.project_out.main.op_list.0.conv.weight
+            decoder.project_in.main.conv.bias
+            decoder.stages.1.op_list.0.main.conv.conv.weight
+            decoder.stages.2.op_list.10.main.conv2.norm.running_var
+            decoder.project_out.op_list.0.bias
+            decoder.project_out.op_list.2.conv.conv.weight""",
+        ),
+        (
+            "dc-ae-f32c32-sana",
+            """encoder.project_in.conv.weight
+            encoder.stages.0.op_list.2.main.conv.weight
+            encoder.stages.3.op_list.0.context_module.main.aggreg.0.1.weight
+            decoder.stages.0.op_list.0.main.conv.conv.weight
+            decoder.project_out.op_list.2.conv.bias""",
+        ),
+        (
+            "ldm-f16c16",
+            """encoder.down.1.downsample.conv.weight
+            encoder.down.2.block.0.nin_shortcut.weight
+            encoder.down.4.attn.1.proj_out.bias
+            encoder.mid.attn_1.norm.weight
+            encoder.norm_out.bias
+            decoder.mid.block_2.conv2.weight
+            decoder.up.4.attn.2.q.weight
+            decoder.up.4.upsample.conv.weight
+            decoder.up.0.block.2.norm1.weight
+            post_quant_conv.weight""",
+        ),
+    ],
+)
+def test_official_names(name, keys):
+    spec = reduced(name)
+    state = build(spec).state_dict()
+    official = write_layout(state, layouts(spec, state)["official"])
+    assert set(keys.split()) <= official.keys()
+    attention = [value for key, value in official.items() if key.endswith((".q.weight", "qkv.conv.weight"))]
+    assert attention and all(value.shape[2:] == (1, 1) for value in attention)
+
+
+def test_ldms_training_parts_are_left_out(tmp_path):
+    spec = reduced("sd-vae-f8c4")
+    state = build(spec, seed=0).state_dict()
+    official = write_layout(state, layouts(spec, state)["official"])
+    official |= {"loss.logvar": torch.zeros(()), "loss.discriminator.main.0.weight": torch.ones(2)}
+    torch.save({"state_dict": official}, tmp_path / "model.ckpt")
+    model = build(spec, seed=1)
+    load_weights(model, tmp_path / "model.ckpt")
+    assert same(model.state_dict(), state)
+
+
+def test_half_precision_files_load_into_fp32_models(small, tmp_path):
+    spec, path = small
+    halves = {key: value.half() if value.is_floating_point() else value for key, value in load_file(path).items()}
+    save_file(halves, tmp_path / "half.safetensors")
+    model = build(spec)
+    load_weights(model, tmp_path / "half.safetensors")
+    assert all(value.equal(halves[key].to(value.dtype)) for key, value in model.state_dict().items())
+
+
+def test_the_ablation_without_shortcuts_has_no_published_layout(small, tmp_path):
+    spec, path = small
+    without = spec.model_copy(update={"shortcuts": False})
+    state = load_file(path)
+    with pytest.raises(WeightsError, match="layout 'official' cannot hold this autoencoder; choose one of native"):
+        save_weights(state, tmp_path / "x.safetensors", layout="official", spec=without)
+    save_weights(state, tmp_path / "official.safetensors", layout="official", spec=spec)
+    with pytest.raises(WeightsError, match="not weights of this autoencoder"):
+        load_weights(build(without), tmp_path / "official.safetensors")
+
+
+def refusal(spec, path, **arguments) -> str:
+    with pytest.raises(WeightsError) as caught:
+        load_weights(build(spec), path, **arguments)
+    message = str(caught.value)
+    assert message.startswith(str(path)) and "\n" not in message
+    return message.removeprefix(str(path))
+
+
+@pytest.mark.parametrize("layout", ["native", "official", "diffusers"])
+def test_a_missing_extra_misshapen_or_infinite_key_is_named_as_the_file_has_it(small, layout, tmp_path):
+    spec, native = small
+    state = write_layout(load_file(native), layouts(spec, load_file(native))[layout])
+    key = max(state)  # a weight of the deepest decoder stage, in each layout
+    path = tmp_path / "damaged.safetensors"
+    for damage, words in [
+        ({k: v for k, v in state.items() if k != key}, f"key '{key}' is missing"),
+        ({**state, "some.key": torch.zeros(1)}, "key 'some.key' is unknown"),
+        ({**state, key: torch.zeros(3)}, f"key '{key}' has another shape"),
+        ({**state, key: torch.full_like(state[key], torch.nan)}, f"key '{key}' holds values that are not finite"),
+    ]:
+        save_file({k: v.contiguous() for k, v in damage.items()}, path)
+        assert words in refusal(spec, path)
+
+
+def test_a_wrong_hash_is_refused_before_reading(small):
+    spec, path = small
+    assert "expected " + "0" * 64 in refusal(spec, path, sha256="0" * 64)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.999])
+def test_truncated_files(small, suffix, keep, tmp_path):
+    spec, native = small
+    whole, path = tmp_path / f"whole.{suffix}", tmp_path / f"part.{suffix}"
+    save_weights(load_file(native), whole)
+    content = whole.read_bytes()
+    path.write_bytes(content[: int(keep * len(content))])
+    assert "is not a whole" in refusal(spec, path)
+
+
+class Evil:
+    def __reduce__(self):
+        import os
+
+        return os.system, ("touch pwned",)
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, protocol=2))])
+def test_a_pickle_with_code_is_not_run(small, write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "evil.pt"
+    write({"state_dict": {"a": Evil()}}, path)
+    assert "wants to run code" in refusal(small[0], path) and not (tmp_path / "pwned").exists()
+
+
+def test_other_contents(small, tmp_path):
+    spec, path = small
+    other = tmp_path / "other.pt"
+    torch.save([1, 2], other)
+    assert "holds no dict of tensors" in refusal(spec, other)
+    save_file({"x": torch.zeros(1)}, path)
+    assert "no key is this autoencoder's (the first is 'x')" in refusal(spec, path)
+    assert "cannot be read" in refusal(spec, tmp_path / "none.safetensors")
+    with pytest.raises(WeightsError, match="cannot be read"):
+        read_state(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("_class_name", "AutoencoderKL", "_class_name is AutoencoderKL"),
+        ("downsample_block_type", "Conv", "downsample_block_type is Conv, expected pixel_unshuffle"),
+        ("decoder_act_fns", "silu", "decoder_act_fns has silu in stage 1, expected relu"),
+    ],
+)
+def test_a_folder_of_another_graph_is_refused_although_its_keys_fit(small, field, value, words, tmp_path):
+    spec, path = small
+    folder = tmp_path / "folder"
+    save_weights(load_file(path), folder, layout="diffusers", spec=spec)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, field: value}))
+    assert words in refusal(spec, folder)
+    (folder / "config.json").write_text("{")
+    assert "is not valid JSON" in refusal(spec, folder)
+
+
+def test_a_folder_without_weights(small, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "holds none of diffusion_pytorch_model.safetensors" in refusal(small[0], tmp_path / "empty")
