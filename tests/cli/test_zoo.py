@@ -1,0 +1,99 @@
+"""Listing the catalogue, and evaluating a class of one's own, as commands."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from dcae_bench.cli import main
+from dcae_bench.cli.zoo import render
+from dcae_bench.data.packed import Index, PackedPhoto, index_path
+from dcae_bench.files import REPOSITORY, sha256_file
+from dcae_bench.models import cost
+from dcae_bench.presets import catalogue
+from dcae_bench.records import load
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a command that succeeds; returns what it printed."""
+
+    def run(*arguments) -> str:
+        monkeypatch.setattr(sys, "argv", ["dcae-bench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert not ended.value.code, err
+        return out
+
+    return run
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Costs that take no time; tests/models/test_cost.py has the real ones."""
+
+    def count(spec, resolutions):
+        c, f = spec.latent_channels, spec.compression
+        return cost.Cost(12_345, {side: cost.Pass((c, side // f, side // f), side / 1000, 1.5) for side in resolutions})
+
+    monkeypatch.setattr(cost, "cost", count)
+
+
+def test_the_list_has_every_autoencoder_with_its_origin(run, quick):
+    rows = {row["name"]: row for row in json.loads(run("zoo", "--json"))}
+    assert rows.keys() == catalogue().autoencoders.keys()
+    row = rows["dc-ae-f64c128-in-1.0"]
+    assert (row["family"], row["f"], row["c"], row["parameters"]) == ("dc-ae", 64, 128, 12_345)
+    assert row["passes"]["512"] == {"latent": [128, 8, 8], "encode_gmacs": 0.512, "decode_gmacs": 1.5}
+    assert (row["licence"], row["scaling_factor"]) == ("Apache-2.0", 0.2889)
+    assert row["weights"] == "mit-han-lab/dc-ae-f64c128-in-1.0/model.safetensors"
+    assert rows["flux-vae"]["shift"] == 0.1159 and rows["sd-vae-f32c32-retrained"]["weights"] is None
+
+
+def test_the_tables_fold_no_cell(run, quick):
+    printed = run("zoo")
+    for text in ("dc-ae-f128c512-mix-1.0", "12,345", "0.512 / 1.500", "128x8x8", "retrained", "Apache-2.0"):
+        assert text in printed
+    assert "mit-han-lab/dc-ae-f128c512-mix-1.0/model.safetensors" in printed
+    assert len(render([])) == 2
+
+
+def test_the_list_of_weights(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("DCAE_BENCH_CACHE", str(tmp_path))
+    printed = run("weights", "list")
+    assert "1be61c68e6047e880a9b9dacb9ddb7a5b17dfaad" in printed and "recorded by fetch" in printed
+    assert "sd-vae-f32c32-retrained" not in printed
+    assert not run("weights", "verify")
+
+
+def test_the_documented_example_evaluates(run, tmp_path, monkeypatch):
+    """The class of docs/bring-your-own.md, on packs of noise in place of the photographs."""
+    page = (REPOSITORY / "docs" / "bring-your-own.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mymodel.py").write_text(page.split("```python\n")[1].split("```")[0])
+    command = next(line.strip() for line in page.splitlines() if "evaluate --autoencoder mymodel:Thumbnail" in line)
+    profile = (REPOSITORY / "config" / "demo.yaml").read_text()
+    (tmp_path / "short.yaml").write_text(profile.replace("crops_per_photo: 6", "crops_per_photo: 1"))
+    for name in ("photos-indoor", "photos-mixed"):
+        path = tmp_path / "results" / "demo" / "data" / name / "eval.npy"
+        path.parent.mkdir(parents=True)
+        np.save(path, np.random.default_rng(0).integers(0, 256, 2 * 130 * 130 * 3, dtype=np.uint8))
+        photos = tuple(PackedPhoto(name=f"p{n}", offset=n * 130 * 130 * 3, height=130, width=130) for n in range(2))
+        index = Index(
+            name=name,
+            split="eval",
+            short_side=256,
+            sha256=sha256_file(path),
+            manifest_sha256="0" * 64,
+            photos=photos,
+        )
+        index_path(path).write_text(index.model_dump_json())
+    run(*command.split()[1:], "--profile", "short.yaml")
+    records = sorted((tmp_path / "results" / "own" / "thumbnail").glob("*.json"))
+    assert [path.stem for path in records] == [f"photos-{k}-{s}" for k in ("indoor", "mixed") for s in (128, 64)]
+    subject = load(records[0]).subject
+    assert (subject.autoencoder, subject.family, subject.weights_source) == ("mymodel-thumbnail", "custom", "own")
+    assert (subject.compression, subject.latent_channels, subject.parameters) == (8, 3, 0)
+    assert "mymodel-thumbnail" in run("show", records[0])
