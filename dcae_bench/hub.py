@@ -55,7 +55,7 @@ def download(repo: str, file: str, revision: str | None) -> HubFile:
         raise WeightsError(f"{name}: the download failed ({reason}); run the command again to go on") from error
     commit = _commit(path)
     sha256 = sha256_file(path)
-    _check(path, sha256, name)
+    _check(path, sha256, name, path.resolve().name if path.is_symlink() else _hash_of(repo, file, revision))
     return HubFile(path, commit, sha256, path.stat().st_size)
 
 
@@ -65,9 +65,18 @@ def _commit(path: Path) -> str:
     return parts[parts.index("snapshots") + 1] if "snapshots" in parts else "unknown"
 
 
-def _check(path: Path, sha256: str, name: str) -> None:
+def _hash_of(repo: str, file: str, revision: str | None) -> str:
+    """The hub's hash where the cache keeps no link to a blob that it names (file systems without links)."""
+    from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url
+
+    try:
+        return get_hf_file_metadata(hf_hub_url(repo, file, revision=revision)).etag or ""
+    except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, OSError):
+        return ""
+
+
+def _check(path: Path, sha256: str, name: str, wanted: str) -> None:
     """Compare with the hub's hash, which names the cached blob: SHA-256 of large files, git's SHA-1 of small ones."""
-    wanted = path.resolve().name
     if re.fullmatch(r"[0-9a-f]{64}", wanted):
         found = sha256
     elif re.fullmatch(r"[0-9a-f]{40}", wanted):

@@ -243,6 +243,29 @@ def test_weights_that_no_hub_has(remote, tmp_path):
         weights.fetch("dc-ae-f32c32-in")
 
 
+def test_evaluation_takes_what_was_fetched_before(remote, tmp_path, monkeypatch):
+    by_hand = tmp_path / "model.ckpt"
+    by_hand.write_bytes(b"weights by hand")
+    weights.fetch("ldm-kl-f16", path=by_hand)
+    assert weights.locate("ldm-kl-f16").path == by_hand
+    first = weights.locate(NAME)
+    assert first.commit == PIN and weights.locate(NAME).path == first.path
+    first.path.unlink()
+    assert weights.locate(NAME).path.exists(), "lost files are fetched again"
+    by_hand.write_bytes(b"other weights")
+    with pytest.raises(WeightsError, match="is recorded for ldm-kl-f16"):
+        weights.locate("ldm-kl-f16")
+
+
+def test_a_cache_without_links_is_checked_against_the_hub(remote, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.file_download.are_symlinks_supported", lambda cache_dir=None: False)
+    file = hub.download("a/b", "model.safetensors", None)
+    assert not file.path.is_symlink() and file.path.read_bytes() == CONTENT
+    file.path.write_bytes(CONTENT[:-1])
+    with pytest.raises(WeightsError, match="has hash"):
+        hub.download("a/b", "model.safetensors", None)
+
+
 def test_the_command_honours_the_hubs_variables(tmp_path):
     """In a process of its own: HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE are read when huggingface_hub is imported."""
     server = Hub()

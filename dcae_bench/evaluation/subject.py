@@ -76,7 +76,7 @@ def _of_catalogue(profile: Profile, name: str, file: Path | None) -> Chosen:
     plan = _with(profile, name, catalogue().spec(name))
     if file is not None:
         return Chosen(plan, name, file, "own")
-    return Chosen(plan, name, weights.fetch(name).path, "released")
+    return Chosen(plan, name, weights.locate(name).path, "released")
 
 
 def _own(profile: Profile, wanted: str, spec: AutoencoderSpec, file: Path | None) -> Chosen:

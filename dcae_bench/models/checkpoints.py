@@ -14,7 +14,7 @@ from dcae_bench.errors import WeightsError
 from dcae_bench.files import sha256_file, write_bytes, write_text, write_with
 from dcae_bench.models.diffusers_config import CLASSES, conflict, diffusers_config
 from dcae_bench.models.keys import Layout, layouts, read_layout, write_layout
-from dcae_bench.specs import AutoencoderSpec, DCAESpec, SDVAESpec
+from dcae_bench.specs import AutoencoderSpec, DCAESpec, SDVAESpec, SpaceToChannelSpec
 
 # What a folder of weights may hold, the first that exists counts.
 FOLDER_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors", "diffusion_pytorch_model.bin")
@@ -72,7 +72,7 @@ def load_weights(model: nn.Module, path: Path, *, sha256: str | None = None) -> 
     if sha256 is not None and found != sha256:
         raise WeightsError(f"{path}: has SHA-256 {found}, expected {sha256}; delete the file and make it again")
     state = read_state(path)
-    if isinstance(spec, SDVAESpec):  # LDM keeps its discriminator and LPIPS beside the autoencoder
+    if isinstance(_core(spec), SDVAESpec):  # LDM keeps its discriminator and LPIPS beside the autoencoder
         state = {key: value for key, value in state.items() if not key.startswith("loss.")}
     own = model.state_dict()
     layout = _detect(layouts(spec, own), state, path)
@@ -116,12 +116,18 @@ def _inside(folder: Path, spec: AutoencoderSpec | None) -> Path:
         config = {}
     except ValueError as error:
         raise WeightsError(f"{folder / 'config.json'}: is not valid JSON ({error}); fetch the folder again") from error
-    if isinstance(spec, DCAESpec | SDVAESpec) and (clause := conflict(config, spec)):
+    core = _core(spec)
+    if isinstance(core, DCAESpec | SDVAESpec) and (clause := conflict(config, core)):
         raise WeightsError(f"{folder / 'config.json'}: {clause}; these are weights of another autoencoder")
     for name in FOLDER_FILES:
         if (folder / name).exists():
             return folder / name
     raise WeightsError(f"{folder}: holds none of {', '.join(FOLDER_FILES)}; put one there or name the file itself")
+
+
+def _core(spec: AutoencoderSpec | None) -> AutoencoderSpec | None:
+    """The spec whose weights a file holds: under a folded latent, the base's."""
+    return spec.base if isinstance(spec, SpaceToChannelSpec) else spec
 
 
 def _detect(known: dict[str, Layout], state: dict[str, Tensor], path: Path) -> Layout:

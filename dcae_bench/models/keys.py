@@ -80,8 +80,17 @@ def _reshape(value: Tensor, shape: str) -> Tensor:
 
 
 def _published_graph(spec: DCAESpec) -> bool:
-    """Whether the released code can build it: with shortcuts, and no skipped stage beside strided convolutions."""
-    return spec.shortcuts and not any(c.resample == "conv" and c.depths[0] == 0 for c in (spec.encoder, spec.decoder))
+    """Whether the released code can build it.
+
+    It has shortcuts, no skipped stage beside strided convolutions, and an encoder of trms2d and silu throughout.
+    """
+    encoder = spec.encoder
+    residual = [stage for stage, block in enumerate(encoder.blocks) if block == "res" and encoder.depths[stage]]
+    return (
+        spec.shortcuts
+        and not any(coder.resample == "conv" and coder.depths[0] == 0 for coder in (encoder, spec.decoder))
+        and all((encoder.norm(stage), encoder.activation(stage)) == ("trms2d", "silu") for stage in residual)
+    )
 
 
 def _dc_ae(spec: DCAESpec, keys: list[str]) -> dict[str, Layout]:

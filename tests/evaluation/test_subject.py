@@ -93,7 +93,7 @@ def test_names_of_the_catalogue_bring_their_released_weights(monkeypatch, tmp_pa
     class Fetched:
         path = tmp_path / "released.safetensors"
 
-    monkeypatch.setattr(subject.weights, "fetch", lambda name: Fetched)
+    monkeypatch.setattr(subject.weights, "locate", lambda name: Fetched)
     chosen = choose(DEMO, "dc-ae-f64c128-in-1.0", None)
     assert (chosen.weights, chosen.source) == (Fetched.path, "released")
     assert chosen.profile.autoencoders[chosen.name].model.compression == 64

@@ -18,7 +18,7 @@ from dcae_bench.models.diffusers_config import diffusers_config
 from dcae_bench.models.keys import layouts, write_layout
 from dcae_bench.models.zoo import build
 from dcae_bench.presets import catalogue
-from dcae_bench.specs import AutoencoderSpec, DCAESpec, SDVAESpec
+from dcae_bench.specs import AutoencoderSpec, DCAESpec, SDVAESpec, SpaceToChannelSpec
 
 DC_AE = ("dc-ae-f32c32", "dc-ae-f64c128", "dc-ae-f128c512", "dc-ae-f32c32-sana")
 SD_VAE = ("sd-vae-f8c4", "ldm-f16c16", "ldm-f32c64", "flux-vae-f8c16")
@@ -200,6 +200,9 @@ def test_ldms_training_parts_are_left_out(tmp_path):
     model = build(spec, seed=1)
     load_weights(model, tmp_path / "model.ckpt")
     assert same(model.state_dict(), state)
+    folded = build(SpaceToChannelSpec(family="space-to-channel", base=spec, factor=2), seed=2)
+    load_weights(folded, tmp_path / "model.ckpt")
+    assert same(folded.base.state_dict(), state)
 
 
 def test_half_precision_files_load_into_fp32_models(small, tmp_path):
@@ -209,6 +212,14 @@ def test_half_precision_files_load_into_fp32_models(small, tmp_path):
     model = build(spec)
     load_weights(model, tmp_path / "half.safetensors")
     assert all(value.equal(halves[key].to(value.dtype)) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("change", [{"norms": "bn2d"}, {"activations": "relu"}, {"resample": "conv"}])
+def test_graphs_that_were_not_published_have_only_our_layout(small, change):
+    spec, path = small
+    content = spec.model_dump()
+    content["encoder"] |= change
+    assert list(layouts(DCAESpec.model_validate(content), load_file(path))) == ["native"]
 
 
 def test_the_ablation_without_shortcuts_has_no_published_layout(small, tmp_path):
