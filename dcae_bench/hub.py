@@ -12,6 +12,10 @@ COMMIT = re.compile(r"^[0-9a-f]{40}$")
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
+class NoSuchFile(WeightsError):
+    """A source that is there, without the file that was looked for."""
+
+
 @dataclass(frozen=True)
 class HubFile:
     """A file of the hub on this machine, checked."""
@@ -30,11 +34,11 @@ def download(repo: str, file: str, revision: str | None) -> HubFile:
     with the hash that the hub keeps beside the file. Raises :class:`WeightsError` for an unknown repository, revision
     or file, no network and nothing cached, and for a damaged file.
     """
-    from huggingface_hub import constants, errors, hf_hub_download
+    from huggingface_hub import constants, errors
 
     name = f"{repo}/{file}" + (f" at revision {revision}" if revision else "")
     try:
-        path = Path(hf_hub_download(repo, file, revision=revision))
+        path = _get(repo, file, revision)
     except errors.GatedRepoError as error:
         raise WeightsError(f"{name}: the repository wants its licence accepted; do so, then set HF_TOKEN") from error
     except errors.RepositoryNotFoundError as error:
@@ -47,7 +51,7 @@ def download(repo: str, file: str, revision: str | None) -> HubFile:
             "another machine and name it with --path (or --weights), or copy that machine's cache and set HF_HOME"
         ) from error
     except errors.EntryNotFoundError as error:
-        raise WeightsError(f"{name}: the repository has no such file; correct the name") from error
+        raise NoSuchFile(f"{name}: the repository has no such file; correct the name") from error
     except errors.HFValidationError as error:
         raise WeightsError(f"{name}: is not a hub id ({str(error).splitlines()[0]}); write owner/name") from error
     except (errors.HfHubHTTPError, OSError) as error:
@@ -57,6 +61,39 @@ def download(repo: str, file: str, revision: str | None) -> HubFile:
     sha256 = sha256_file(path)
     _check(path, sha256, name, path.resolve().name if path.is_symlink() else _hash_of(repo, file, revision))
     return HubFile(path, commit, sha256, path.stat().st_size)
+
+
+def _get(repo: str, file: str, revision: str | None) -> Path:
+    """The file in the hub's cache, downloaded if need be.
+
+    A pinned file that is cached needs no network. A hub that does not answer is asked once: huggingface_hub would try
+    for half a minute and say so each time.
+    """
+    from huggingface_hub import errors, hf_hub_download
+
+    if revision and COMMIT.match(revision):
+        try:
+            return Path(hf_hub_download(repo, file, revision=revision, local_files_only=True))
+        except errors.LocalEntryNotFoundError:
+            pass
+    return Path(hf_hub_download(repo, file, revision=revision, local_files_only=not _answers(repo, file, revision)))
+
+
+def _answers(repo: str, file: str, revision: str | None) -> bool:
+    """Whether the hub answers for a file; its refusals are raised as huggingface_hub's errors."""
+    from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url
+
+    try:
+        get_hf_file_metadata(hf_hub_url(repo, file, revision=revision))
+    except errors.HFValidationError:
+        raise
+    except errors.HfHubHTTPError as error:
+        if error.response.status_code < 500:
+            raise
+        return False
+    except Exception:  # its HTTP client has errors of its own for each way of being out of reach
+        return False
+    return True
 
 
 def _commit(path: Path) -> str:

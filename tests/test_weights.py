@@ -232,6 +232,17 @@ def test_no_network_says_what_to_put_where(remote, monkeypatch, tmp_path):
     assert weights.fetch(NAME).path.read_bytes() == CONTENT, "what is cached needs no network"
 
 
+def test_a_hub_that_cannot_be_reached_is_asked_once(remote, monkeypatch, capfd, caplog):
+    weights.fetch(NAME)
+    closed = "http://127.0.0.1:1/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", closed)
+    capfd.readouterr()
+    with pytest.raises(WeightsError, match=r"not in the hub cache .* and the hub cannot be reached"):
+        hub.download("a/b", "model.safetensors", None)
+    assert not caplog.records and not capfd.readouterr().err
+    assert weights.fetch(NAME).commit == PIN, "a pinned file that is cached needs no hub"
+
+
 def test_weights_that_no_hub_has(remote, tmp_path):
     with pytest.raises(WeightsError, match=r"get model\.ckpt from .*kl-f16\.zip and name it with --path"):
         weights.fetch("ldm-kl-f16")

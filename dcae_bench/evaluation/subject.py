@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dcae_bench import hub, weights
 from dcae_bench.config import AutoencoderEntry, Profile
-from dcae_bench.errors import ConfigError, WeightsError
+from dcae_bench.errors import ConfigError
 from dcae_bench.presets import catalogue
 from dcae_bench.records import WeightsSource
 from dcae_bench.specs import AutoencoderSpec, CustomSpec, DiffusersSpec
@@ -113,11 +113,8 @@ def _diffusers(source: str, f: int | None, c: int | None) -> DiffusersSpec:
     subfolder = ""
     try:
         config = read_config(draft("AutoencoderKL", ""))
-    except WeightsError:
-        try:
-            config = read_config(draft("AutoencoderKL", subfolder := "vae"))
-        except WeightsError:
-            config = read_config(draft("AutoencoderKL", subfolder := ""))  # the first error says it best
+    except hub.NoSuchFile:
+        config = read_config(draft("AutoencoderKL", subfolder := "vae"))
     known = DiffusersSpec.model_fields["class_name"].annotation.__args__
     if (class_name := config.get("_class_name")) not in known:
         raise ConfigError(f"--autoencoder {source}: its config.json is of {class_name}, not of {', '.join(known)}")

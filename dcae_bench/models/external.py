@@ -123,6 +123,8 @@ def read_config(spec: DiffusersSpec) -> dict[str, Any]:
     path = _file(spec, "config.json")
     try:
         content = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise hub.NoSuchFile(f"{path}: does not exist; put diffusers' config.json there") from error
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: is not a readable config ({error}); put diffusers' config.json there") from error
     if not isinstance(content, dict):
@@ -136,9 +138,7 @@ def own_weights(spec: DiffusersSpec) -> Path:
         return Path(spec.source).expanduser() / spec.subfolder
     try:
         return _file(spec, WEIGHTS_FILES[0])
-    except WeightsError as error:
-        if "no such file" not in str(error):
-            raise
+    except hub.NoSuchFile:
         return _file(spec, WEIGHTS_FILES[1])
 
 
