@@ -17,6 +17,7 @@ from pydantic import (
 from pydantic import ValidationError as PydanticError
 
 from dcae_bench.errors import ConfigError
+from dcae_bench.execution import ExecutionSpec
 from dcae_bench.files import REPOSITORY
 from dcae_bench.presets import resolve
 from dcae_bench.specs import FAMILIES, AutoencoderSpec
@@ -75,12 +76,15 @@ class PhaseSpec(_Model):
     resolution: PositiveInt
     images: PositiveInt
     batch_size: PositiveInt
+    accumulate: PositiveInt = Field(default=1, description="parts of a batch that are computed one after another")
     trainable: tuple[LayerSet, ...] = Field(min_length=1)
     optimizer: OptimizerSpec
     gan: GANSpec | None = None
 
     @model_validator(mode="after")
     def _whole_batches(self) -> Self:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
         if self.images % self.batch_size:
             raise ValueError(f"images {self.images} is not a multiple of batch_size {self.batch_size}")
         return self
@@ -112,6 +116,7 @@ class TrainingSpec(_Model):
     datasets: tuple[Name, ...] = Field(min_length=1)
     loss: ReconstructionLossSpec
     ema: EMASpec
+    execution: ExecutionSpec = ExecutionSpec()
     checkpoint_images: PositiveInt = Field(description="images between two checkpoints")
     log_images: PositiveInt = Field(description="images between two lines of the log")
     phases: dict[Literal[1, 2, 3], PhaseSpec]
@@ -240,6 +245,7 @@ class Profile(_Model):
             "datasets": self.training.datasets,
             "loss": self.training.loss.model_dump(mode="json"),
             "ema": self.training.ema.model_dump(mode="json"),
+            "execution": self.training.execution.model_dump(mode="json"),
             "model": self.autoencoders[autoencoder].model.model_dump(mode="json"),
             "phase": number,
             "plan": self.phase(autoencoder, number).model_dump(mode="json"),

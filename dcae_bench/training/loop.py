@@ -17,6 +17,7 @@ from dcae_bench.errors import TrainingError
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.models.checkpoints import load_weights
 from dcae_bench.models.zoo import build
+from dcae_bench.training.blocks import checkpoint_blocks, compile_blocks
 from dcae_bench.training.checkpoint import CHECKPOINT, DIVERGED, load_checkpoint, save_checkpoint
 from dcae_bench.training.discriminator import PatchDiscriminator
 from dcae_bench.training.log import TrainingLog
@@ -59,19 +60,26 @@ class Trainer:
         self.accelerator = Accelerator(cpu=profile.device == "cpu", mixed_precision=MIXED_PRECISION[profile.precision])
         self.device = self.accelerator.device
         world = self.accelerator.num_processes
-        if plan.batch_size % world:
+        if plan.batch_size % (world * plan.accumulate):
             raise TrainingError(
-                f"batch_size {plan.batch_size} of phase {run.phase} is not a multiple of {world} processes"
+                f"batch_size {plan.batch_size} of phase {run.phase} is not a multiple of {world} processes x "
+                f"accumulate {plan.accumulate}"
             )
 
         model = build(profile.autoencoders[run.autoencoder].model, seed=profile.seed)
         if run.initial is not None:
             load_weights(model, run.initial)
         self.freezer = Freezer(model, plan.trainable)
-        self.ema = EMA(model.to(self.device), profile.training.ema)
+        execution = profile.training.execution
+        self.memory_format = torch.channels_last if execution.channels_last else torch.contiguous_format
+        self.ema = EMA(model.to(self.device, memory_format=self.memory_format), profile.training.ema)
         if world > 1:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
             self.freezer.model = model
+        if execution.compile:
+            compile_blocks(model)
+        if execution.checkpoint_activations:
+            checkpoint_blocks(model)
         optimizer = make_optimizer(model.parameters(), plan.optimizer)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.loss = ReconstructionLoss(profile.training.loss).to(self.device)
@@ -110,41 +118,55 @@ class Trainer:
                 self.checkpoint(CHECKPOINT, elapsed())
 
     def step(self) -> dict[str, float]:
-        """One batch: losses and gradients of both nets, then both updates, so that a bad batch changes nothing."""
+        """One batch: losses and gradients of both nets, then both updates, so that a bad batch changes nothing.
+
+        With ``accumulate`` n the batch goes through in n parts, and gradients and logged losses are the parts' means.
+        That is the whole batch's gradient up to rounding wherever images are computed apart. A BatchNorm in training
+        mode sees one part at a time: it normalises by each part's statistics and moves its averages n times. LDM's
+        adaptive GAN weight, a ratio of norms, is taken per part too.
+        """
         plan, gan = self.plan, self.plan.gan
         self.freezer.train_mode()
-        images = self.batch()
         statistics = [buffer.clone() for buffer in self.buffers()]
         end = self.images + plan.batch_size
         lr = set_learning_rate(self.optimizer, plan.optimizer, end)
-        with self.accelerator.autocast():
-            reconstruction = self.model(images)
-        loss, parts = self.loss(reconstruction, images)
-        d_loss = None
         if gan is not None:
             set_learning_rate(self.d_optimizer, gan.optimizer, end)
-            loss, d_loss, gan_parts = self.adversarial(loss, reconstruction, images)
-            parts |= gan_parts
-        values = {"loss": loss.item(), **{name: part.item() for name, part in parts.items()}, "lr": lr}
-        if not np.isfinite([*values.values()]).all():
-            self.stop_diverged(values, statistics)
-
-        self.accelerator.backward(loss)
+        values: dict[str, float] = {}
+        for images in self.batch().chunk(plan.accumulate):
+            loss, d_loss, parts = self.losses(images)
+            for name, part in {"loss": loss, **parts}.items():
+                values[name] = values.get(name, 0.0) + part.item() / plan.accumulate
+            if not np.isfinite([*values.values()]).all():
+                self.stop_diverged(values, statistics)
+            self.accelerator.backward(loss / plan.accumulate)
+            if d_loss is not None:
+                self.accelerator.backward(d_loss / plan.accumulate)
+        values["lr"] = lr
         values["grad_norm"] = self.clip(self.model, plan.optimizer)
-        if d_loss is not None:
-            self.accelerator.backward(d_loss)
+        if gan is not None:
             values["disc_grad_norm"] = self.clip(self.discriminator, gan.optimizer)
         # A scaler (fp16) meets infinite gradients now and then, skips the step and lowers its scale.
         if self.accelerator.scaler is None and not np.isfinite([*values.values()]).all():
             self.stop_diverged(values, statistics)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if d_loss is not None:
+        if gan is not None:
             self.d_optimizer.step()
             self.d_optimizer.zero_grad(set_to_none=True)
         self.images = end
         self.ema.update(self.autoencoder, end // plan.batch_size)
         return values
+
+    def losses(self, images: Tensor) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+        """Forward pass of images (n, 3, R, R): (autoencoder's loss, discriminator's if there is one, their parts)."""
+        with self.accelerator.autocast():
+            reconstruction = self.model(images)
+        loss, parts = self.loss(reconstruction, images)
+        if self.plan.gan is None:
+            return loss, None, parts
+        loss, d_loss, gan_parts = self.adversarial(loss, reconstruction, images)
+        return loss, d_loss, parts | gan_parts
 
     def adversarial(
         self, loss: Tensor, reconstruction: Tensor, images: Tensor
@@ -169,7 +191,7 @@ class Trainer:
         share = self.plan.batch_size // self.accelerator.num_processes
         first = self.images + self.accelerator.process_index * share
         batch = train_batch(self.run.photos, self.crop_seed, first, share, self.plan.resolution)
-        return batch.to(self.device)
+        return batch.to(self.device, memory_format=self.memory_format)
 
     def buffers(self) -> list[Tensor]:
         """State that a forward pass moves: BatchNorm's statistics of both nets."""
