@@ -76,6 +76,7 @@ class PhaseSpec(_Model):
     resolution: PositiveInt
     images: PositiveInt
     batch_size: PositiveInt
+    datasets: tuple[Name, ...] = Field(default=(), description="training sets of this phase; by default the plan's")
     accumulate: PositiveInt = Field(default=1, description="parts of a batch that are computed one after another")
     trainable: tuple[LayerSet, ...] = Field(min_length=1)
     optimizer: OptimizerSpec
@@ -187,9 +188,9 @@ class EvaluationSet(_Model):
 
 
 class EvaluationSpec(_Model):
-    """What is measured, and how."""
+    """What is measured, and how. Evaluating refuses a protocol that this version cannot measure yet."""
 
-    protocol: Literal["reconstruction/photos-v1"]
+    protocol: Literal["reconstruction/photos-v1", "reconstruction/paper-v1"]
     sets: tuple[EvaluationSet, ...] = Field(min_length=1)
     crops_per_photo: PositiveInt
     batch_size: PositiveInt
@@ -206,6 +207,9 @@ class Profile(_Model):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     threads: PositiveInt = Field(description="CPU threads per job; part of the recipe, since sums depend on it")
     pack_short_side: PositiveInt = Field(description="photographs are packed at most this high or wide (shorter side)")
+    data_roots: dict[Name, str] = Field(
+        default={}, description="folder of each data set got by hand; by default $DCAE_BENCH_DATA/<name>"
+    )
     training: TrainingSpec
     evaluation: EvaluationSpec
     autoencoders: dict[Name, AutoencoderEntry] = Field(min_length=1)
@@ -230,9 +234,14 @@ class Profile(_Model):
             return phase
         return phase.model_copy(update={"optimizer": phase.optimizer.model_copy(update={"lr": lr})})
 
+    def training_sets(self, number: int) -> tuple[str, ...]:
+        """Data sets that one phase trains on."""
+        return self.training.phases[number].datasets or self.training.datasets
+
     def datasets(self) -> tuple[str, ...]:
         """Every data set the profile needs, each once, in order."""
-        return tuple(dict.fromkeys([*self.training.datasets, *(item.dataset for item in self.evaluation.sets)]))
+        trained = [name for number in sorted(self.training.phases) for name in self.training_sets(number)]
+        return tuple(dict.fromkeys([*trained, *(item.dataset for item in self.evaluation.sets)]))
 
     def recipe(self, autoencoder: str, number: int) -> dict[str, Any]:
         """All that shapes the weights after a phase, except data and code: changes here make the phase stale."""
@@ -242,7 +251,7 @@ class Profile(_Model):
             "precision": self.precision,
             "threads": self.threads,
             "pack_short_side": self.pack_short_side,
-            "datasets": self.training.datasets,
+            "datasets": self.training_sets(number),
             "loss": self.training.loss.model_dump(mode="json"),
             "ema": self.training.ema.model_dump(mode="json"),
             "execution": self.training.execution.model_dump(mode="json"),

@@ -16,10 +16,13 @@ def prepare(
     profile: ProfileOption = "demo",
 ) -> None:
     """Check a data set's photographs against their manifest and pack each split into one memory-mapped file."""
+    from dcae_bench.data.external import external_datasets
     from dcae_bench.data.packed import pack
     from dcae_bench.data.photos import load_manifest
 
     plan = load_profile(profile)
+    if dataset in external_datasets():
+        raise external_datasets()[dataset].cannot_be_prepared(plan.data_roots)
     manifest = load_manifest(dataset)
     console = Console(stderr=True)
     for split in ("train", "eval"):

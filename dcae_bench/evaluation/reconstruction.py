@@ -17,6 +17,8 @@ from dcae_bench.metrics.lpips import LPIPS
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.records import Metric
 
+PROTOCOL = "reconstruction/photos-v1"
+
 
 @dataclass(frozen=True)
 class Measured:

@@ -12,7 +12,8 @@ from dcae_bench.config import Profile
 from dcae_bench.data.crops import eval_crops
 from dcae_bench.data.packed import PackedPhotos
 from dcae_bench.device import choose, describe
-from dcae_bench.evaluation.reconstruction import ReconstructionEvaluator
+from dcae_bench.errors import ConfigError
+from dcae_bench.evaluation.reconstruction import PROTOCOL, ReconstructionEvaluator
 from dcae_bench.files import sha256_json, write_bytes
 from dcae_bench.metrics.features import efficientnet_lite0_extractor
 from dcae_bench.metrics.lpips import LPIPS
@@ -36,8 +37,14 @@ def evaluate_reconstruction(
     """Measure ``weights`` and write ``<set>.json`` and ``<set>.samples.npy`` into ``output`` for each set.
 
     ``data`` holds the packed data sets. Without ``weights`` the autoencoder is measured as its class builds it.
-    Raises :class:`DataError`, :class:`WeightsError`, :class:`ConfigError` and :class:`ResultsError`.
+    Raises :class:`ConfigError` (also for a protocol that this version does not have), :class:`DataError`,
+    :class:`WeightsError` and :class:`ResultsError`.
     """
+    if profile.evaluation.protocol != PROTOCOL:
+        raise ConfigError(
+            f"profile {profile.name}: protocol '{profile.evaluation.protocol}' is not in this version, which measures "
+            f"'{PROTOCOL}'; evaluate with a version that has it"
+        )
     spec = profile.autoencoders[autoencoder].model
     device = choose(profile)
     packs = {item.dataset: PackedPhotos.open(data / item.dataset / "eval.npy") for item in profile.evaluation.sets}

@@ -41,7 +41,7 @@ def train_phase(
     unfinished run, which goes when the phase is finished. Raises :class:`DataError`, :class:`WeightsError`,
     :class:`TrainingError` and :class:`ResultsError`.
     """
-    packs = [PackedPhotos.open(data / name / "train.npy") for name in profile.training.datasets]
+    packs = [PackedPhotos.open(data / name / "train.npy") for name in profile.training_sets(phase)]
     loss = profile.training.loss
     recipe = {
         **profile.recipe(autoencoder, phase),

@@ -4,7 +4,9 @@
 
 rule train_phase:
     input:
-        data=expand(f"{ROOT}/data/{{dataset}}/train.npy", dataset=PROFILE.training.datasets),
+        data=lambda wildcards: expand(
+            f"{ROOT}/data/{{dataset}}/train.npy", dataset=PROFILE.training_sets(int(wildcards.phase))
+        ),
         initial=lambda wildcards: weights_before(wildcards.autoencoder, int(wildcards.phase)),
     output:
         weights=f"{ROOT}/training/{{autoencoder}}@retrained/phase{{phase}}/model.safetensors",

@@ -1,0 +1,88 @@
+import pytest
+
+from dcae_bench.cli import main
+from dcae_bench.config import load_profile
+from dcae_bench.data.external import ROOT_VARIABLE, external_datasets
+from dcae_bench.data.photos import DATASETS
+
+COUNTS = {
+    "imagenet": (1_281_167, 50_000),
+    "ffhq": (60_000, 10_000),
+    "mjhq": (0, 30_000),
+    "mapillary-vistas": (18_000, 2_000),
+}
+
+
+def test_counts_are_the_publishers():
+    found = {name: (d.images["train"], d.images["eval"]) for name, d in external_datasets().items()}
+    assert found == COUNTS
+    assert not set(COUNTS) & set(DATASETS)
+
+
+def test_the_profiles_folder_goes_before_the_variable(monkeypatch, tmp_path):
+    imagenet = external_datasets()["imagenet"]
+    monkeypatch.delenv(ROOT_VARIABLE, raising=False)
+    assert imagenet.root({}) is None
+    monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
+    assert imagenet.root({}) == tmp_path / "imagenet"
+    assert imagenet.root({"imagenet": "elsewhere"}).name == "elsewhere"
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_preparing_one_says_in_one_line_what_is_missing(name, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("sys.argv", ["dcae-bench", "prepare", name, "--profile", "paper", "--output", str(tmp_path)])
+    monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    dataset = external_datasets()[name]
+    for part in (
+        f"'{name}'",
+        dataset.home,
+        dataset.access,
+        f"{COUNTS[name][0]:,}",
+        f"{COUNTS[name][1]:,}",
+        "data_roots",
+    ):
+        assert part in line
+    assert f"{tmp_path / name} is not a folder" in line
+
+
+def test_the_paper_profile_is_the_papers_recipe():
+    profile = load_profile("paper")
+    assert set(profile.datasets()) == set(COUNTS)
+    assert [phase.optimizer.lr for phase in profile.training.phases.values()] == [6.4e-5, 1.6e-5, 5.4e-5]
+    assert [phase.optimizer.weight_decay for phase in profile.training.phases.values()] == [0.1, 0.001, 0.01]
+    assert [phase.optimizer.betas for phase in profile.training.phases.values()][2] == (0.5, 0.9)
+    assert profile.training_sets(2) == ("ffhq", "mapillary-vistas")
+    assert profile.recipe("dc-ae-f32c32", 2)["datasets"] == ("ffhq", "mapillary-vistas")
+    assert profile.recipe("dc-ae-f32c32", 3)["datasets"] == ("imagenet", "ffhq", "mapillary-vistas")
+
+
+def test_the_paper_profile_has_the_papers_autoencoders():
+    torch = pytest.importorskip("torch")
+    from dcae_bench.models.zoo import build
+
+    found = {}
+    for name, entry in load_profile("paper").autoencoders.items():
+        with torch.device("meta"):
+            found[name] = build(entry.model).count_parameters()
+    assert found == {
+        "sd-vae-f32c32": 140_701_987,
+        "dc-ae-f32c32": 323_356_460,
+        "sd-vae-f64c128": 170_434_307,
+        "dc-ae-f64c128": 676_896_140,
+        "sd-vae-f128c512": 205_301_379,
+        "dc-ae-f128c512": 1_120_682_252,
+    }
+
+
+def test_a_protocol_that_is_not_there_yet_is_one_line(monkeypatch, capsys, tmp_path):
+    arguments = ["--profile", "paper", "--autoencoder", "dc-ae-f32c32", "--weights", "w", "--data", "d"]
+    monkeypatch.setattr("sys.argv", ["dcae-bench", "evaluate", *arguments, "--output", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "'reconstruction/paper-v1' is not in this version" in line
