@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from dcae_bench.cli import evaluate, figures, prepare, schema, show, table, train, weights, zoo
+from dcae_bench.cli import evaluate, figures, plan, prepare, schema, show, table, train, weights, zoo
 from dcae_bench.errors import UserError
 
 app = typer.Typer(
@@ -14,6 +14,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.command("plan")(plan.plan)
 app.command("prepare")(prepare.prepare)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)

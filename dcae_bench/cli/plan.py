@@ -1,0 +1,30 @@
+"""``dcae-bench plan``: what a profile costs, before anything starts."""
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from dcae_bench.cli.options import ProfileOption
+from dcae_bench.config import load_profile
+
+
+def plan(
+    target: Annotated[str, typer.Argument(help="Target of the workflow, e.g. results/table_rfid.md.")] = "all",
+    profile: ProfileOption = "demo",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Estimate jobs, hours, memory, disk and downloads of a target; nothing is started."""
+    chosen = load_profile(profile)
+    console = Console(stderr=True)
+    with console.status("counting operations"):
+        from dcae_bench.planning.estimate import Estimator
+        from dcae_bench.planning.page import render
+        from dcae_bench.planning.rates import Rates, reference_records
+
+        estimated = Estimator(chosen, Rates.read(), reference_records()).plan(target)
+    if as_json:
+        typer.echo(json.dumps(estimated.as_json(), indent=2))
+    else:
+        Console().print(render(estimated))

@@ -1,0 +1,1 @@
+"""Planning: what a profile costs, estimated before anything runs."""

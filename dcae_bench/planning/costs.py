@@ -1,0 +1,171 @@
+"""Arithmetic and memory of one image, counted on tensors without content (nothing is computed or allocated)."""
+
+import json
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from dcae_bench.config import PhaseSpec, ReconstructionLossSpec
+from dcae_bench.files import cache_dir, sha256_json, write_text
+from dcae_bench.metrics.lpips import LPIPS
+from dcae_bench.models.zoo import build
+from dcae_bench.provenance import fingerprint
+from dcae_bench.specs import AutoencoderSpec
+from dcae_bench.training.blocks import blocks
+from dcae_bench.training.discriminator import PatchDiscriminator
+from dcae_bench.training.losses import ReconstructionLoss, discriminator_loss, generator_loss
+from dcae_bench.training.phases import Freezer
+
+BATCH = 2  # BatchNorm wants more than one value per channel
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class StepCost(BaseModel):
+    """Cost of one training image. Multiply-accumulates are of convolutions and matrix products, losses included."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    forward_mac: float
+    backward_mac: float
+    recompute_mac: float = 0.0
+    """Added by checkpointed activations: the forward pass of every block that the gradient goes through."""
+    kept_bytes: float
+    """Activations that the backward pass needs, without checkpointing."""
+    kept_inputs_bytes: float
+    """The same with checkpointing, less the largest block's, which is computed again while it is needed."""
+    largest_block_bytes: float
+    parameters: int
+    trained: int
+    other_parameters: int
+    """Of LPIPS and the discriminator."""
+    other_trained: int
+
+
+def step_cost(spec: AutoencoderSpec, phase: PhaseSpec, loss: ReconstructionLossSpec, precision: str) -> StepCost:
+    """Cost of one image of a phase; learning rates and image counts do not matter. Remembered between runs."""
+    shape = {"resolution": phase.resolution, "trainable": phase.trainable}
+    gan = phase.gan.discriminator.model_dump() if phase.gan else None
+    key = ["step", spec.model_dump(mode="json"), shape, gan, loss.model_dump(mode="json"), precision]
+    return StepCost(**_remembered(key, lambda: _count_step(spec, phase, loss, precision).model_dump()))
+
+
+def forward_mac(spec: AutoencoderSpec, resolution: int) -> float:
+    """Multiply-accumulates to encode and decode one square image. Remembered between runs."""
+
+    def count() -> float:
+        with FakeTensorMode(), torch.no_grad(), FlopCounterMode(display=False) as counter:
+            build(spec).eval()(torch.empty(1, 3, resolution, resolution))
+        return counter.get_total_flops() / 2
+
+    return _remembered(["forward", spec.model_dump(mode="json"), resolution], count)
+
+
+def _count_step(spec: AutoencoderSpec, phase: PhaseSpec, loss: ReconstructionLossSpec, precision: str) -> StepCost:
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _conv_backward_flop})
+    with FakeTensorMode(), counter:
+        model = build(spec)
+        Freezer(model, phase.trainable).train_mode()
+        criterion = ReconstructionLoss(loss.model_copy(update={"lpips": 0.0}))
+        criterion.spec = loss
+        criterion.lpips = LPIPS(loss.lpips_net) if loss.lpips else None
+        discriminator = PatchDiscriminator(phase.gan.discriminator) if phase.gan else None
+        images = torch.empty(BATCH, 3, phase.resolution, phase.resolution)
+        with _Saved(model, counter) as saved:
+            dtype = AUTOCAST[precision]
+            with torch.autocast("cpu", dtype, enabled=dtype is not None):
+                reconstruction = model(images)
+            total, _ = criterion(reconstruction, images)
+            if discriminator is not None:
+                discriminator.requires_grad_(False)
+                total = total + generator_loss(discriminator(reconstruction.float()))
+                discriminator.requires_grad_(True)
+                total = total + discriminator_loss(
+                    discriminator(images), discriminator(reconstruction.detach().float())
+                )
+            forward = counter.get_total_flops()
+        total.backward()
+        backward = counter.get_total_flops() - forward
+    others = [p for net in (criterion, discriminator) if net is not None for p in net.parameters()]
+    on_graph = [bytes_ for bytes_ in saved.by_block.values() if bytes_]
+    return StepCost(
+        forward_mac=forward / 2 / BATCH,
+        backward_mac=backward / 2 / BATCH,
+        recompute_mac=sum(saved.flops[block] for block, kept in saved.by_block.items() if kept) / 2 / BATCH,
+        kept_bytes=(saved.outside + sum(on_graph)) / BATCH,
+        kept_inputs_bytes=(saved.outside + saved.inputs) / BATCH,
+        largest_block_bytes=max(on_graph, default=0) / BATCH,
+        parameters=model.count_parameters(),
+        trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        other_parameters=sum(p.numel() for p in others),
+        other_trained=sum(p.numel() for p in others if p.requires_grad),
+    )
+
+
+class _Saved:
+    """Bytes that autograd keeps during a forward pass, each storage once, by block and outside of blocks."""
+
+    def __init__(self, model: nn.Module, counter: FlopCounterMode):
+        self.counter = counter
+        self.own = {p.untyped_storage()._cdata for p in (*model.parameters(), *model.buffers())}
+        self.blocks = blocks(model)
+        self.by_block = {id(block): 0 for block in self.blocks}
+        self.flops = {id(block): 0 for block in self.blocks}
+        self.outside = self.inputs = 0
+        self._seen: set[int] = set()
+        self._current: int | None = None
+
+    def __enter__(self) -> "_Saved":
+        self._handles = [block.register_forward_pre_hook(self._enter_block) for block in self.blocks]
+        self._handles += [block.register_forward_hook(self._leave_block) for block in self.blocks]
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._hooks.__exit__(*error)
+        for handle in self._handles:
+            handle.remove()
+
+    def _enter_block(self, block: nn.Module, inputs: tuple) -> None:
+        self._current, self._start = id(block), self.counter.get_total_flops()
+
+    def _leave_block(self, block: nn.Module, inputs: tuple, output: Tensor) -> None:
+        self.flops[id(block)] = self.counter.get_total_flops() - self._start
+        if self.by_block[id(block)]:
+            self.inputs += sum(x.untyped_storage().nbytes() for x in inputs if isinstance(x, Tensor))
+        self._current = None
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._seen and storage._cdata not in self.own:
+            self._seen.add(storage._cdata)
+            if self._current is None:
+                self.outside += storage.nbytes()
+            else:
+                self.by_block[self._current] += storage.nbytes()
+        return tensor
+
+
+def _conv_backward_flop(
+    grad_shape, x_shape, w_shape, bias, stride, padding, dilation, transposed, output_padding, groups, mask, out_shape
+) -> int:
+    """FLOPs of a convolution's gradients; torch's own count overstates grouped ones."""
+    once = 2 * w_shape[1] * w_shape[2] * w_shape[3]
+    for side in x_shape if transposed else grad_shape:
+        once *= side
+    return once * (bool(mask[0]) + bool(mask[1]))
+
+
+def _remembered(key: list, count):
+    """Look the key up in the user's cache, which other code or another torch does not share."""
+    key = [*key, torch.__version__, fingerprint("dcae_bench.models", "dcae_bench.planning", "dcae_bench.training")]
+    path = cache_dir() / "costs" / f"{sha256_json(key)[:24]}.json"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        value = count()
+    write_text(path, json.dumps(value))
+    return value

@@ -1,0 +1,207 @@
+"""From a profile to its jobs, and from a job to hours, memory, disk and downloads."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+from dcae_bench.config import Profile
+from dcae_bench.data.external import external_datasets
+from dcae_bench.data.photos import load_manifest
+from dcae_bench.errors import ConfigError
+from dcae_bench.planning.costs import StepCost, forward_mac, step_cost
+from dcae_bench.planning.rates import Rates
+from dcae_bench.records import Record
+
+GIB = 2**30
+FP32 = 4  # bytes
+ASPECT = 4 / 3  # assumed of photographs that are reduced to a short side
+HALF = {"bf16", "fp16"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Estimate of the jobs of one rule and subject. Hours are of all its jobs together."""
+
+    rule: str
+    subject: str
+    jobs: int
+    gpu_hours: float = 0.0
+    cpu_hours: float = 0.0
+    memory_gib: float = 0.0
+    """Of the device, at the peak of one job."""
+    disk_gib: float = 0.0
+    download_gib: float | None = 0.0
+    """None: not known."""
+    source: str = "stated"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All rows of a profile and target, and what was assumed."""
+
+    profile: str
+    target: str
+    rows: tuple[Row, ...]
+    assumptions: tuple[str, ...]
+
+    def total(self) -> Row:
+        """Sums of hours, disk and known downloads; memory is the largest."""
+        rows = self.rows
+        return Row(
+            rule="total",
+            subject="",
+            jobs=sum(row.jobs for row in rows),
+            gpu_hours=sum(row.gpu_hours for row in rows),
+            cpu_hours=sum(row.cpu_hours for row in rows),
+            memory_gib=max((row.memory_gib for row in rows), default=0.0),
+            disk_gib=sum(row.disk_gib for row in rows),
+            download_gib=sum(row.download_gib or 0.0 for row in rows),
+            source="",
+        )
+
+    def as_json(self) -> dict:
+        """Everything, as plain values."""
+        unknown = [row.subject for row in self.rows if row.download_gib is None]
+        return {**asdict(self), "total": asdict(self.total()), "downloads_not_known": unknown, "estimate": True}
+
+
+class Estimator:
+    """Estimates one profile's jobs."""
+
+    def __init__(self, profile: Profile, rates: Rates, measured: Sequence[Record] = ()):
+        self.profile, self.rates, self.measured = profile, rates, measured
+        self.device = "cpu" if profile.device == "cpu" else "cuda"
+
+    def plan(self, target: str) -> Plan:
+        """Rows of everything ``target`` needs. Raises :class:`ConfigError` for a target that no rule makes."""
+        trainings, evaluations, tables = self._needed(target)
+        profile = self.profile
+        sets = [name for _, number in trainings for name in profile.training_sets(number)]
+        sets += [item.dataset for item in profile.evaluation.sets] if evaluations else []
+        rows = [self.prepare(name) for name in dict.fromkeys(sets)]
+        rows += [self.train(name, number) for name, number in trainings]
+        rows += [self.evaluate(name, number) for name, number in evaluations]
+        rows += [Row("table", target, tables)] if tables else []
+        return Plan(profile.name, target, tuple(rows), (*ASSUMPTIONS, *self.rates.used))
+
+    def prepare(self, name: str) -> Row:
+        """Pack one data set: CPU-hours by pixels read, disk by pixels kept."""
+        short = self.profile.pack_short_side
+        if name in external_datasets():
+            data = external_datasets()[name]
+            count = sum(data.images.values())
+            read, kept = count * data.megapixels, count * min(data.megapixels, short**2 * ASPECT / 1e6)
+            download = data.download_gib
+        else:
+            photos = load_manifest(name).photos
+            scales = [min(1.0, short / min(photo.width, photo.height)) for photo in photos]
+            read = sum(photo.width * photo.height for photo in photos) / 1e6
+            kept = sum(p.width * p.height * scale**2 for p, scale in zip(photos, scales, strict=True)) / 1e6
+            download = 0.0
+        hours = read / self.rates.get("prepare", "cpu", "fp32").rate / 3600
+        return Row("prepare", name, 1, cpu_hours=hours, disk_gib=kept * 1e6 * 3 / GIB, download_gib=download)
+
+    def train(self, name: str, number: int) -> Row:
+        """One phase of one autoencoder."""
+        profile, phase = self.profile, self.profile.phase(name, number)
+        cost = step_cost(profile.autoencoders[name].model, phase, profile.training.loss, profile.precision)
+        macs = cost.forward_mac + cost.backward_mac
+        if profile.training.execution.checkpoint_activations:
+            macs += cost.recompute_mac
+        hours, source = self._hours(2 * macs * phase.images, "training", profile.precision), "stated"
+        for record in self.measured:
+            subject = record.subject
+            where = (record.profile, subject.autoencoder, subject.phase, record.data.resolution)
+            kind = record.provenance.device.kind
+            if where == (profile.name, name, number, phase.resolution) and kind == self.device:
+                speed = record.metrics["images_per_s"].value
+                hours, source = phase.images / speed / 3600, f"measured on {record.provenance.device.name}"
+        # The state of the unfinished run is as large again while a checkpoint is replaced, but goes when it is done.
+        return Row(
+            "train",
+            f"{name} phase {number}",
+            1,
+            **self._where(hours),
+            memory_gib=self.training_bytes(cost, phase.batch_size // phase.accumulate) / GIB,
+            disk_gib=cost.parameters * FP32 / GIB,
+            source=source,
+        )
+
+    def training_bytes(self, cost: StepCost, images: int) -> float:
+        """Device memory of a step that computes ``images`` at a time, in bytes.
+
+        Weights and their average (4 + 4 bytes a parameter), gradient and Adam's moments (4 + 8 a trained one), the
+        half-precision copy that autocast keeps (2), LPIPS and discriminator, and the activations.
+        """
+        fixed = 2 * FP32 * cost.parameters + 3 * FP32 * cost.trained
+        fixed += FP32 * cost.other_parameters + 3 * FP32 * cost.other_trained
+        if self.profile.precision in HALF:
+            fixed += 2 * cost.parameters
+        kept = cost.kept_bytes
+        if self.profile.training.execution.checkpoint_activations:
+            kept = cost.kept_inputs_bytes + cost.largest_block_bytes
+        return fixed + kept * images
+
+    def evaluate(self, name: str, number: int) -> Row:
+        """Reconstruction of every set after one phase."""
+        profile = self.profile
+        spec = profile.autoencoders[name].model
+        images, flops, samples = 0, 0.0, 0
+        for item in profile.evaluation.sets:
+            count = self._evaluation_images(item.dataset)
+            images += count
+            flops += 2 * count * forward_mac(spec, item.resolution)
+            samples += profile.evaluation.samples * 2 * 3 * item.resolution**2
+        metrics = self.rates.get("metrics", self.device, profile.precision).rate
+        hours = self._hours(flops, "inference", "fp32") + images / metrics / 3600
+        return Row("evaluate", f"{name} phase {number}", 1, **self._where(hours), disk_gib=samples / GIB)
+
+    def _evaluation_images(self, dataset: str) -> int:
+        if dataset in external_datasets():
+            count = external_datasets()[dataset].images["eval"]
+        else:
+            count = len(load_manifest(dataset).split("eval"))
+        return count * self.profile.evaluation.crops_per_photo
+
+    def _hours(self, flops: float, what: str, precision: str) -> float:
+        peak = self.rates.get("peak", self.device, precision).rate * 1e12
+        if self.device == "cpu":
+            peak *= self.profile.threads
+        return flops / (peak * self.rates.get(what, self.device, precision).rate) / 3600
+
+    def _where(self, hours: float) -> dict[str, float]:
+        """CPU-hours count threads, as clusters do."""
+        return {"cpu_hours": hours * self.profile.threads} if self.device == "cpu" else {"gpu_hours": hours}
+
+    def _needed(self, target: str) -> tuple[list[tuple[str, int]], list[tuple[str, int]], int]:
+        """Trainings, evaluations and tables that a target of the workflow needs."""
+        profile = self.profile
+        every = [(name, number) for name in profile.autoencoders for number in sorted(profile.training.phases)]
+        if target == "all":
+            return every, every, 3
+        if target.startswith("results/table_rfid."):
+            return every, every, 1
+        if target.startswith("results/figures/reconstructions."):
+            last = max(profile.training.phases)
+            return every, [(name, last) for name in profile.autoencoders], 1
+        if target.startswith("results/figures/losses."):
+            return every, [], 1
+        for stage in ("training", "reconstruction", "latents"):
+            for name, number in every:
+                if target.startswith(f"results/{profile.name}/{stage}/{name}@retrained/phase{number}/"):
+                    before = [(name, n) for n in range(1, number + 1)]
+                    return before, [(name, number)] if stage == "reconstruction" else [], 0
+        raise ConfigError(
+            f"target '{target}': no rule of profile {profile.name} makes it; take all, results/table_rfid.md or "
+            f"results/{profile.name}/training/<autoencoder>@retrained/phase<n>/model.safetensors"
+        )
+
+
+ASSUMPTIONS: Iterable[str] = (
+    "arithmetic: multiply-accumulates of convolutions and matrix products, counted on the models themselves, frozen "
+    "parts without a backward pass, losses and recomputation included; the rest is in the assumed utilisation",
+    "memory: weights, average, gradients, Adam, autocast copies and kept activations of one part of a batch on one "
+    "device; not the library's workspace or fragmentation",
+    "disk: packs and finished weights; an unfinished phase holds up to twice weights, average and moments besides",
+    "evaluation computes in fp32, whatever the training's precision",
+    "hours of evaluation leave out reading data; hours of training leave it out too unless they were measured",
+)

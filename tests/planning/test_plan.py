@@ -1,0 +1,191 @@
+"""Estimates against closed forms."""
+
+import json
+
+import pytest
+
+from dcae_bench.cli import main
+from dcae_bench.config import load_profile
+from dcae_bench.errors import ConfigError
+from dcae_bench.planning.costs import forward_mac, step_cost
+from dcae_bench.planning.estimate import GIB, Estimator
+from dcae_bench.planning.rates import RATES, Rates
+from dcae_bench.records import Record
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DCAE_BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return load_profile("paper")
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return load_profile("demo")
+
+
+def changed(profile, **phase_1):
+    training = profile.training
+    phases = {**training.phases, 1: training.phases[1].model_copy(update=phase_1)}
+    return profile.model_copy(update={"training": training.model_copy(update={"phases": phases})})
+
+
+@pytest.mark.parametrize(
+    ("name", "resolution", "gmac"),
+    [
+        ("dc-ae-f32c32", 256, 260.683 + 346.183),
+        ("dc-ae-f64c128", 512, 1052.640 + 1398.267),
+        ("dc-ae-f128c512", 1024, 4221.601 + 5611.359),
+    ],
+)
+def test_forward_arithmetic_is_the_known_one(paper, name, resolution, gmac):
+    """The linear attention pads a row of ones and the count follows the tensors, hence the last digits."""
+    model = paper.autoencoders[name].model
+    assert forward_mac(model, resolution) / 1e9 == pytest.approx(gmac, rel=1e-5)
+    assert forward_mac(model, resolution) == forward_mac(model, resolution)  # second one remembered
+
+
+def test_a_full_step_costs_three_forward_passes_and_recomputation_makes_it_four(paper):
+    model = paper.autoencoders["dc-ae-f32c32"].model
+    loss = paper.training.loss.model_copy(update={"lpips": 0.0})
+    cost = step_cost(model, paper.training.phases[1], loss, "bf16")
+    assert cost.forward_mac == pytest.approx(forward_mac(model, 256))
+    assert 1.99 < cost.backward_mac / cost.forward_mac < 2.0  # the image itself needs no gradient
+    assert 0.99 < cost.recompute_mac / cost.forward_mac < 1.0  # the layers outside of blocks are kept
+    assert cost.kept_inputs_bytes + cost.largest_block_bytes < 0.35 * cost.kept_bytes
+
+
+def test_frozen_parts_have_no_backward_pass(paper):
+    loss = paper.training.loss.model_copy(update={"lpips": 0.0})
+    model = paper.autoencoders["dc-ae-f64c128"].model
+    wide = paper.training.phases[2].model_copy(update={"trainable": ("all",)})
+    full, middle = (step_cost(model, phase, loss, "bf16") for phase in (wide, paper.training.phases[2]))
+    # Only the decoder's activations get a gradient.
+    assert middle.backward_mac / 1e9 == pytest.approx(5593.069, rel=0.01)
+    # The paper: 153.98 GB to 67.81 GB at 1024 px.
+    assert middle.kept_bytes / full.kept_bytes == pytest.approx(67.81 / 153.98, abs=0.1)
+    last = step_cost(model, paper.training.phases[3].model_copy(update={"gan": None}), loss, "bf16")
+    assert last.backward_mac == 2 * (256 * 12 * 9) * 128**2  # gradients of the head's convolution and of its input
+    assert last.recompute_mac == 0
+
+
+def test_parameter_bytes_are_exact(paper):
+    cost = step_cost(
+        paper.autoencoders["dc-ae-f64c128"].model, paper.training.phases[1], paper.training.loss, paper.precision
+    )
+    assert (cost.parameters, cost.trained) == (676_896_140, 676_896_140)
+    assert (cost.other_parameters, cost.other_trained) == (14_716_160, 0)
+    estimator = Estimator(paper, Rates.read())
+    fixed = 676_896_140 * (4 + 4 + 4 + 8 + 2) + 14_716_160 * 4
+    assert estimator.training_bytes(cost, 0) == fixed
+    per_image = estimator.training_bytes(cost, 1) - fixed
+    assert estimator.training_bytes(cost, 10) == pytest.approx(fixed + 10 * per_image)
+    assert estimator.train("dc-ae-f64c128", 1).disk_gib == 676_896_140 * 4 / GIB
+    third = step_cost(
+        paper.autoencoders["dc-ae-f64c128"].model, paper.training.phases[3], paper.training.loss, paper.precision
+    )
+    assert (third.trained, third.other_trained) == (28_172, 2_765_633)
+
+
+def test_hours_follow_images_and_memory_follows_the_part_of_a_batch(demo):
+    once = Estimator(demo, Rates.read()).train("dc-ae-f32c32", 1)
+    twice = Estimator(changed(demo, images=16000), Rates.read()).train("dc-ae-f32c32", 1)
+    halves = Estimator(changed(demo, accumulate=2), Rates.read()).train("dc-ae-f32c32", 1)
+    assert twice.cpu_hours == pytest.approx(2 * once.cpu_hours)
+    assert twice.memory_gib == once.memory_gib
+    assert halves.cpu_hours == once.cpu_hours
+    cost = step_cost(
+        demo.autoencoders["dc-ae-f32c32"].model, demo.training.phases[1], demo.training.loss, demo.precision
+    )
+    assert once.memory_gib - halves.memory_gib == pytest.approx(4 * cost.kept_bytes / GIB)
+    peak, used = 0.105e12, 0.45
+    assert once.cpu_hours == pytest.approx(2 * 8000 * (cost.forward_mac + cost.backward_mac) / peak / used / 3600)
+
+
+def test_a_measured_speed_goes_before_the_stated_rate(demo):
+    content = {
+        "kind": "training",
+        "profile": "demo",
+        "protocol": "training/three-phase-v1",
+        "subject": {
+            "autoencoder": "dc-ae-f32c32",
+            "family": "dc-ae",
+            "compression": 32,
+            "latent_channels": 32,
+            "weights_source": "retrained",
+            "phase": 1,
+            "parameters": 1,
+            "weights_sha256": "0",
+        },
+        "data": {"name": "x", "split": "train", "resolution": 64, "images": 8000, "sha256": "0"},
+        "metrics": {"images_per_s": {"label": "speed", "value": 20.0}},
+        "provenance": {
+            "commit": None,
+            "dirty": None,
+            "code_sha256": "0",
+            "config_sha256": "0",
+            "seed": 0,
+            "versions": {},
+            "device": {"kind": "cpu", "name": "a processor", "threads": 1, "precision": "fp32"},
+            "command": "",
+            "started": "2026-01-01T00:00:00Z",
+            "finished": "2026-01-01T00:00:00Z",
+            "seconds": 400,
+        },
+    }
+    estimator = Estimator(demo, Rates.read(), [Record.model_validate(content)])
+    row = estimator.train("dc-ae-f32c32", 1)
+    assert row.cpu_hours == pytest.approx(8000 / 20 / 3600) and row.source == "measured on a processor"
+    assert estimator.train("dc-ae-f32c32", 2).source == "stated"
+
+
+def test_targets_choose_the_jobs(demo):
+    estimator = Estimator(demo, Rates.read())
+
+    def jobs(target):
+        rows = estimator.plan(target).rows
+        return {rule: sum(row.jobs for row in rows if row.rule == rule) for rule in {row.rule for row in rows}}
+
+    assert jobs("results/table_rfid.md") == {"prepare": 2, "train": 12, "evaluate": 12, "table": 1}
+    assert jobs("all")["table"] == 3
+    weights = "results/demo/training/dc-ae-f32c32@retrained/phase2/model.safetensors"
+    assert jobs(weights) == {"prepare": 2, "train": 2}
+    with pytest.raises(ConfigError, match="no rule of profile demo makes it"):
+        estimator.plan("results/other.md")
+
+
+def test_totals_add_up_and_json_says_it_is_an_estimate(monkeypatch, capsys):
+    target = "results/demo/reconstruction/dc-ae-f32c32@retrained/phase3/photos-indoor-64.json"
+    monkeypatch.setattr("sys.argv", ["dcae-bench", "plan", target, "--json"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    found = json.loads(capsys.readouterr().out)
+    assert found["estimate"] is True and found["assumptions"] and found["downloads_not_known"] == []
+    for name in ("jobs", "cpu_hours", "disk_gib"):
+        assert found["total"][name] == pytest.approx(sum(row[name] for row in found["rows"]))
+    assert found["total"]["memory_gib"] == max(row["memory_gib"] for row in found["rows"])
+
+
+def test_the_page_prints_assumptions_and_every_rate_says_how(monkeypatch, capsys):
+    target = "results/demo/training/dc-ae-f32c32@retrained/phase1/model.safetensors"
+    monkeypatch.setattr("sys.argv", ["dcae-bench", "plan", target])
+    with pytest.raises(SystemExit):
+        main()
+    printed = " ".join(capsys.readouterr().out.split())
+    for part in ("Estimate for profile demo", "nothing has been started", "Assumptions", "of peak (measured:"):
+        assert part in printed
+    assert all(rate.how for rate in Rates.read(RATES)._rates)
+
+
+def test_a_broken_file_of_rates_is_named(tmp_path):
+    path = tmp_path / "rates.yaml"
+    path.write_text("rates: [{what: peak}]")
+    with pytest.raises(ConfigError, match=r"rates\.yaml: is not a file of rates"):
+        Rates.read(path)
