@@ -11,6 +11,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/reconstruction.smk"
+include: "workflow/rules/latents.smk"
 include: "workflow/rules/tables.smk"
 
 

@@ -24,5 +24,9 @@ class ResultsError(UserError):
     """A results folder that cannot be written, or a record that cannot be read."""
 
 
+class CheckError(UserError):
+    """A finished measurement that does not agree with what it was checked against, where the user asked for that."""
+
+
 class TrainingError(UserError):
     """A run that cannot go on: a non-finite loss, or a checkpoint of another recipe."""

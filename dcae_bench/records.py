@@ -57,7 +57,7 @@ class Record(_Frozen):
     """One measured result. Tables print nothing that is not in one of these."""
 
     version: Literal[1] = 1
-    kind: Literal["training", "reconstruction"]
+    kind: Literal["training", "reconstruction", "latents"]
     profile: str
     protocol: str = Field(description="versioned name of the way of measuring, e.g. reconstruction/photos-v1")
     subject: Subject

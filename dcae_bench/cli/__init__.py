@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from dcae_bench.cli import evaluate, figures, plan, prepare, schema, show, table, train, weights, zoo
+from dcae_bench.cli import evaluate, figures, latents, plan, prepare, schema, show, table, train, weights, zoo
 from dcae_bench.errors import UserError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app.command("plan")(plan.plan)
 app.command("prepare")(prepare.prepare)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("latents")(latents.latents)
 app.command("table")(table.table)
 app.add_typer(figures.app, name="figure")
 app.command("show")(show.show)

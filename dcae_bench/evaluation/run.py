@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from safetensors.torch import save as to_safetensors
+from torch import Tensor
 
-from dcae_bench.config import Profile
+from dcae_bench.config import EvaluationSet, Profile
 from dcae_bench.data.crops import eval_crops
 from dcae_bench.data.packed import PackedPhotos
 from dcae_bench.device import choose, describe
@@ -40,37 +41,19 @@ def evaluate_reconstruction(
     Raises :class:`ConfigError` (also for a protocol that this version does not have), :class:`DataError`,
     :class:`WeightsError` and :class:`ResultsError`.
     """
-    if profile.evaluation.protocol != PROTOCOL:
-        raise ConfigError(
-            f"profile {profile.name}: protocol '{profile.evaluation.protocol}' is not in this version, which measures "
-            f"'{PROTOCOL}'; evaluate with a version that has it"
-        )
-    spec = profile.autoencoders[autoencoder].model
+    require_protocol(profile)
     device = choose(profile)
     packs = {item.dataset: PackedPhotos.open(data / item.dataset / "eval.npy") for item in profile.evaluation.sets}
-    model = build(spec)
-    weights_sha256 = load_weights(model, weights) if weights is not None else state_sha256(model)
-    model.eval().to(device)
-    subject = Subject(
-        autoencoder=autoencoder,
-        family=spec.family,
-        compression=spec.compression,
-        latent_channels=spec.latent_channels,
-        weights_source=weights_source,
-        phase=phase,
-        parameters=model.count_parameters(),
-        weights_sha256=weights_sha256,
-    )
+    model, subject = load_subject(profile, autoencoder, phase, weights, weights_source)
+    model.to(device)
     evaluator = ReconstructionEvaluator(
         efficientnet_lite0_extractor(), LPIPS.load("alex"), batch_size=profile.evaluation.batch_size, device=device
     )
-    # Windows are at least as large as the largest resolution, so that each resolution shows the same content.
-    min_window = max(item.resolution for item in profile.evaluation.sets)
     console = Console(stderr=True)
     for item in profile.evaluation.sets:
         clock = Stopwatch()
         pack = packs[item.dataset]
-        images = eval_crops(pack, profile.evaluation.crops_per_photo, profile.seed, item.resolution, min_window)
+        images = set_images(profile, item, pack)
         measured = evaluator.measure(model, images, samples=profile.evaluation.samples)
         record = Record(
             kind="reconstruction",
@@ -106,3 +89,46 @@ def state_sha256(model: Autoencoder) -> str:
     for key, value in sorted(model.state_dict().items()):
         digest.update(to_safetensors({key: value.detach().cpu().contiguous()}))
     return digest.hexdigest()
+
+
+def require_protocol(profile: Profile) -> None:
+    """Refuse a protocol that this version does not have. Raises :class:`ConfigError`."""
+    if profile.evaluation.protocol != PROTOCOL:
+        raise ConfigError(
+            f"profile {profile.name}: protocol '{profile.evaluation.protocol}' is not in this version, which measures "
+            f"'{PROTOCOL}'; evaluate with a version that has it"
+        )
+
+
+def load_subject(
+    profile: Profile,
+    autoencoder: str,
+    phase: int | None,
+    weights: Path | None,
+    weights_source: WeightsSource = "retrained",
+) -> tuple[Autoencoder, Subject]:
+    """Build an autoencoder of the profile in evaluation mode and describe it for records.
+
+    Without ``weights`` it is as its class builds it. Raises :class:`WeightsError`.
+    """
+    spec = profile.autoencoders[autoencoder].model
+    model = build(spec)
+    weights_sha256 = load_weights(model, weights) if weights is not None else state_sha256(model)
+    subject = Subject(
+        autoencoder=autoencoder,
+        family=spec.family,
+        compression=spec.compression,
+        latent_channels=spec.latent_channels,
+        weights_source=weights_source,
+        phase=phase,
+        parameters=model.count_parameters(),
+        weights_sha256=weights_sha256,
+    )
+    return model.eval(), subject
+
+
+def set_images(profile: Profile, item: EvaluationSet, pack: PackedPhotos) -> Tensor:
+    """Images of one evaluation set, uint8 (n, 3, R, R). Raises :class:`DataError`."""
+    # Windows are at least as large as the largest resolution, so that each resolution shows the same content.
+    min_window = max(other.resolution for other in profile.evaluation.sets)
+    return eval_crops(pack, profile.evaluation.crops_per_photo, profile.seed, item.resolution, min_window)

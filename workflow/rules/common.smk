@@ -31,6 +31,7 @@ except UserError as error:
 ROOT = f"results/{PROFILE.name}"
 PHASES = sorted(PROFILE.training.phases)
 SETS = [item.label for item in PROFILE.evaluation.sets]
+DATASET_OF = {item.label: item.dataset for item in PROFILE.evaluation.sets}
 
 
 def weights_before(autoencoder, phase):
@@ -42,3 +43,4 @@ wildcard_constraints:
     autoencoder="|".join(map(re.escape, PROFILE.autoencoders)),
     dataset="|".join(map(re.escape, PROFILE.datasets())),
     phase="[123]",
+    set="|".join(map(re.escape, SETS)),
