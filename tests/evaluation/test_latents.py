@@ -78,11 +78,11 @@ def arguments(tmp_path):
     """A profile, one packed set and weights, as the verb takes them."""
     profile = yaml.safe_load(
         """
-        {name: tiny, description: d, seed: 0, device: cpu, threads: 1, pack_short_side: 32, paper_rows_not_run: small,
+        {name: tiny, description: d, seed: 0, device: cpu, threads: 1, pack_short_side: 64, paper_rows_not_run: small,
          training: {datasets: [tiny], loss: {lpips: 0.0, lpips_net: alex}, ema: {decay: 0.9}, checkpoint_images: 4,
-                    log_images: 4, phases: {1: {resolution: 16, images: 4, batch_size: 4, trainable: [all],
+                    log_images: 4, phases: {1: {resolution: 32, images: 4, batch_size: 4, trainable: [all],
                                                 optimizer: {lr: 0.1, weight_decay: 0.0}}}},
-         evaluation: {protocol: reconstruction/photos-v1, sets: [{dataset: tiny, resolution: 16}], crops_per_photo: 2,
+         evaluation: {protocol: reconstruction/photos-v1, sets: [{dataset: tiny, resolution: 32}], crops_per_photo: 2,
                       batch_size: 2, samples: 1}}
         """
     )
@@ -90,17 +90,17 @@ def arguments(tmp_path):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(profile))
     pack = tmp_path / "data" / "tiny" / "eval.npy"
     pack.parent.mkdir(parents=True)
-    np.save(pack, np.random.default_rng(1).integers(0, 256, 3 * 24 * 24 * 3, dtype=np.uint8))
-    photos = tuple(PackedPhoto(name=str(n), offset=n * 24 * 24 * 3, height=24, width=24) for n in range(3))
+    np.save(pack, np.random.default_rng(1).integers(0, 256, 3 * 40 * 40 * 3, dtype=np.uint8))
+    photos = tuple(PackedPhoto(name=str(n), offset=n * 40 * 40 * 3, height=40, width=40) for n in range(3))
     index = Index(
-        name="tiny", split="eval", short_side=32, sha256=sha256_file(pack), manifest_sha256="0" * 64, photos=photos
+        name="tiny", split="eval", short_side=64, sha256=sha256_file(pack), manifest_sha256="0" * 64, photos=photos
     )
     index_path(pack).write_text(index.model_dump_json())
     save_weights(build(SDVAESpec(**MODEL), seed=0).state_dict(), tmp_path / "model.safetensors")
     return [
         *("latents", "--profile", str(tmp_path / "tiny.yaml"), "--autoencoder", "sd-vae-f2c4"),
         *("--weights", str(tmp_path / "model.safetensors"), "--data", str(tmp_path / "data")),
-        *("--output", str(tmp_path / "out" / "tiny-16.json")),
+        *("--output", str(tmp_path / "out" / "tiny-32.json")),
     ]
 
 
@@ -113,26 +113,26 @@ def run(arguments, monkeypatch) -> int:
 
 def test_the_verb_writes_a_record_and_the_channels(arguments, monkeypatch, tmp_path):
     assert run(arguments, monkeypatch) == 0
-    record = load(tmp_path / "out" / "tiny-16.json")
+    record = load(tmp_path / "out" / "tiny-32.json")
     assert (record.kind, record.protocol, record.data.images) == ("latents", "latents/photos-v1", 6)
     values = {name: metric.value for name, metric in record.metrics.items()}
     assert set(values) == {"mean", "rms", "std", "scaling_factor"}
     assert values["scaling_factor"] == pytest.approx(1 / values["rms"])
     assert values["rms"] ** 2 == pytest.approx(values["mean"] ** 2 + values["std"] ** 2)
-    channels = json.loads((tmp_path / "out" / "tiny-16.channels.json").read_text())
+    channels = json.loads((tmp_path / "out" / "tiny-32.channels.json").read_text())
     assert np.mean(channels["mean"]) == pytest.approx(values["mean"])
     assert np.sqrt(np.mean(np.square(channels["rms"]))) == pytest.approx(values["rms"])
 
 
 def test_a_wrong_factor_is_flagged_and_only_strict_fails(arguments, monkeypatch, tmp_path, capsys):
     assert run([*arguments, "--declared", "1000"], monkeypatch) == 0
-    (note,) = load(tmp_path / "out" / "tiny-16.json").metrics["declared_scaling_factor"].notes
+    (note,) = load(tmp_path / "out" / "tiny-32.json").metrics["declared_scaling_factor"].notes
     assert note.startswith("deviates: +") and note in " ".join(capsys.readouterr().err.split())
-    (tmp_path / "out" / "tiny-16.json").unlink()
+    (tmp_path / "out" / "tiny-32.json").unlink()
     assert run([*arguments, "--declared", "1000", "--strict"], monkeypatch) == 2
-    assert (tmp_path / "out" / "tiny-16.json").exists(), "the measurement itself is sound"
+    assert (tmp_path / "out" / "tiny-32.json").exists(), "the measurement itself is sound"
     assert "--declared 1000: deviates" in capsys.readouterr().err
-    factor = load(tmp_path / "out" / "tiny-16.json").metrics["scaling_factor"].value
+    factor = load(tmp_path / "out" / "tiny-32.json").metrics["scaling_factor"].value
     assert run([*arguments, "--declared", f"{factor:.4f}", "--strict"], monkeypatch) == 0
 
 

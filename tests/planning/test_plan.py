@@ -145,7 +145,12 @@ def test_a_measured_speed_goes_before_the_stated_rate(demo):
     assert estimator.train("dc-ae-f32c32", 2).source == "stated"
 
 
-def test_targets_choose_the_jobs(demo):
+def test_targets_choose_the_jobs(demo, monkeypatch):
+    cost = step_cost(
+        demo.autoencoders["dc-ae-f32c32"].model, demo.training.phases[1], demo.training.loss, demo.precision
+    )
+    monkeypatch.setattr("dcae_bench.planning.estimate.step_cost", lambda *_: cost)
+    monkeypatch.setattr("dcae_bench.planning.estimate.forward_mac", lambda *_: 1.0)
     estimator = Estimator(demo, Rates.read())
 
     def jobs(target):

@@ -108,11 +108,18 @@ def photos():
     return Photos(arrays, [str(number) for number in range(12)])
 
 
+@pytest.fixture(autouse=True)
+def one_precision_per_process():
+    """Accelerate remembers the first; these tests compare several, and leave none behind."""
+    yield
+    AcceleratorState._reset_state()
+
+
 @pytest.fixture
 def start(photos, tmp_path_factory):
     def make(autoencoder: str, phase: int, options: dict, directory=None) -> Trainer:
         plan = profile(options)
-        AcceleratorState._reset_state()  # one process has one precision; these tests compare several
+        AcceleratorState._reset_state()
         return Trainer(
             PhaseRun(
                 profile=plan,
