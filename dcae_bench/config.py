@@ -20,7 +20,8 @@ from dcae_bench.errors import ConfigError
 from dcae_bench.execution import ExecutionSpec
 from dcae_bench.files import REPOSITORY
 from dcae_bench.presets import resolve
-from dcae_bench.specs import FAMILIES, AutoencoderSpec
+from dcae_bench.specs import AutoencoderSpec
+from dcae_bench.yaml_input import Loader, explain
 
 CONFIG_DIR = REPOSITORY / "config"
 DEFAULT_PROFILE = "demo"
@@ -216,6 +217,14 @@ class Profile(_Model):
     paper_rows_not_run: str = Field(description="why this profile does not run the paper's own rows")
 
     @model_validator(mode="after")
+    def _one_loss_scale(self) -> Self:
+        adversarial = [number for number, phase in self.training.phases.items() if phase.gan is not None]
+        if self.precision == "fp16" and adversarial:
+            # A gradient scaler serves one optimiser per step; two would unscale each other's gradients.
+            raise ValueError(f"precision 'fp16' cannot train the GAN of phase {adversarial[0]}; use 'bf16' or 'fp32'")
+        return self
+
+    @model_validator(mode="after")
     def _resolutions_fit(self) -> Self:
         for name, entry in self.autoencoders.items():
             f = entry.model.compression
@@ -272,19 +281,6 @@ class Profile(_Model):
         }
 
 
-class _Loader(yaml.SafeLoader):
-    """A safe loader that refuses a repeated key instead of taking its last value."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping; keys merged from an anchor may be given again."""
-        seen = set()
-        for key, _ in node.value:
-            if key.tag != "tag:yaml.org,2002:merge" and (key.tag, key.value) in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' is repeated", key.start_mark)
-            seen.add((key.tag, str(key.value)))
-        return super().construct_mapping(node, deep)
-
-
 def load_profile(which: str | Path) -> Profile:
     """Read a profile by name (``demo``) or by path (anything ending in ``.yaml``).
 
@@ -292,7 +288,7 @@ def load_profile(which: str | Path) -> Profile:
     """
     path = Path(which) if str(which).endswith((".yaml", ".yml")) else CONFIG_DIR / f"{which}.yaml"
     try:
-        content = yaml.load(path.read_text(), _Loader)
+        content = yaml.load(path.read_text(), Loader)
     except OSError as error:
         known = ", ".join(sorted(p.stem for p in CONFIG_DIR.glob("*.yaml")))
         raise ConfigError(
@@ -311,51 +307,3 @@ def parse_profile(content: Any, source: str) -> Profile:
         return Profile.model_validate(content)
     except PydanticError as error:
         raise ConfigError(f"{source}: {explain(error, Profile)}") from error
-
-
-def explain(error: PydanticError, model: type[BaseModel]) -> str:
-    """The first problem of a pydantic error in one line, with a suggestion for misspelt keys."""
-    # A misspelt key shows up twice, as unknown and as missing; the unknown one tells more.
-    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    field = ".".join(_path(first["loc"])) or model.__name__
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
-        return f"unknown key '{field}' (value {first['input']!r}){_suggestion(first['loc'], model)}{more}"
-    if first["type"] == "missing":
-        return f"key '{field}' is missing; add it (see config/README.md){more}"
-    reason = first["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(first["input"], dict) else f" is {first['input']!r}:"
-    return f"key '{field}'{shown} {reason}{more}"
-
-
-def _path(location: tuple[Any, ...]) -> list[str]:
-    """Keys as the file has them: pydantic adds the family to a model's path, and marks a bad key of a mapping."""
-    parts = [str(part) for part in location if part != "[key]"]
-    return [
-        part for before, part in zip(["", *parts], parts, strict=False) if before != "model" or part not in FAMILIES
-    ]
-
-
-def _suggestion(location: tuple[Any, ...], model: type[BaseModel]) -> str:
-    import difflib
-
-    names = sorted(_field_names(model, set()))
-    close = difflib.get_close_matches(str(location[-1]), names, n=1)
-    return f"; did you mean '{close[0]}'?" if close else "; remove it or see config/README.md for the known keys"
-
-
-def _field_names(model: type[BaseModel], seen: set[type]) -> set[str]:
-    """Every field name of a model and of the models inside it."""
-    from typing import get_args
-
-    if model in seen:
-        return set()
-    seen.add(model)
-    names = set(model.model_fields)
-    pending: list[Any] = [field.annotation for field in model.model_fields.values()]
-    while pending:
-        annotation = pending.pop()
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            names |= _field_names(annotation, seen)
-        pending += get_args(annotation)
-    return names

@@ -264,7 +264,8 @@ def test_a_repeated_key_is_refused_with_its_line(tmp_path):
         (("training", "phases", 1, "resolution"), 16, "below 32, which LPIPS needs"),
         (("training", "phases", 3, "gan", "discriminator", "layers"), 5, "below 96, which its discriminator needs"),
         (("evaluation", "sets", 0, "resolution"), 16, "greater than or equal to 32"),
+        (("precision",), "fp16", "cannot train the GAN of phase 3; use 'bf16' or 'fp32'"),
     ],
 )
-def test_a_resolution_too_small_for_a_network_is_refused(where, value, reason):
+def test_what_a_phase_cannot_run_is_refused(where, value, reason):
     assert reason in refusal(changed(*where, value=value))

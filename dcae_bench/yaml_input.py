@@ -1,0 +1,66 @@
+"""YAML that users write: read strictly, and explained in one line where it does not fit its typed class."""
+
+import difflib
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from dcae_bench.specs import FAMILIES
+
+
+class Loader(yaml.SafeLoader):
+    """A safe loader that refuses a repeated key instead of taking its last value."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping; keys merged from an anchor may be given again."""
+        seen = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:merge" and (key.tag, key.value) in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' is repeated", key.start_mark)
+            seen.add((key.tag, str(key.value)))
+        return super().construct_mapping(node, deep)
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first problem of a pydantic error in one line, with a suggestion for misspelt keys."""
+    # A misspelt key shows up twice, as unknown and as missing; the unknown one tells more.
+    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    field = ".".join(_path(first["loc"])) or model.__name__
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{field}' (value {first['input']!r}){_suggestion(first['loc'], model)}{more}"
+    if first["type"] == "missing":
+        return f"key '{field}' is missing; add it (see config/README.md){more}"
+    reason = first["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(first["input"], dict) else f" is {first['input']!r}:"
+    return f"key '{field}'{shown} {reason}{more}"
+
+
+def _path(location: tuple[Any, ...]) -> list[str]:
+    """Keys as the file has them: pydantic adds the family to a model's path, and marks a bad key of a mapping."""
+    parts = [str(part) for part in location if part != "[key]"]
+    return [
+        part for before, part in zip(["", *parts], parts, strict=False) if before != "model" or part not in FAMILIES
+    ]
+
+
+def _suggestion(location: tuple[Any, ...], model: type[BaseModel]) -> str:
+    names = sorted(_field_names(model, set()))
+    close = difflib.get_close_matches(str(location[-1]), names, n=1)
+    return f"; did you mean '{close[0]}'?" if close else "; remove it or see config/README.md for the known keys"
+
+
+def _field_names(model: type[BaseModel], seen: set[type]) -> set[str]:
+    """Every field name of a model and of the models inside it."""
+    if model in seen:
+        return set()
+    seen.add(model)
+    names = set(model.model_fields)
+    pending: list[Any] = [field.annotation for field in model.model_fields.values()]
+    while pending:
+        annotation = pending.pop()
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            names |= _field_names(annotation, seen)
+        pending += get_args(annotation)
+    return names
