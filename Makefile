@@ -47,7 +47,7 @@ test: .venv/.installed
 lint: .venv/.installed
 	@$(ACTIVATED) ruff check --quiet .
 	@$(ACTIVATED) ruff format --quiet --check .
-	@$(ACTIVATED) snakefmt --quiet --check Snakefile workflow
+	@$(ACTIVATED) snakefmt --check Snakefile workflow
 	@$(ACTIVATED) snakemake --lint
 
 bench: .venv/.installed
