@@ -96,7 +96,8 @@ class Trainer:
         self.crop_seed = int(np.random.SeedSequence([profile.seed, run.phase]).generate_state(1)[0])
         self.images, self.seconds_before = 0, 0.0
         self.resume()
-        self.log = TrainingLog(run.directory / "log.jsonl", self.images, every=profile.training.log_images)
+        if self.accelerator.is_main_process:
+            self.log = TrainingLog(run.directory / "log.jsonl", self.images, every=profile.training.log_images)
 
     @property
     def autoencoder(self) -> Autoencoder:
@@ -112,7 +113,8 @@ class Trainer:
         every = self.run.profile.training.checkpoint_images
         while self.images < self.plan.images:
             parts = self.step()
-            self.log.add(self.images, parts)
+            if self.accelerator.is_main_process:
+                self.log.add(self.images, parts)
             progress(self.images, parts)
             if self.images % every == 0 or self.images == self.plan.images:
                 self.checkpoint(CHECKPOINT, elapsed())

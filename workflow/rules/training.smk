@@ -16,6 +16,7 @@ rule train_phase:
         f"{ROOT}/logs/train-{{autoencoder}}-phase{{phase}}.log",
     conda:
         "../../environment.yml"
+    priority: 1 # evaluations fill in behind; each training that waits holds up two more
     threads: PROFILE.threads
     resources:
         gpu=0 if PROFILE.device == "cpu" else 1,
