@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.models.efficientvit import EfficientViTBlock
+from dcae_bench.models.layers import Conv3x3, space_to_channel
 from dcae_bench.models.residual import Downsample, LatentIn, LatentOut, ResBlock, Upsample, make_norm
 from dcae_bench.specs import CoderSpec, DCAESpec
 
@@ -24,6 +26,8 @@ class DCAE(Autoencoder):
     norm takes its statistics in fp32: a square leaves fp16's range at values above 255. Attention is exempt from
     autocast. It computes fp16 in fp32, because its sums over all positions overflow; bf16, which has fp32's range,
     keeps bf16 products and divides in fp32. Each layer's result returns to the type of its input.
+
+    Weights and maps lie in channels-last memory; what goes in may have any strides, what comes out is contiguous.
     """
 
     family = "dc-ae"
@@ -37,10 +41,10 @@ class DCAE(Autoencoder):
         self.decoder = Decoder(spec.decoder, spec.latent_channels, shortcuts=spec.shortcuts)
 
     def _encode(self, x: Tensor) -> Tensor:
-        return self.encoder(x)
+        return self.encoder(x.contiguous(memory_format=torch.channels_last)).contiguous()
 
     def _decode(self, z: Tensor) -> Tensor:
-        return self.decoder(z)
+        return self.decoder(z.contiguous(memory_format=torch.channels_last)).contiguous()
 
     def layer_sets(self) -> dict[str, list[nn.Module]]:
         """Heads and inputs are the projections beside the latent and the image (our reading of section 3.3)."""
@@ -116,12 +120,12 @@ class Stem(nn.Module):
     def __init__(self, spec: CoderSpec):
         super().__init__()
         self.halves = spec.depths[0] == 0
-        self.conv = nn.Conv2d(3, spec.widths[1] // 4 if self.halves else spec.widths[0], 3, padding=1)
+        self.conv = Conv3x3(3, spec.widths[1] // 4 if self.halves else spec.widths[0])
 
     def forward(self, x: Tensor) -> Tensor:
         """Image (n, 3, H, W) to the first stage's input."""
         x = self.conv(x)
-        return F.pixel_unshuffle(x, 2) if self.halves else x
+        return space_to_channel(x) if self.halves else x
 
 
 class Head(nn.Module):
@@ -132,7 +136,7 @@ class Head(nn.Module):
         self.doubles = spec.depths[0] == 0
         width = spec.widths[1] if self.doubles else spec.widths[0]
         self.norm = make_norm("trms2d", width)
-        self.conv = nn.Conv2d(width, 12 if self.doubles else 3, 3, padding=1)
+        self.conv = Conv3x3(width, 12 if self.doubles else 3)
 
     def forward(self, x: Tensor) -> Tensor:
         """The finest stage's output to the image (n, 3, H, W)."""

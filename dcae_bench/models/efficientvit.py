@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dcae_bench.models.layers import Conv1x1, channels_first, pixels_first
 from dcae_bench.models.residual import make_norm
 from dcae_bench.specs import ATTENTION_HEAD_DIM
 
@@ -22,7 +23,7 @@ class LiteMLA(nn.Module):
     def __init__(self, channels: int, *, scales: tuple[int, ...] = ()):
         super().__init__()
         heads = channels // ATTENTION_HEAD_DIM
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
+        self.qkv = Conv1x1(channels, 3 * channels, bias=False)
         self.aggregate = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(3 * channels, 3 * channels, scale, padding=scale // 2, groups=3 * channels, bias=False),
@@ -30,7 +31,7 @@ class LiteMLA(nn.Module):
             )
             for scale in scales
         )
-        self.project = nn.Conv2d(channels * (1 + len(scales)), channels, 1, bias=False)
+        self.project = Conv1x1(channels * (1 + len(scales)), channels, bias=False)
         self.norm = make_norm("trms2d", channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,17 +52,20 @@ def relu_attention(qkv: Tensor) -> Tensor:
     dtype = qkv.dtype
     with torch.autocast(qkv.device.type, enabled=False):
         x = qkv.float() if dtype == torch.float16 else qkv
-        query, key, value = x.reshape(n, -1, 3 * ATTENTION_HEAD_DIM, h * w).chunk(3, dim=2)
-        query, key = F.relu(query), F.relu(key)
+        heads = pixels_first(x).reshape(n, h * w, -1, 3 * ATTENTION_HEAD_DIM).transpose(1, 2)
+        value = heads[..., 2 * ATTENTION_HEAD_DIM :]
+        query, key = F.relu(heads[..., : 2 * ATTENTION_HEAD_DIM]).chunk(2, dim=3)
         if h * w > QUADRATIC_MAX_POSITIONS:
-            value = F.pad(value, (0, 0, 0, 1), value=1.0)  # a row of ones sums the weights beside the values
-            out = ((value @ key.transpose(-1, -2)) @ query).float()
-            out = out[:, :, :-1] / (out[:, :, -1:] + ATTENTION_EPS)
+            key = key.transpose(2, 3)
+            # A last column holds the sums of the weights: what values of one would give.
+            state = torch.cat([key @ value, key @ key.new_ones(h * w, 1)], dim=3)
+            out = (query @ state).float()
+            out = out[..., :-1] / (out[..., -1:] + ATTENTION_EPS)
         else:
-            weights = (key.transpose(-1, -2) @ query).float()
-            weights = weights / (weights.sum(dim=2, keepdim=True) + ATTENTION_EPS)
-            out = value @ weights.to(value.dtype)
-        return out.to(dtype).reshape(n, -1, h, w)
+            weights = (query @ key.transpose(2, 3)).float()
+            weights = weights / (weights.sum(dim=3, keepdim=True) + ATTENTION_EPS)
+            out = weights.to(value.dtype) @ value
+        return channels_first(out.to(dtype).transpose(1, 2).reshape(n, h, w, -1))
 
 
 class GLUMBConv(nn.Module):
@@ -70,14 +74,15 @@ class GLUMBConv(nn.Module):
     def __init__(self, channels: int, *, expand: int = 4):
         super().__init__()
         hidden = 2 * expand * channels
-        self.expand = nn.Conv2d(channels, hidden, 1)
+        self.expand = Conv1x1(channels, hidden)
         self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
-        self.project = nn.Conv2d(hidden // 2, channels, 1, bias=False)
+        self.project = Conv1x1(hidden // 2, channels, bias=False)
         self.norm = make_norm("trms2d", channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Expand, mix neighbours, gate one half with the other, project."""
-        value, gate = self.depthwise(F.silu(self.expand(x))).chunk(2, dim=1)
+        hidden = F.silu(self.expand(x), inplace=not torch.is_grad_enabled())
+        value, gate = self.depthwise(hidden).chunk(2, dim=1)
         return self.norm(self.project(value * F.silu(gate)))
 
 

@@ -4,29 +4,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-def average_channels(x: Tensor, channels: int) -> Tensor:
-    """Average consecutive channels: (n, c, h, w) to (n, channels, h, w); ``c`` is a multiple of ``channels``."""
-    n, c, h, w = x.shape
-    return x.view(n, channels, c // channels, h, w).mean(dim=2) if c != channels else x
-
-
-def duplicate_channels(x: Tensor, channels: int) -> Tensor:
-    """Repeat each channel in place: (n, c, h, w) to (n, channels, h, w); ``channels`` is a multiple of ``c``."""
-    return x.repeat_interleave(channels // x.shape[1], dim=1) if channels != x.shape[1] else x
-
-
-def space_to_channel_average(x: Tensor, channels: int) -> Tensor:
-    """Downsampling shortcut: (n, c, h, w) to (n, channels, h/2, w/2), space to channel, then averaged groups.
-
-    Where the width doubles, a group is a horizontal pair of pixels; where it stays, the 2x2 window.
-    """
-    return average_channels(F.pixel_unshuffle(x, 2), channels)
-
-
-def channel_duplicate_to_space(x: Tensor, channels: int) -> Tensor:
-    """Upsampling shortcut: (n, c, h, w) to (n, channels, 2h, 2w), duplicated channels, then channel to space."""
-    return F.pixel_shuffle(duplicate_channels(x, 4 * channels), 2)
+from dcae_bench.models.layers import (
+    Conv3x3,
+    average_channels,
+    channel_duplicate_to_space,
+    channels_first,
+    duplicate_channels,
+    pixels_first,
+    space_to_channel,
+    space_to_channel_average,
+)
 
 
 class Downsample(nn.Module):
@@ -36,15 +23,15 @@ class Downsample(nn.Module):
         super().__init__()
         self.resample, self.shortcut, self.channels = resample, shortcut, cout
         if resample == "pixel":
-            self.conv = nn.Conv2d(cin, cout // 4, 3, padding=1)
+            self.conv = Conv3x3(cin, cout // 4)
         else:
-            self.conv = nn.Conv2d(cin, cout, 3, stride=2, padding=1)
+            self.conv = Conv3x3(cin, cout, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolution with space to channel, plus the averaging shortcut."""
         y = self.conv(x)
         if self.resample == "pixel":
-            y = F.pixel_unshuffle(y, 2)
+            y = space_to_channel(y)
         return y + space_to_channel_average(x, self.channels) if self.shortcut else y
 
 
@@ -54,7 +41,7 @@ class Upsample(nn.Module):
     def __init__(self, cin: int, cout: int, *, resample: str, shortcut: bool):
         super().__init__()
         self.resample, self.shortcut, self.channels = resample, shortcut, cout
-        self.conv = nn.Conv2d(cin, 4 * cout if resample == "pixel" else cout, 3, padding=1)
+        self.conv = Conv3x3(cin, 4 * cout if resample == "pixel" else cout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolution with channel to space, plus the duplicating shortcut."""
@@ -71,7 +58,7 @@ class LatentOut(nn.Module):
     def __init__(self, width: int, channels: int, *, shortcut: bool):
         super().__init__()
         self.shortcut, self.channels = shortcut, channels
-        self.conv = nn.Conv2d(width, channels, 3, padding=1)
+        self.conv = Conv3x3(width, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolution plus the averaging shortcut."""
@@ -85,7 +72,7 @@ class LatentIn(nn.Module):
     def __init__(self, channels: int, width: int, *, shortcut: bool):
         super().__init__()
         self.shortcut, self.width = shortcut, width
-        self.conv = nn.Conv2d(channels, width, 3, padding=1)
+        self.conv = Conv3x3(channels, width)
 
     def forward(self, z: Tensor) -> Tensor:
         """Convolution plus the duplicating shortcut."""
@@ -104,10 +91,11 @@ class RMSNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, c, h, w) to the same shape and dtype."""
-        y = x.float()
-        y = y * torch.rsqrt(y.square().mean(dim=1, keepdim=True) + self.eps)
-        y = y * self.weight.float()[:, None, None] + self.bias.float()[:, None, None]
-        return y.to(x.dtype)
+        x, dtype = pixels_first(x), x.dtype
+        wide = torch.promote_types(dtype, torch.float32)
+        square = torch.linalg.vector_norm(x, dim=3, keepdim=True, dtype=wide).square() / x.shape[3]
+        y = torch.addcmul(self.bias.to(wide), x * torch.rsqrt(square + self.eps), self.weight.to(wide))
+        return channels_first(y.to(dtype))
 
 
 def make_norm(name: str, channels: int) -> nn.Module:
@@ -125,9 +113,9 @@ class ResBlock(nn.Module):
 
     def __init__(self, channels: int, *, norm: str, activation: str):
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv1 = Conv3x3(channels, channels)
         self.activation = make_activation(activation)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv2 = Conv3x3(channels, channels, bias=False)
         self.norm = make_norm(norm, channels)
 
     def forward(self, x: Tensor) -> Tensor:
