@@ -14,9 +14,9 @@ rule train_phase:
         log=f"{ROOT}/training/{{autoencoder}}@retrained/phase{{phase}}/log.jsonl",
     log:
         f"{ROOT}/logs/train-{{autoencoder}}-phase{{phase}}.log",
+    priority: 1  # evaluations fill in behind; each training that waits holds up two more
     conda:
         "../../environment.yml"
-    priority: 1 # evaluations fill in behind; each training that waits holds up two more
     threads: PROFILE.threads
     resources:
         gpu=0 if PROFILE.device == "cpu" else 1,
