@@ -252,14 +252,14 @@ class Profile(_Model):
         trained = [name for number in sorted(self.training.phases) for name in self.training_sets(number)]
         return tuple(dict.fromkeys([*trained, *(item.dataset for item in self.evaluation.sets)]))
 
+    def _conditions(self) -> dict[str, Any]:
+        """What every result of the profile depends on."""
+        return self.model_dump(mode="json", include={"seed", "device", "precision", "threads", "pack_short_side"})
+
     def recipe(self, autoencoder: str, number: int) -> dict[str, Any]:
         """All that shapes the weights after a phase, except data and code: changes here make the phase stale."""
         return {
-            "seed": self.seed,
-            "device": self.device,
-            "precision": self.precision,
-            "threads": self.threads,
-            "pack_short_side": self.pack_short_side,
+            **self._conditions(),
             "datasets": self.training_sets(number),
             "loss": self.training.loss.model_dump(mode="json"),
             "ema": self.training.ema.model_dump(mode="json"),
@@ -272,11 +272,7 @@ class Profile(_Model):
     def evaluation_recipe(self) -> dict[str, Any]:
         """All that shapes an evaluation, except weights, data and code."""
         return {
-            "seed": self.seed,
-            "device": self.device,
-            "precision": self.precision,
-            "threads": self.threads,
-            "pack_short_side": self.pack_short_side,
+            **self._conditions(),
             **self.evaluation.model_dump(mode="json"),
         }
 
