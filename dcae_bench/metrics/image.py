@@ -24,8 +24,8 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Structural similarity (n,), float64, of uint8 images (n, c, h, w) (Wang et al., 2004, equation 13).
 
     Gaussian window of 11x11 with sigma 1.5, K1 0.01, K2 0.03, data range 255, mean over channels and over the places
-    where the window lies inside the image. That is the original definition, scikit-image's, and torchmetrics' until
-    1.4.1; torchmetrics has since averaged over reflected borders as well, so its version would change the number.
+    where the window lies inside the image. That is the original definition and scikit-image's. torchmetrics 1.9
+    averages over reflected borders as well and earlier releases did not, so its version would change the number.
     Raises ValueError for images smaller than the window.
     """
     _check(a, b)
