@@ -4,161 +4,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 from pydantic import ValidationError as PydanticError
 
 from dcae_bench.errors import ConfigError
-from dcae_bench.execution import ExecutionSpec
+from dcae_bench.evaluation_spec import EvaluationSet, EvaluationSpec
+from dcae_bench.fields import Model, Name
 from dcae_bench.files import REPOSITORY
-from dcae_bench.presets import resolve
+from dcae_bench.presets import catalogue, resolve
 from dcae_bench.specs import AutoencoderSpec
+from dcae_bench.training_spec import PhaseSpec, TrainingSpec
 from dcae_bench.yaml_input import Loader, explain
 
 CONFIG_DIR = REPOSITORY / "config"
 DEFAULT_PROFILE = "demo"
-PHASES = (1, 2, 3)
-
-# AlexNet and VGG16 leave nothing of a smaller image.
-LPIPS_MIN_RESOLUTION = 32
-
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
-Beta = Annotated[float, Field(ge=0, lt=1)]
-LayerSet = Literal["all", "encoder_head", "decoder_input", "decoder_head", "encoder_last_stage", "decoder_first_stage"]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class OptimizerSpec(_Model):
-    """AdamW. The paper's values are in its appendix; see config/README.md."""
-
-    lr: PositiveFloat
-    weight_decay: NonNegativeFloat
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
-    warmup_images: int = Field(default=0, ge=0, description="linear warm-up; the rate is constant afterwards")
-    decay_all: bool = Field(default=False, description="apply weight decay to norms and biases too")
-    clip_norm: PositiveFloat | None = Field(default=None, description="gradient norm limit; none in the authors' shell")
-
-
-class DiscriminatorSpec(_Model):
-    """PatchGAN discriminator (pix2pix, as in LDM): 4x4 convolutions, BatchNorm, LeakyReLU."""
-
-    channels: PositiveInt = 64
-    layers: PositiveInt = 3
-
-    @property
-    def min_resolution(self) -> int:
-        """Smallest side in pixels that leaves one patch: ``layers`` halvings, then two convolutions that take one."""
-        return 3 * 2**self.layers
-
-
-class GANSpec(_Model):
-    """Hinge GAN of phase 3; both nets step on every batch."""
-
-    weight: PositiveFloat
-    adaptive: bool = Field(default=False, description="scale by LDM's ratio of gradient norms at the last layer")
-    discriminator: DiscriminatorSpec = DiscriminatorSpec()
-    optimizer: OptimizerSpec
-
-
-class PhaseSpec(_Model):
-    """One phase of Decoupled High-Resolution Adaptation (paper, section 3.3). Progress is counted in images."""
-
-    resolution: PositiveInt
-    images: PositiveInt
-    batch_size: PositiveInt
-    datasets: tuple[Name, ...] = Field(default=(), description="training sets of this phase; by default the plan's")
-    accumulate: PositiveInt = Field(default=1, description="parts of a batch that are computed one after another")
-    trainable: tuple[LayerSet, ...] = Field(min_length=1)
-    optimizer: OptimizerSpec
-    gan: GANSpec | None = None
-
-    @model_validator(mode="after")
-    def _whole_batches(self) -> Self:
-        if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
-        if self.images % self.batch_size:
-            raise ValueError(f"images {self.images} is not a multiple of batch_size {self.batch_size}")
-        return self
-
-
-class ReconstructionLossSpec(_Model):
-    """Weights of the reconstruction loss: mean absolute error and LPIPS, both averaged over the batch."""
-
-    l1: NonNegativeFloat = 1.0
-    lpips: NonNegativeFloat
-    lpips_net: Literal["alex", "vgg"]
-
-    @property
-    def min_resolution(self) -> int:
-        """Smallest side in pixels that LPIPS' network takes, 1 without LPIPS."""
-        return LPIPS_MIN_RESOLUTION if self.lpips else 1
-
-
-class EMASpec(_Model):
-    """Average of the weights that is evaluated and handed on: decay * (1 - exp(-step / warmup_steps))."""
-
-    decay: float = Field(ge=0, lt=1)
-    warmup_steps: PositiveInt = 2000
-
-
-class TrainingSpec(_Model):
-    """The three phases and what they share."""
-
-    datasets: tuple[Name, ...] = Field(min_length=1)
-    loss: ReconstructionLossSpec
-    ema: EMASpec
-    execution: ExecutionSpec = ExecutionSpec()
-    checkpoint_images: PositiveInt = Field(description="images between two checkpoints")
-    log_images: PositiveInt = Field(description="images between two lines of the log")
-    phases: dict[Literal[1, 2, 3], PhaseSpec]
-
-    @model_validator(mode="after")
-    def _from_the_first(self) -> Self:
-        if sorted(self.phases) != list(PHASES[: len(self.phases)]) or not self.phases:
-            raise ValueError(f"phases are {sorted(self.phases)}; they must be 1, 1-2 or 1-3")
-        return self
-
-    @model_validator(mode="after")
-    def _large_enough(self) -> Self:
-        for number, phase in self.phases.items():
-            needed = {"LPIPS": self.loss.min_resolution}
-            if phase.gan is not None:
-                needed["its discriminator"] = phase.gan.discriminator.min_resolution
-            for part, smallest in needed.items():
-                if phase.resolution < smallest:
-                    raise ValueError(
-                        f"resolution {phase.resolution} of phase {number} is below {smallest}, which {part} needs"
-                    )
-        return self
-
-    @model_validator(mode="after")
-    def _whole_intervals(self) -> Self:
-        if self.checkpoint_images % self.log_images:
-            raise ValueError(
-                f"checkpoint_images {self.checkpoint_images} is not a multiple of log_images {self.log_images}"
-            )
-        for number, phase in self.phases.items():
-            for name, whole, part in (
-                ("images", phase.images, self.log_images),
-                ("log_images", self.log_images, phase.batch_size),
-            ):
-                if whole % part:
-                    raise ValueError(f"{name} {whole} is not a multiple of {part}, as phase {number} needs")
-        return self
-
-
-class PresetName(_Model):
+class PresetName(Model):
     """In place of a model spec: a name of baselines/autoencoders.yaml, replaced by its full spec when loaded."""
 
     preset: str
@@ -167,38 +29,31 @@ class PresetName(_Model):
 ModelSpec = Annotated[AutoencoderSpec, BeforeValidator(resolve, json_schema_input_type=AutoencoderSpec | PresetName)]
 
 
-class AutoencoderEntry(_Model):
-    """An autoencoder of the profile: its model, and the learning rates that its own sweep chose."""
+class AutoencoderEntry(Model):
+    """An autoencoder of the profile: its model, where its weights come from, and what is its own in the plan."""
 
     model: ModelSpec
+    weights: Literal["retrained", "released"] = Field(
+        default="retrained",
+        description="trained by the profile, or released by the authors: then the entry has the catalogue's name",
+    )
+    sets: tuple[str, ...] | None = Field(
+        default=None, description="labels of the evaluation sets that released weights are measured on; null: all"
+    )
     lr: dict[Literal[1, 2, 3], PositiveFloat] = Field(
         default={}, description="learning rate by phase, if not the phase's"
     )
 
-
-class EvaluationSet(_Model):
-    """One data set at one resolution."""
-
-    dataset: Name
-    resolution: Annotated[int, Field(ge=LPIPS_MIN_RESOLUTION)]
-
-    @property
-    def label(self) -> str:
-        """Name used in paths: ``<dataset>-<resolution>``."""
-        return f"{self.dataset}-{self.resolution}"
+    @model_validator(mode="after")
+    def _of_its_source(self) -> Self:
+        if self.weights == "released" and self.lr:
+            raise ValueError("weights are 'released', so 'lr' has no effect; remove it")
+        if self.weights == "retrained" and self.sets is not None:
+            raise ValueError("'sets' is for released weights; retrained ones are measured on every set")
+        return self
 
 
-class EvaluationSpec(_Model):
-    """What is measured, and how. Evaluating refuses a protocol that this version cannot measure yet."""
-
-    protocol: Literal["reconstruction/photos-v1", "reconstruction/paper-v1"]
-    sets: tuple[EvaluationSet, ...] = Field(min_length=1)
-    crops_per_photo: PositiveInt
-    batch_size: PositiveInt
-    samples: PositiveInt = Field(description="reconstructions kept per set for the figure")
-
-
-class Profile(_Model):
+class Profile(Model):
     """One experiment plan."""
 
     name: Name
@@ -211,14 +66,44 @@ class Profile(_Model):
     data_roots: dict[Name, str] = Field(
         default={}, description="folder of each data set got by hand; by default $DCAE_BENCH_DATA/<name>"
     )
-    training: TrainingSpec
+    training: TrainingSpec | None = Field(default=None, description="null: released weights are evaluated, no more")
     evaluation: EvaluationSpec
     autoencoders: dict[Name, AutoencoderEntry] = Field(min_length=1)
+    beside: Name | None = Field(
+        default=None, description="profile whose finished records stand beside this one's in the tables"
+    )
     paper_rows_not_run: str = Field(description="why this profile does not run the paper's own rows")
 
     @model_validator(mode="after")
+    def _weights_have_an_origin(self) -> Self:
+        for name, entry in self.autoencoders.items():
+            if entry.weights == "retrained" and self.training is None:
+                raise ValueError(
+                    f"autoencoder {name} is retrained, but the profile has no 'training'; add one, or take "
+                    "'weights: released' for weights of the catalogue"
+                )
+            if entry.weights == "released":
+                preset = catalogue().autoencoders.get(name)
+                if preset is None or preset.weights is None or catalogue().spec(name) != entry.model:
+                    raise ValueError(
+                        f"autoencoder {name} has 'weights: released', but the catalogue (dcae-bench zoo) has no "
+                        "released weights of this name; write NAME: {model: {preset: NAME}, weights: released}"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _sets_exist(self) -> Self:
+        known = [item.label for item in self.evaluation.sets]
+        for name, entry in self.autoencoders.items():
+            for label in entry.sets or ():
+                if label not in known:
+                    raise ValueError(f"sets of {name} has '{label}'; the evaluation sets are {', '.join(known)}")
+        return self
+
+    @model_validator(mode="after")
     def _one_loss_scale(self) -> Self:
-        adversarial = [number for number, phase in self.training.phases.items() if phase.gan is not None]
+        phases = self.training.phases if self.training else {}
+        adversarial = [number for number, phase in phases.items() if phase.gan is not None]
         if self.precision == "fp16" and adversarial:
             # A gradient scaler serves one optimiser per step; two would unscale each other's gradients.
             raise ValueError(f"precision 'fp16' cannot train the GAN of phase {adversarial[0]}; use 'bf16' or 'fp32'")
@@ -228,16 +113,32 @@ class Profile(_Model):
     def _resolutions_fit(self) -> Self:
         for name, entry in self.autoencoders.items():
             f = entry.model.compression
-            wanted = {f"phase {n}": phase.resolution for n, phase in self.training.phases.items()}
-            wanted |= {f"evaluation set {item.label}": item.resolution for item in self.evaluation.sets}
+            wanted: dict[str, int] = {}
+            if entry.weights == "retrained" and self.training:
+                wanted = {f"phase {n}": phase.resolution for n, phase in self.training.phases.items()}
+            wanted |= {f"evaluation set {item.label}": item.resolution for item in self.sets_of(name)}
             for where, resolution in wanted.items():
                 if resolution % f:
                     raise ValueError(f"resolution {resolution} of {where} is not a multiple of {f}, the f of {name}")
         return self
 
+    @property
+    def phases(self) -> tuple[int, ...]:
+        """Numbers of the training phases; none where nothing is trained."""
+        return tuple(sorted(self.training.phases)) if self.training else ()
+
+    def named(self, weights: Literal["retrained", "released"]) -> tuple[str, ...]:
+        """Autoencoders whose weights come from one source."""
+        return tuple(name for name, entry in self.autoencoders.items() if entry.weights == weights)
+
+    def sets_of(self, autoencoder: str) -> tuple[EvaluationSet, ...]:
+        """Evaluation sets of one autoencoder."""
+        chosen = self.autoencoders[autoencoder].sets
+        return tuple(item for item in self.evaluation.sets if chosen is None or item.label in chosen)
+
     def phase(self, autoencoder: str, number: int) -> PhaseSpec:
         """The plan of one phase for one autoencoder, with its own learning rate put in."""
-        phase = self.training.phases[number]
+        phase = self._trained.phases[number]
         lr = self.autoencoders[autoencoder].lr.get(number)
         if lr is None:
             return phase
@@ -245,12 +146,22 @@ class Profile(_Model):
 
     def training_sets(self, number: int) -> tuple[str, ...]:
         """Data sets that one phase trains on."""
-        return self.training.phases[number].datasets or self.training.datasets
+        return self._trained.phases[number].datasets or self._trained.datasets
+
+    def trained_on(self) -> tuple[str, ...]:
+        """Every data set that some phase trains on, each once, in order."""
+        return tuple(dict.fromkeys(name for number in self.phases for name in self.training_sets(number)))
 
     def datasets(self) -> tuple[str, ...]:
         """Every data set the profile needs, each once, in order."""
-        trained = [name for number in sorted(self.training.phases) for name in self.training_sets(number)]
-        return tuple(dict.fromkeys([*trained, *(item.dataset for item in self.evaluation.sets)]))
+        return tuple(dict.fromkeys([*self.trained_on(), *(item.dataset for item in self.evaluation.sets)]))
+
+    @property
+    def _trained(self) -> TrainingSpec:
+        """The training plan. Raises :class:`ConfigError` where the profile has none."""
+        if self.training is None:
+            raise ConfigError(f"profile {self.name}: trains nothing; name a profile that does with --profile")
+        return self.training
 
     def _conditions(self) -> dict[str, Any]:
         """What every result of the profile depends on."""
@@ -261,9 +172,9 @@ class Profile(_Model):
         return {
             **self._conditions(),
             "datasets": self.training_sets(number),
-            "loss": self.training.loss.model_dump(mode="json"),
-            "ema": self.training.ema.model_dump(mode="json"),
-            "execution": self.training.execution.model_dump(mode="json"),
+            "loss": self._trained.loss.model_dump(mode="json"),
+            "ema": self._trained.ema.model_dump(mode="json"),
+            "execution": self._trained.execution.model_dump(mode="json"),
             "model": self.autoencoders[autoencoder].model.model_dump(mode="json"),
             "phase": number,
             "plan": self.phase(autoencoder, number).model_dump(mode="json"),
@@ -271,10 +182,7 @@ class Profile(_Model):
 
     def evaluation_recipe(self) -> dict[str, Any]:
         """All that shapes an evaluation, except weights, data and code."""
-        return {
-            **self._conditions(),
-            **self.evaluation.model_dump(mode="json"),
-        }
+        return {**self._conditions(), **self.evaluation.recipe()}
 
 
 def load_profile(which: str | Path) -> Profile:

@@ -1,9 +1,9 @@
 """Records: one JSON file for one measured result, with everything needed to judge it."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dcae_bench.errors import ResultsError
 from dcae_bench.files import sha256_json, write_text
@@ -42,6 +42,26 @@ class Data(_Frozen):
     sha256: str = Field(description="hash of the data set's manifest, which holds the hash of every photograph")
 
 
+class Interval(_Frozen):
+    """An interval of confidence around a metric's value, in the metric's unit."""
+
+    low: float
+    high: float
+    level: float = Field(default=0.95, gt=0, lt=1)
+    method: str = Field(description="how it was found, e.g. normal, 100 bootstrap resamples")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"the interval's low {self.low} is above its high {self.high}")
+        return self
+
+    @property
+    def half_width(self) -> float:
+        """Half of the distance between both ends."""
+        return (self.high - self.low) / 2
+
+
 class Metric(_Frozen):
     """One number with its label and what qualifies it."""
 
@@ -51,6 +71,9 @@ class Metric(_Frozen):
     unit: str | None = None
     notes: tuple[str, ...] = Field(default=(), description="what a reader must know, e.g. fewer images than features")
     weights_sha256: str | None = Field(default=None, description="hash of the network the metric looks through, if any")
+    interval: Interval | None = Field(
+        default=None, description="what the value may be off by chance; null: not measured"
+    )
 
 
 class Record(_Frozen):
@@ -63,6 +86,9 @@ class Record(_Frozen):
     subject: Subject
     data: Data
     metrics: dict[str, Metric]
+    settings: dict[str, str] = Field(
+        default={}, description="switches of the protocol that move numbers: posterior, tf32, extractor_precision"
+    )
     provenance: Provenance
 
     @property
@@ -82,6 +108,11 @@ class Record(_Frozen):
 def save(record: Record, path: Path) -> None:
     """Write a record as JSON, atomically. Raises :class:`ResultsError` when ``path`` cannot be written."""
     write_text(path, record.model_dump_json(indent=2) + "\n")
+
+
+def find(folder: Path) -> list[Path]:
+    """Records below a folder of ``results/<profile>/reconstruction``, sorted; none where there is no such folder."""
+    return sorted(path for path in Path(folder).glob("*@*/**/*.json") if not path.name.startswith("."))
 
 
 def load(path: Path) -> Record:

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from dcae_bench.errors import ResultsError
 from dcae_bench.provenance import Device, Provenance
-from dcae_bench.records import Data, Metric, Record, Subject, load, save
+from dcae_bench.files import REPOSITORY
+from dcae_bench.records import Data, Interval, Metric, Record, Subject, find, load, save
 
 
 def record() -> Record:
@@ -74,6 +75,39 @@ def test_round_trip(tmp_path):
     assert load(tmp_path / "r.json").key == record().key
 
 
+def test_a_record_without_intervals_and_settings_loads(tmp_path):
+    """Those of earlier versions have neither."""
+    content = json.loads(record().model_dump_json())
+    del content["settings"]
+    for metric in content["metrics"].values():
+        del metric["interval"]
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    assert load(tmp_path / "old.json") == record()
+
+
+def test_the_committed_records_load():
+    committed = json.loads((REPOSITORY / "results" / "reference" / "demo" / "table_rfid.json").read_text())
+    assert len(committed["runs"]) == 48
+    for run in committed["runs"]:
+        found = Record.model_validate_json(json.dumps(run["record"]))
+        assert found.settings == {} and {metric.interval for metric in found.metrics.values()} == {None}
+        assert found.key == run["key"]
+
+
+def test_an_interval_runs_from_low_to_high():
+    assert Interval(low=-1.0, high=2.0, method="normal").half_width == 1.5
+    with pytest.raises(ValidationError, match=r"low 2\.0 is above its high 1\.0"):
+        Interval(low=2.0, high=1.0, method="normal")
+
+
+def test_records_of_a_folder_are_found(tmp_path):
+    paths = [tmp_path / name for name in ("a@released/x-64.json", "b@retrained/phase1/x-64.json")]
+    for path in (*paths, tmp_path / "other.json", tmp_path / "a@released" / ".x.json.part", tmp_path / "c" / "x.json"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(record(), path)
+    assert find(tmp_path) == paths and find(tmp_path / "none") == []
+
+
 @given(value=st.floats(allow_nan=False, allow_infinity=False))
 def test_numbers_survive_to_the_last_digit(value):
     metric = Metric(label="x", value=value)
@@ -86,7 +120,8 @@ def test_a_number_that_is_not_finite_makes_no_record(value):
         Metric(label="PSNR", value=value)
 
 
-REQUIRED = [path for path in paths(record().model_dump()) if path not in {("version",), ("subject", "phase")}]
+OPTIONAL = {("version",), ("subject", "phase"), ("settings",)}
+REQUIRED = [path for path in paths(record().model_dump()) if path not in OPTIONAL]
 
 
 @pytest.mark.parametrize("path", REQUIRED, ids=".".join)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dcae_bench.cli.options import DataOption, ProfileOption
+from dcae_bench.cli.options import DataOption, ProfileOption, find_set
 from dcae_bench.config import load_profile
 
 Autoencoder = Annotated[
@@ -33,6 +33,12 @@ def evaluate(
         Path, typer.Option(help="Folder that gets <set>.json and <set>.samples.npy for each set.", metavar="DIR")
     ],
     weights: Weights = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Evaluation set, e.g. imagenet-512, may be repeated; by default all.", metavar="SET"
+        ),
+    ] = None,
     phase: Annotated[int | None, typer.Option(help="Last phase the weights went through.", min=1, max=3)] = None,
     f: Annotated[
         int | None, typer.Option("--f", help="Compression of your own autoencoder; else probed.", min=1)
@@ -42,6 +48,7 @@ def evaluate(
 ) -> None:
     """Reconstruct each evaluation set once and record rFD, PSNR, SSIM and LPIPS."""
     plan = load_profile(profile)
+    sets = [find_set(plan, label) for label in dict.fromkeys(labels or [])]
 
     from dcae_bench.evaluation.subject import choose
 
@@ -57,4 +64,5 @@ def evaluate(
         data=data,
         output=output,
         weights_source=chosen.source,
+        sets=sets or None,
     )

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from dcae_bench.cli.options import AutoencoderOption, DataOption, ProfileOption, find_autoencoder
+from dcae_bench.cli.options import AutoencoderOption, DataOption, ProfileOption, find_autoencoder, find_set
 from dcae_bench.config import load_profile
 from dcae_bench.errors import ConfigError
 
@@ -27,12 +27,9 @@ def latents(
     """Encode an evaluation set once and record mean, RMS and standard deviation, overall and per channel."""
     plan = load_profile(profile)
     find_autoencoder(plan, autoencoder)
-    sets = {item.label: item for item in plan.evaluation.sets}
-    if label is not None and label not in sets:
-        raise ConfigError(f"--set {label}: profile {plan.name} has no such evaluation set; it has {', '.join(sets)}")
+    item = find_set(plan, label) if label is not None else plan.evaluation.sets[0]
     if strict and declared is None:
         raise ConfigError("--strict: there is nothing to compare with; add --declared FACTOR")
-    item = sets[label] if label is not None else plan.evaluation.sets[0]
 
     from dcae_bench.evaluation.latents import measure_latents
 

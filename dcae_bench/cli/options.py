@@ -8,6 +8,7 @@ from rich.console import Console
 
 from dcae_bench.config import AutoencoderEntry, Profile
 from dcae_bench.errors import ConfigError
+from dcae_bench.evaluation_spec import EvaluationSet
 
 ProfileOption = Annotated[
     str, typer.Option("--profile", help="Profile by name (demo) or by path (config/demo.yaml).", metavar="NAME|FILE")
@@ -22,6 +23,16 @@ def wide_console() -> Console:
     """The terminal; where output goes to a file or a pipe, wide enough that no cell of a table is folded."""
     console = Console()
     return console if console.is_terminal else Console(width=200)
+
+
+def find_set(profile: Profile, label: str) -> EvaluationSet:
+    """An evaluation set of the profile. Raises :class:`ConfigError` with the labels there are."""
+    known = {item.label: item for item in profile.evaluation.sets}
+    if label not in known:
+        raise ConfigError(
+            f"--set {label}: profile {profile.name} has no such evaluation set; it has {', '.join(known)}"
+        )
+    return known[label]
 
 
 def find_autoencoder(profile: Profile, name: str) -> AutoencoderEntry:

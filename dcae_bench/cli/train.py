@@ -29,9 +29,13 @@ def train(
 ) -> None:
     """Train one phase. Run the same command again after an interruption: it ends with the same weights."""
     plan = load_profile(profile)
-    find_autoencoder(plan, autoencoder)
-    if phase not in plan.training.phases:
-        raise ConfigError(f"--phase {phase}: profile {plan.name} has phases {sorted(plan.training.phases)}")
+    if find_autoencoder(plan, autoencoder).weights == "released":
+        raise ConfigError(
+            f"--autoencoder {autoencoder}: profile {plan.name} takes its released weights; it trains "
+            f"{', '.join(plan.named('retrained')) or 'nothing'}"
+        )
+    if phase not in plan.phases:
+        raise ConfigError(f"--phase {phase}: profile {plan.name} has phases {list(plan.phases)}")
     if phase == 1 and initial is not None:
         raise ConfigError(f"--initial {initial}: phase 1 starts from nothing; leave the option out")
     if phase > 1 and initial is None:

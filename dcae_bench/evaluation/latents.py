@@ -8,12 +8,13 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from dcae_bench.config import EvaluationSet, Profile
+from dcae_bench.config import Profile
 from dcae_bench.data.crops import normalise
 from dcae_bench.data.packed import PackedPhotos
 from dcae_bench.device import choose, describe
 from dcae_bench.errors import CheckError, DataError
 from dcae_bench.evaluation.run import load_subject, require_protocol, set_images
+from dcae_bench.evaluation_spec import EvaluationSet
 from dcae_bench.files import write_text
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.provenance import Stopwatch, collect

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,13 @@ from rich.console import Console
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from dcae_bench.config import EvaluationSet, Profile
+from dcae_bench.config import Profile
 from dcae_bench.data.crops import eval_crops
 from dcae_bench.data.packed import PackedPhotos
 from dcae_bench.device import choose, describe
 from dcae_bench.errors import ConfigError
 from dcae_bench.evaluation.reconstruction import PROTOCOL, ReconstructionEvaluator
+from dcae_bench.evaluation_spec import EvaluationSet
 from dcae_bench.files import sha256_json, write_bytes
 from dcae_bench.metrics.features import efficientnet_lite0_extractor
 from dcae_bench.metrics.lpips import LPIPS
@@ -34,23 +36,26 @@ def evaluate_reconstruction(
     data: Path,
     output: Path,
     weights_source: WeightsSource = "retrained",
+    sets: Sequence[EvaluationSet] | None = None,
 ) -> None:
     """Measure ``weights`` and write ``<set>.json`` and ``<set>.samples.npy`` into ``output`` for each set.
 
-    ``data`` holds the packed data sets. Without ``weights`` the autoencoder is measured as its class builds it.
+    ``sets`` are those of the profile's plan for the autoencoder, or some of them. ``data`` holds the packed data sets.
+    Without ``weights`` the autoencoder is measured as its class builds it.
     Raises :class:`ConfigError` (also for a protocol that this version does not have), :class:`DataError`,
     :class:`WeightsError` and :class:`ResultsError`.
     """
     require_protocol(profile)
     device = choose(profile)
-    packs = {item.dataset: PackedPhotos.open(data / item.dataset / "eval.npy") for item in profile.evaluation.sets}
+    sets = profile.sets_of(autoencoder) if sets is None else sets
+    packs = {item.dataset: PackedPhotos.open(data / item.dataset / "eval.npy") for item in sets}
     model, subject = load_subject(profile, autoencoder, phase, weights, weights_source)
     model.to(device)
     evaluator = ReconstructionEvaluator(
         efficientnet_lite0_extractor(), LPIPS.load("alex"), batch_size=profile.evaluation.batch_size, device=device
     )
     console = Console(stderr=True)
-    for item in profile.evaluation.sets:
+    for item in sets:
         clock = Stopwatch()
         pack = packs[item.dataset]
         images = set_images(profile, item, pack)

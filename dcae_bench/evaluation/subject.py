@@ -61,7 +61,10 @@ def _refuse_shape(given: bool, name: str) -> None:
 
 
 def _of_profile(profile: Profile, name: str, file: Path | None) -> Chosen:
-    spec = profile.autoencoders[name].model
+    entry = profile.autoencoders[name]
+    spec = entry.model
+    if entry.weights == "released":
+        return Chosen(profile, name, file or weights.locate(name).path, "own" if file else "released")
     if file is not None:
         own = isinstance(spec, DiffusersSpec | CustomSpec)
         return Chosen(profile, name, file, "own" if own else "retrained")

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from dcae_bench.config import PhaseSpec, ReconstructionLossSpec
 from dcae_bench.files import cache_dir, sha256_json, write_text
 from dcae_bench.metrics.lpips import LPIPS
 from dcae_bench.models.zoo import build
@@ -18,6 +17,7 @@ from dcae_bench.training.blocks import blocks
 from dcae_bench.training.discriminator import PatchDiscriminator
 from dcae_bench.training.losses import ReconstructionLoss, discriminator_loss, generator_loss
 from dcae_bench.training.phases import Freezer
+from dcae_bench.training_spec import PhaseSpec, ReconstructionLossSpec
 
 BATCH = 2  # BatchNorm wants more than one value per channel
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}

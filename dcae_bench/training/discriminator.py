@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from dcae_bench.config import DiscriminatorSpec
+from dcae_bench.training_spec import DiscriminatorSpec
 
 INIT_STD = 0.02
 MAX_WIDTH_FACTOR = 8

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from dcae_bench.config import OptimizerSpec, PhaseSpec, Profile
+from dcae_bench.config import Profile
 from dcae_bench.data.crops import train_batch
 from dcae_bench.data.packed import Photos
 from dcae_bench.errors import TrainingError
@@ -23,6 +23,7 @@ from dcae_bench.training.discriminator import PatchDiscriminator
 from dcae_bench.training.log import TrainingLog
 from dcae_bench.training.losses import ReconstructionLoss, adaptive_weight, discriminator_loss, generator_loss
 from dcae_bench.training.phases import EMA, Freezer, make_optimizer, set_learning_rate
+from dcae_bench.training_spec import OptimizerSpec, PhaseSpec
 
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dcae_bench.config import ReconstructionLossSpec
 from dcae_bench.metrics.lpips import LPIPS
+from dcae_bench.training_spec import ReconstructionLossSpec
 
 # LDM's guards of the adaptive GAN weight.
 ADAPTIVE_EPS, ADAPTIVE_MAX = 1e-4, 1e4

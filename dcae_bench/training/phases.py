@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from dcae_bench.config import EMASpec, OptimizerSpec
 from dcae_bench.errors import ConfigError
 from dcae_bench.models.autoencoder import Autoencoder
+from dcae_bench.training_spec import EMASpec, OptimizerSpec
 
 
 class Freezer:

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from dcae_bench.config import EMASpec, OptimizerSpec, parse_profile
+from dcae_bench.config import parse_profile
 from dcae_bench.models.zoo import build
 from dcae_bench.training.phases import EMA, Freezer, make_optimizer, set_learning_rate
+from dcae_bench.training_spec import EMASpec, OptimizerSpec
 
 FAMILIES = ["dc-ae", "sd-vae"]
 

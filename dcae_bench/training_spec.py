@@ -1,0 +1,131 @@
+"""The training part of a profile: the three phases, their losses and optimisers."""
+
+from typing import Literal, Self
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from dcae_bench.execution import ExecutionSpec
+from dcae_bench.fields import LPIPS_MIN_RESOLUTION, Beta, Model, Name
+
+PHASES = (1, 2, 3)
+
+LayerSet = Literal["all", "encoder_head", "decoder_input", "decoder_head", "encoder_last_stage", "decoder_first_stage"]
+
+
+class OptimizerSpec(Model):
+    """AdamW. The paper's values are in its appendix; see config/README.md."""
+
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    warmup_images: int = Field(default=0, ge=0, description="linear warm-up; the rate is constant afterwards")
+    decay_all: bool = Field(default=False, description="apply weight decay to norms and biases too")
+    clip_norm: PositiveFloat | None = Field(default=None, description="gradient norm limit; none in the authors' shell")
+
+
+class DiscriminatorSpec(Model):
+    """PatchGAN discriminator (pix2pix, as in LDM): 4x4 convolutions, BatchNorm, LeakyReLU."""
+
+    channels: PositiveInt = 64
+    layers: PositiveInt = 3
+
+    @property
+    def min_resolution(self) -> int:
+        """Smallest side in pixels that leaves one patch: ``layers`` halvings, then two convolutions that take one."""
+        return 3 * 2**self.layers
+
+
+class GANSpec(Model):
+    """Hinge GAN of phase 3; both nets step on every batch."""
+
+    weight: PositiveFloat
+    adaptive: bool = Field(default=False, description="scale by LDM's ratio of gradient norms at the last layer")
+    discriminator: DiscriminatorSpec = DiscriminatorSpec()
+    optimizer: OptimizerSpec
+
+
+class PhaseSpec(Model):
+    """One phase of Decoupled High-Resolution Adaptation (paper, section 3.3). Progress is counted in images."""
+
+    resolution: PositiveInt
+    images: PositiveInt
+    batch_size: PositiveInt
+    datasets: tuple[Name, ...] = Field(default=(), description="training sets of this phase; by default the plan's")
+    accumulate: PositiveInt = Field(default=1, description="parts of a batch that are computed one after another")
+    trainable: tuple[LayerSet, ...] = Field(min_length=1)
+    optimizer: OptimizerSpec
+    gan: GANSpec | None = None
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> Self:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
+        if self.images % self.batch_size:
+            raise ValueError(f"images {self.images} is not a multiple of batch_size {self.batch_size}")
+        return self
+
+
+class ReconstructionLossSpec(Model):
+    """Weights of the reconstruction loss: mean absolute error and LPIPS, both averaged over the batch."""
+
+    l1: NonNegativeFloat = 1.0
+    lpips: NonNegativeFloat
+    lpips_net: Literal["alex", "vgg"]
+
+    @property
+    def min_resolution(self) -> int:
+        """Smallest side in pixels that LPIPS' network takes, 1 without LPIPS."""
+        return LPIPS_MIN_RESOLUTION if self.lpips else 1
+
+
+class EMASpec(Model):
+    """Average of the weights that is evaluated and handed on: decay * (1 - exp(-step / warmup_steps))."""
+
+    decay: float = Field(ge=0, lt=1)
+    warmup_steps: PositiveInt = 2000
+
+
+class TrainingSpec(Model):
+    """The three phases and what they share."""
+
+    datasets: tuple[Name, ...] = Field(min_length=1)
+    loss: ReconstructionLossSpec
+    ema: EMASpec
+    execution: ExecutionSpec = ExecutionSpec()
+    checkpoint_images: PositiveInt = Field(description="images between two checkpoints")
+    log_images: PositiveInt = Field(description="images between two lines of the log")
+    phases: dict[Literal[1, 2, 3], PhaseSpec]
+
+    @model_validator(mode="after")
+    def _from_the_first(self) -> Self:
+        if sorted(self.phases) != list(PHASES[: len(self.phases)]) or not self.phases:
+            raise ValueError(f"phases are {sorted(self.phases)}; they must be 1, 1-2 or 1-3")
+        return self
+
+    @model_validator(mode="after")
+    def _large_enough(self) -> Self:
+        for number, phase in self.phases.items():
+            needed = {"LPIPS": self.loss.min_resolution}
+            if phase.gan is not None:
+                needed["its discriminator"] = phase.gan.discriminator.min_resolution
+            for part, smallest in needed.items():
+                if phase.resolution < smallest:
+                    raise ValueError(
+                        f"resolution {phase.resolution} of phase {number} is below {smallest}, which {part} needs"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _whole_intervals(self) -> Self:
+        if self.checkpoint_images % self.log_images:
+            raise ValueError(
+                f"checkpoint_images {self.checkpoint_images} is not a multiple of log_images {self.log_images}"
+            )
+        for number, phase in self.phases.items():
+            for name, whole, part in (
+                ("images", phase.images, self.log_images),
+                ("log_images", self.log_images, phase.batch_size),
+            ):
+                if whole % part:
+                    raise ValueError(f"{name} {whole} is not a multiple of {part}, as phase {number} needs")
+        return self
