@@ -23,5 +23,5 @@ rule all:
     default_target: True
     input:
         "results/table_rfid.md",
-        "results/figures/reconstructions.png",
-        "results/figures/losses.png",
+        "results/figures/reconstructions.png" if FINAL_RECORDS else [],
+        "results/figures/losses.png" if RETRAINED else [],

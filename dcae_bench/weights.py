@@ -85,11 +85,17 @@ def locate(name: str) -> Local:
 
     Raises :class:`WeightsError` and :class:`ConfigError`.
     """
+    return verify(name) if here(name) else fetch(name)
+
+
+def here(name: str) -> bool:
+    """Whether an autoencoder's weights were fetched before and are the pinned ones or came by hand; nothing is read.
+
+    Raises :class:`WeightsError` and :class:`ConfigError`.
+    """
     source = _released(name, catalogue().preset(name))
-    before = _read().receipts.get(name)
-    if before and before.path.exists() and (before.commit is None or source.revision in (before.commit, None)):
-        return verify(name)
-    return fetch(name)
+    before = receipt(name)
+    return bool(before and before.path.exists() and (before.commit is None or source.revision in (before.commit, None)))
 
 
 def verify(name: str) -> Local:

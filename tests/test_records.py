@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dcae_bench.errors import ResultsError
-from dcae_bench.provenance import Device, Provenance
 from dcae_bench.files import REPOSITORY
+from dcae_bench.provenance import Device, Provenance
 from dcae_bench.records import Data, Interval, Metric, Record, Subject, find, load, save
 
 

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from dcae_bench.cli import evaluate, figures, latents, plan, prepare, schema, show, table, train, weights, zoo
+from dcae_bench.cli import check, evaluate, figures, latents, plan, prepare, schema, show, table, train, weights, zoo
 from dcae_bench.errors import UserError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("latents")(latents.latents)
 app.command("table")(table.table)
+app.command("check")(check.check)
 app.add_typer(figures.app, name="figure")
 app.command("show")(show.show)
 app.command("zoo")(zoo.zoo)

@@ -8,15 +8,37 @@ import typer
 from dcae_bench.cli.options import ProfileOption
 from dcae_bench.config import load_profile
 
+Records = Annotated[
+    list[Path] | None, typer.Argument(help="Reconstruction records (JSON); none is a table without runs.")
+]
+
 
 def table(
-    records: Annotated[list[Path], typer.Argument(help="Reconstruction records (JSON).")],
     output: Annotated[Path, typer.Option(help="Markdown file; .csv and .json are written beside it.", metavar="FILE")],
+    records: Records = None,
     profile: ProfileOption = "demo",
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of another profile's records, which answer the paper's rows too.", metavar="DIR"),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the prepared data sets; by default results/<profile>/data.", metavar="DIR"),
+    ] = None,
 ) -> None:
-    """Write the reconstruction table (the paper's Table 2): what was run, then what the paper reports."""
+    """Write the reconstruction table (the paper's Table 2): what was run, then what the paper reports.
+
+    A row that was not run says why: what the profile leaves out, or which data set or weights are not here and how to
+    get them.
+    """
+    from dcae_bench.availability import missing
+    from dcae_bench.records import find
+    from dcae_bench.tables.absence import Absence
     from dcae_bench.tables.reported import load_reported
     from dcae_bench.tables.rfid import build, load_records, write
 
     plan = load_profile(profile)
-    write(build(plan.name, load_records(records), load_reported(), plan.paper_rows_not_run), output)
+    reported = load_reported(measured={item.dataset for item in plan.evaluation.sets})
+    absence = Absence(plan, missing(plan, data or Path("results") / plan.name / "data"))
+    others = load_records(path for folder in beside or [] for path in find(folder))
+    write(build(plan.name, load_records(records or []), reported, absence.reasons, beside=others), output)

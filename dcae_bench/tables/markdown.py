@@ -1,12 +1,16 @@
 """Markdown: grids of cells, footnotes and numbers as every table of the project prints them."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from tabulate import tabulate
 
+from dcae_bench.records import Metric
+
 ARROWS = {"higher": " ↑", "lower": " ↓", "neither": ""}
 MINUS = "\N{MINUS SIGN}"
+MOST_DECIMALS = 7
 
 
 class Footnotes:
@@ -42,7 +46,9 @@ def decimals(key: str, values: Sequence[float]) -> int:
         if key.startswith(prefix):
             return habit
     smallest = min((abs(value) for value in values if value), default=1.0)
-    return 1 if smallest >= 100 else 2 if smallest >= 1 else 3 if smallest >= 0.1 else 4
+    if smallest >= 0.01:
+        return 1 if smallest >= 100 else 2 if smallest >= 1 else 3 if smallest >= 0.1 else 4
+    return min(2 - math.floor(math.log10(smallest)), MOST_DECIMALS)
 
 
 def number(value: float | None, places: int, *, signed: bool = False) -> str:
@@ -51,6 +57,17 @@ def number(value: float | None, places: int, *, signed: bool = False) -> str:
         return "-"
     text = f"{value:+.{places}f}" if signed else f"{value:.{places}f}"
     return text.replace("-", MINUS) if signed else text
+
+
+def spread(metric: Metric | None, places: int) -> str:
+    """A metric's interval as it follows its value: half-width, or both ends where they lie unevenly about the value."""
+    interval = metric.interval if metric else None
+    if metric is None or interval is None:
+        return ""
+    half = interval.half_width
+    if abs((interval.low + interval.high) / 2 - metric.value) > half / 10:
+        return f" [{interval.low:.{places}f}, {interval.high:.{places}f}]"
+    return f" ± {half:.{places}f}" if half == 0 or half >= 0.5 * 10**-places else f" ± {half:.1g}"
 
 
 def millions(count: int) -> str:

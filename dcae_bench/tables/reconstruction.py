@@ -6,12 +6,13 @@ from pathlib import Path
 
 from dcae_bench.errors import ResultsError
 from dcae_bench.files import REPOSITORY
-from dcae_bench.records import Metric, Record
+from dcae_bench.records import Metric, Record, WeightsSource
 from dcae_bench.tables.reported import ReportedMetric, ReportedRow
 from dcae_bench.tables.verdict import RECORD_KEYS, Judgement
 
 FAMILIES = {"sd-vae": "SD-VAE", "dc-ae": "DC-AE"}
-DATA_SETS = {"imagenet": "ImageNet", "ffhq": "FFHQ", "mapillary-vistas": "Mapillary Vistas"}
+DATA_SETS = {"imagenet": "ImageNet", "ffhq": "FFHQ", "mjhq": "MJHQ-30K", "mapillary-vistas": "Mapillary Vistas"}
+SOURCES: tuple[WeightsSource, ...] = ("released", "retrained")
 REPORTED_LABELS: dict[ReportedMetric, str] = {"rfid": "rFID", "psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS"}
 
 
@@ -94,17 +95,24 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class ReportedResult:
-    """A row of the paper with the run that answers it, if any, and a judgement per metric."""
+class Answer:
+    """What one weights source gave for a row of the paper: a run with a judgement per metric, or why there is none."""
 
-    row: ReportedRow
     run: Run | None
     judgements: dict[ReportedMetric, Judgement]
+    missing: tuple[str, ...] = ()
 
-    def reproduced(self, metric: ReportedMetric) -> float | None:
-        """The measured value, or None where it was not measured."""
-        found = self.run.record.metrics.get(RECORD_KEYS[metric]) if self.run else None
-        return found.value if found else None
+    def reproduced(self, metric: ReportedMetric) -> Metric | None:
+        """The measured metric, or None where it was not measured."""
+        return self.run.record.metrics.get(RECORD_KEYS[metric]) if self.run else None
+
+
+@dataclass(frozen=True)
+class ReportedResult:
+    """A row of the paper with what each weights source gave for it."""
+
+    row: ReportedRow
+    answers: dict[WeightsSource, Answer]
 
 
 @dataclass(frozen=True)
@@ -119,16 +127,16 @@ class RfidTable:
     @property
     def first_line(self) -> str:
         """Profile, commit and hardware, as the records hold them."""
-        if not self.runs:
-            return f"Profile `{self.profile}` · no record yet"
-        provenances = [run.record.provenance for run in self.runs]
-        commits = unique(
-            f"commit {made.commit[:7]}{'+dirty' if made.dirty else ''}" if made.commit else "outside git"
-            for made in provenances
-        )
-        devices = [made.device for made in provenances]
-        hardware = unique(f"{device.name}, {device.threads} threads, {device.precision}" for device in devices)
-        return f"Profile `{self.profile}` · {', '.join(commits)} · {'; '.join(hardware)}"
+        return f"Profile `{self.profile}` · {made_by(self.runs) if self.runs else 'no record yet'}"
+
+    @property
+    def beside(self) -> dict[str, list[Run]]:
+        """Runs of other profiles that answer rows of the paper, by profile."""
+        found: dict[str, list[Run]] = {}
+        for run in (answer.run for result in self.reported for answer in result.answers.values()):
+            if run and run.record.profile != self.profile:
+                found.setdefault(run.record.profile, []).append(run)
+        return found
 
     @property
     def columns(self) -> dict[str, Metric]:
@@ -138,9 +146,21 @@ class RfidTable:
             for key, metric in run.record.metrics.items():
                 if found.setdefault(key, metric).label != metric.label:
                     raise ResultsError(f"{run.path}: calls {key} {metric.label!r}, others do not; measure it again")
-        habit = ("rf", "psnr", "ssim", "lpips")
+        habit = ("rf", "kid", "psnr", "ssim", "lpips")
         rank = {key: next((i for i, start in enumerate(habit) if key.startswith(start)), len(habit)) for key in found}
         return {key: found[key] for key in sorted(found, key=rank.__getitem__)}
+
+
+def made_by(runs: Iterable[Run]) -> str:
+    """Commits and hardware of some runs."""
+    provenances = [run.record.provenance for run in runs]
+    commits = unique(
+        f"commit {made.commit[:7]}{'+dirty' if made.dirty else ''}" if made.commit else "outside git"
+        for made in provenances
+    )
+    devices = [made.device for made in provenances]
+    hardware = unique(f"{device.name}, {device.threads} threads, {device.precision}" for device in devices)
+    return f"{', '.join(commits)} · {'; '.join(hardware)}"
 
 
 def unique(texts: Iterable[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """Reported values: what the paper prints, how far each number can be trusted, and what it was measured on."""
 
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Literal, Self
 
@@ -65,7 +66,7 @@ class ReportedRow(_Frozen):
     parameters_min: PositiveInt | None = Field(description="lower bound where the number is unknown")
     protocol: str
     images: PositiveInt | None = Field(description="images measured; null if not stated")
-    metrics: dict[ReportedMetric, ReportedValue]
+    metrics: dict[ReportedMetric, ReportedValue] = Field(description="none if no value of the row is known")
 
     @model_validator(mode="after")
     def _whole_latent(self) -> Self:
@@ -91,17 +92,32 @@ class ReportedFile(_Frozen):
     sources: dict[str, str]
     protocol: _Protocol
     rows: tuple[ReportedRow, ...]
+    unreported: tuple[ReportedRow, ...] = Field(
+        default=(), description="settings of the paper for which no value is known; measured all the same"
+    )
 
     @model_validator(mode="after")
     def _known_names(self) -> Self:
-        for number, row in enumerate(self.rows):
+        for where, row in self._numbered():
             if row.protocol != self.protocol.name:
-                raise ValueError(f"rows.{number}.protocol: {row.protocol!r} is not described under 'protocol'")
+                raise ValueError(f"{where}.protocol: {row.protocol!r} is not described under 'protocol'")
             for metric, reported in row.metrics.items():
                 for source in reported.sources:
                     if source not in self.sources:
-                        raise ValueError(f"rows.{number}.metrics.{metric}.sources: no source is called {source!r}")
+                        raise ValueError(f"{where}.metrics.{metric}.sources: no source is called {source!r}")
         return self
+
+    @model_validator(mode="after")
+    def _in_their_lists(self) -> Self:
+        for where, row in self._numbered():
+            if bool(row.metrics) != where.startswith("rows"):
+                raise ValueError(f"{where}.metrics: has {len(row.metrics)} values; rows without any are 'unreported'")
+        return self
+
+    def _numbered(self) -> Iterator[tuple[str, ReportedRow]]:
+        for name, rows in (("rows", self.rows), ("unreported", self.unreported)):
+            for number, row in enumerate(rows):
+                yield f"{name}.{number}", row
 
 
 def load_reported_file(path: Path = TABLE2) -> ReportedFile:
@@ -119,6 +135,11 @@ def load_reported_file(path: Path = TABLE2) -> ReportedFile:
         raise ConfigError(f"{path}: {field + ': ' if field else ''}{reason}; correct it") from error
 
 
-def load_reported(path: Path = TABLE2) -> list[ReportedRow]:
-    """Read the rows of a file of reported values. Raises :class:`ConfigError` as :func:`load_reported_file` does."""
-    return list(load_reported_file(path).rows)
+def load_reported(path: Path = TABLE2, *, measured: Collection[str] = ()) -> list[ReportedRow]:
+    """Read the rows of a file of reported values.
+
+    Rows without any value come last, those of the data sets ``measured``. Raises :class:`ConfigError` as
+    :func:`load_reported_file` does.
+    """
+    file = load_reported_file(path)
+    return [*file.rows, *(row for row in file.unreported if row.dataset in measured)]

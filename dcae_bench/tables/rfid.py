@@ -1,7 +1,7 @@
 """The files of the reconstruction table: Markdown to read, CSV to plot, JSON with everything behind them."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby, pairwise, product
 from pathlib import Path
@@ -11,11 +11,13 @@ import pandas as pd
 
 from dcae_bench.errors import ResultsError
 from dcae_bench.files import write_text
-from dcae_bench.records import Record, load
-from dcae_bench.tables.reconstruction import REPORTED_LABELS, Pair, ReportedResult, RfidTable, Run
-from dcae_bench.tables.reported import ReportedRow
+from dcae_bench.records import Metric, Record, WeightsSource, load
+from dcae_bench.tables.reconstruction import REPORTED_LABELS, SOURCES, Answer, Pair, ReportedResult, RfidTable, Run
+from dcae_bench.tables.reported import ReportedMetric, ReportedRow
 from dcae_bench.tables.rfid_page import markdown
 from dcae_bench.tables.verdict import RECORD_KEYS, judge
+
+WhyNot = Callable[[ReportedRow, WeightsSource], tuple[str, ...]]
 
 
 def load_records(paths: Iterable[Path]) -> dict[Path, Record]:
@@ -24,30 +26,40 @@ def load_records(paths: Iterable[Path]) -> dict[Path, Record]:
 
 
 def build(
-    profile_name: str, records: Mapping[Path, Record], reported: Sequence[ReportedRow], not_run_reason: str
+    profile_name: str,
+    records: Mapping[Path, Record],
+    reported: Sequence[ReportedRow],
+    why_not: WhyNot,
+    *,
+    beside: Mapping[Path, Record] | None = None,
 ) -> RfidTable:
     """Arrange the reconstruction records of a profile and judge the reported rows; other records are left out.
 
-    ``not_run_reason`` says, in one sentence, why the profile leaves rows of the paper out. Raises
-    :class:`ResultsError` when a record is of another profile or two records claim the same row.
+    ``why_not`` says why a row has no result of a weights source. ``beside`` are records of other profiles, which answer
+    reported rows that the profile's own do not. Raises :class:`ResultsError` when a record is of another profile or two
+    records claim the same row.
     """
-    chosen = [Run(Path(path), record) for path, record in records.items() if record.kind == "reconstruction"]
-    runs = tuple(sorted(chosen, key=lambda run: run.order))
-    for before, run in pairwise(runs):
-        if before.order == run.order:
-            raise ResultsError(f"{run.path}: is a second record of the row of {before.path}; pass one of them")
+    runs, others = _runs(records), _runs(beside or {})
     for run in runs:
         if run.record.profile != profile_name:
             raise ResultsError(
-                f"{run.path}: is of profile {run.record.profile}, not {profile_name}; pass its own records"
+                f"{run.path}: is of profile {run.record.profile}, not {profile_name}; pass it with --beside"
             )
     results = []
     for row in reported:
-        run = _answer(row, runs)
-        record = run.record if run else None
-        judgements = {metric: judge(row, record, metric, not_run_reason=not_run_reason) for metric in row.metrics}
-        results.append(ReportedResult(row, run, judgements))
+        answers = {source: _answer(row, source, runs, others, why_not) for source in SOURCES}
+        results.append(ReportedResult(row, answers))
     return RfidTable(profile_name, runs, tuple(_pairs(runs)), tuple(results))
+
+
+def _runs(records: Mapping[Path, Record]) -> tuple[Run, ...]:
+    """Reconstruction records in the table's order, each row once."""
+    chosen = [Run(Path(path), record) for path, record in records.items() if record.kind == "reconstruction"]
+    runs = tuple(sorted(chosen, key=lambda run: (run.order, run.record.profile)))
+    for before, run in pairwise(runs):
+        if (before.order, before.record.profile) == (run.order, run.record.profile):
+            raise ResultsError(f"{run.path}: is a second record of the row of {before.path}; pass one of them")
+    return runs
 
 
 def write(table: RfidTable, md_path: Path) -> None:
@@ -71,21 +83,29 @@ def _pairs(runs: Sequence[Run]) -> Iterator[Pair]:
             yield Pair(dc_ae, sd_vae)
 
 
-def _answer(row: ReportedRow, runs: Sequence[Run]) -> Run | None:
-    """The run nearest to a reported row: its own weights source first, then the last phase."""
-    candidates = [
-        run
-        for run in runs
-        if (run.record.data.name, run.record.data.resolution) == (row.dataset, row.resolution)
-        and run.record.subject.family == row.family
-        and (run.record.subject.compression, run.record.subject.latent_channels)
-        == (row.compression, row.latent_channels)
-    ]
-    return max(
-        candidates,
-        key=lambda run: (run.record.subject.weights_source == row.weights_source, run.record.subject.phase or 0),
-        default=None,
-    )
+def _answer(
+    row: ReportedRow, source: WeightsSource, own: Sequence[Run], others: Sequence[Run], why_not: WhyNot
+) -> Answer:
+    """What one weights source gave for a reported row: the profile's own run before another's, then the last phase."""
+    for runs in (own, others):
+        candidates = [run for run in runs if run.record.subject.weights_source == source and _concerns(run, row)]
+        run = max(candidates, key=lambda run: run.record.subject.phase or 0, default=None)
+        if run is not None:
+            return Answer(run, {metric: judge(row, run.record, metric) for metric in _metrics(row)})
+    missing = why_not(row, source)
+    judgement = judge(row, None, "rfid", not_run_reason="; ".join(missing))
+    return Answer(None, dict.fromkeys(_metrics(row), judgement), missing)
+
+
+def _concerns(run: Run, row: ReportedRow) -> bool:
+    subject, data = run.record.subject, run.record.data
+    theirs = (row.dataset, row.resolution, row.family, row.compression, row.latent_channels)
+    return theirs == (data.name, data.resolution, subject.family, subject.compression, subject.latent_channels)
+
+
+def _metrics(row: ReportedRow) -> Collection[ReportedMetric]:
+    """Metrics of a row: the reported ones, or all that the paper reports elsewhere where it has no such row."""
+    return row.metrics or REPORTED_LABELS
 
 
 def _tidy(table: RfidTable) -> Iterator[dict[str, Any]]:
@@ -105,9 +125,11 @@ def _tidy(table: RfidTable) -> Iterator[dict[str, Any]]:
                 "phase": record.subject.phase,
                 "images": record.data.images,
                 "protocol": record.protocol,
+                "settings": _settings(record),
                 "metric": key,
                 "label": metric.label,
                 "measured": metric.value,
+                **_interval(metric),
                 "reported": None,
                 "unit": metric.unit,
                 "better": metric.better,
@@ -118,29 +140,50 @@ def _tidy(table: RfidTable) -> Iterator[dict[str, Any]]:
                 "record": run.shown_path,
             }
     for result in table.reported:
-        row = result.row
-        for metric, value in row.metrics.items():
-            yield {
-                "part": "reported",
-                "data_set": row.dataset,
-                "resolution": row.resolution,
-                "latent_shape": row.latent_shape,
-                "family": row.family,
-                "autoencoder": f"{row.family}-f{row.compression}c{row.latent_channels}",
-                "parameters": row.parameters,
-                "weights_source": row.weights_source,
-                "images": row.images,
-                "protocol": row.protocol,
-                "metric": metric,
-                "label": REPORTED_LABELS[metric],
-                "measured": result.reproduced(metric),
-                "reported": value.value,
-                "confidence": value.confidence,
-                "verdict": result.judgements[metric].verdict.value,
-                "reason": result.judgements[metric].reason,
-                "notes": value.note,
-                "record": result.run.shown_path if result.run else None,
-            }
+        for source, answer in result.answers.items():
+            yield from _tidy_answer(result.row, source, answer)
+
+
+def _tidy_answer(row: ReportedRow, source: WeightsSource, answer: Answer) -> Iterator[dict[str, Any]]:
+    record = answer.run.record if answer.run else None
+    for metric, judgement in answer.judgements.items():
+        value, measured = row.metrics.get(metric), answer.reproduced(metric)
+        yield {
+            "part": "reported",
+            "data_set": row.dataset,
+            "resolution": row.resolution,
+            "latent_shape": row.latent_shape,
+            "family": row.family,
+            "autoencoder": record.subject.autoencoder
+            if record
+            else f"{row.family}-f{row.compression}c{row.latent_channels}",
+            "parameters": row.parameters,
+            "weights_source": source,
+            "phase": record.subject.phase if record else None,
+            "images": row.images,
+            "protocol": row.protocol,
+            "settings": _settings(record) if record else None,
+            "metric": metric,
+            "label": REPORTED_LABELS[metric],
+            "measured": measured.value if measured else None,
+            **_interval(measured),
+            "reported": value.value if value else None,
+            "confidence": value.confidence if value else None,
+            "verdict": judgement.verdict.value,
+            "reason": judgement.reason,
+            "notes": value.note if value else None,
+            "record": answer.run.shown_path if answer.run else None,
+        }
+
+
+def _interval(metric: Metric | None) -> dict[str, float | None]:
+    interval = metric.interval if metric else None
+    names = ("low", "high", "level")
+    return {f"interval_{name}": getattr(interval, name) if interval else None for name in names}
+
+
+def _settings(record: Record) -> str:
+    return "; ".join(f"{switch}={value}" for switch, value in record.settings.items())
 
 
 def _everything(table: RfidTable) -> dict[str, Any]:
@@ -175,8 +218,19 @@ def _reported(result: ReportedResult) -> dict[str, Any]:
     return {
         "row": result.row.model_dump(mode="json"),
         "latent_shape": result.row.latent_shape,
-        "record": result.run.shown_path if result.run else None,
-        "record_keys": {metric: RECORD_KEYS[metric] for metric in result.row.metrics},
-        "measured": {metric: result.reproduced(metric) for metric in result.row.metrics},
-        "judgements": {metric: asdict(judgement) for metric, judgement in result.judgements.items()},
+        "answers": {source: _everything_of(answer) for source, answer in result.answers.items()},
+    }
+
+
+def _everything_of(answer: Answer) -> dict[str, Any]:
+    found = {metric: answer.reproduced(metric) for metric in answer.judgements}
+    record = answer.run.record if answer.run else None
+    return {
+        "record": answer.run.shown_path if answer.run else None,
+        "profile": record.profile if record else None,
+        "settings": record.settings if record else None,
+        "record_keys": {metric: RECORD_KEYS[metric] for metric in answer.judgements},
+        "measured": {metric: value.model_dump(mode="json") if value else None for metric, value in found.items()},
+        "missing": answer.missing,
+        "judgements": {metric: asdict(judgement) for metric, judgement in answer.judgements.items()},
     }

@@ -4,16 +4,20 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from dcae_bench.tables.markdown import ARROWS, Footnotes, decimals, grid, millions, number
+from dcae_bench.tables.markdown import ARROWS, Footnotes, decimals, grid, millions, number, spread
 from dcae_bench.tables.reconstruction import (
     DATA_SETS,
     FAMILIES,
     REPORTED_LABELS,
+    SOURCES,
+    Answer,
     ReportedResult,
     RfidTable,
+    made_by,
     shown,
     unique,
 )
+from dcae_bench.tables.reported import ReportedRow
 from dcae_bench.tables.verdict import HIGHER_IS_BETTER
 
 
@@ -52,7 +56,7 @@ def _measured(table: RfidTable) -> str:
         cells += [millions(subject.parameters), run.phase, f"{data.images:,}"]
         for key in table.columns:
             metric = run.record.metrics.get(key)
-            cell = number(metric.value if metric else None, places[key])
+            cell = number(metric.value if metric else None, places[key]) + spread(metric, places[key])
             if any(run in pair.winners(key) for pair in table.pairs):
                 cell = f"**{cell}**"
             own = metric.notes if metric and metric.notes != shared[key] else ()
@@ -84,15 +88,16 @@ def _reported(table: RfidTable) -> str:
     footnotes = Footnotes()
     headers = ["data set", "resolution", "latent shape", "autoencoder"]
     headers += [f"{label}{ARROWS[_better(metric)]}" for metric, label in REPORTED_LABELS.items()]
-    headers += ["reproduced", "verdict"]
+    headers += [*SOURCES, "verdict"]
     rows = []
     for result in table.reported:
         row = result.row
         cells = [DATA_SETS.get(row.dataset, row.dataset), str(row.resolution), row.latent_shape]
         cells.append(f"{FAMILIES[row.family]} f{row.compression}c{row.latent_channels}")
         cells += [row.metrics[metric].text if metric in row.metrics else "-" for metric in REPORTED_LABELS]
-        rows.append([*cells, _reproduced(result), _verdicts(result, footnotes)])
-    align = ["left", "right", "left", "left", *["right"] * len(REPORTED_LABELS), "left", "left"]
+        cells += [_reproduced(row, result.answers[source]) for source in SOURCES]
+        rows.append([*cells, _verdicts(result, footnotes)])
+    align = ["left", "right", "left", "left", *["right"] * len(REPORTED_LABELS), *["left"] * (len(SOURCES) + 1)]
     legend = "Values in brackets are recalled from memory and were found in no source; no verdict rests on them.\n"
     return _join(grid(headers, rows, align), footnotes.text(), legend)
 
@@ -101,22 +106,30 @@ def _better(metric: str) -> str:
     return "higher" if HIGHER_IS_BETTER[metric] else "lower"
 
 
-def _reproduced(result: ReportedResult) -> str:
-    if result.run is None:
-        return "-"
+def _reproduced(row: ReportedRow, answer: Answer) -> str:
     values = []
     for metric, label in REPORTED_LABELS.items():
-        if metric in result.row.metrics and (value := result.reproduced(metric)) is not None:
-            values.append(f"{label} {number(value, result.row.metrics[metric].decimals + 1)}")
+        if (found := answer.reproduced(metric)) is not None:
+            habit = decimals(label.lower(), [found.value])
+            places = row.metrics[metric].decimals + 1 if metric in row.metrics else habit
+            values.append(f"{label} {number(found.value, places)}{spread(found, places)}")
     return ", ".join(values) or "-"
 
 
 def _verdicts(result: ReportedResult, footnotes: Footnotes) -> str:
+    """The verdict on each weights source, or the one that both share."""
+    found = {source: _verdict(answer, footnotes) for source, answer in result.answers.items()}
+    if len(set(found.values())) == 1:
+        return next(iter(found.values()))
+    return "; ".join(f"{source}: {verdict}" for source, verdict in found.items())
+
+
+def _verdict(answer: Answer, footnotes: Footnotes) -> str:
     """One verdict where all metrics share verdict and reason, else one for each metric."""
-    judgements = result.judgements
+    judgements = answer.judgements
     if len(set(judgements.values())) == 1:
         judgement = next(iter(judgements.values()))
-        return f"{judgement.verdict}{footnotes.mark([judgement.reason])}"
+        return f"{judgement.verdict}{footnotes.mark(answer.missing or [judgement.reason])}"
     return ", ".join(
         f"{REPORTED_LABELS[metric]} {judgement.verdict}{footnotes.mark([judgement.reason])}"
         for metric, judgement in judgements.items()
@@ -127,8 +140,11 @@ def _legend(table: RfidTable) -> Iterator[str]:
     yield "↑ higher is better, ↓ lower is better. Bold: the better of DC-AE and SD-VAE after the final phase."
     if table.runs:
         yield from _run_legend(table)
+    for profile, runs in table.beside.items():
+        sources = " and ".join(unique(run.record.subject.weights_source for run in runs))
+        yield f'Under "Reported by the paper", {sources} results of profile `{profile}` stand beside: {made_by(runs)}.'
     yield (
-        "Verdicts: `match` equal to the printed decimals; `within_noise` apart by no more than repetitions are; "
+        "Verdicts: `match` equal to the printed decimals; `within_noise` apart by no more than the value's interval; "
         "`better` and `deviates` beyond that; `not_comparable` measured in another way; `not_run` not measured."
     )
 
@@ -143,6 +159,13 @@ def _run_legend(table: RfidTable) -> Iterator[str]:
             "Phase: the last training phase the weights went through - 1 low resolution, all parameters; 2 high "
             "resolution, the layers around the latent; 3 low resolution with a GAN, the decoder's head."
         )
+    if methods := unique(
+        f"{metric.interval.level:.0%} by {metric.interval.method}"
+        for record in records
+        for metric in record.metrics.values()
+        if metric.interval
+    ):
+        yield f"± is the half-width of a value's interval of confidence, [ ] are its ends: {'; '.join(methods)}."
     for key, metric in table.columns.items():
         if key.startswith("rfd_"):
             yield (

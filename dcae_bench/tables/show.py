@@ -56,6 +56,7 @@ def _measured_on(record: Record) -> list[tuple[str, str]]:
         ("images", f"{data.images:,} at {data.resolution} px"),
         ("data sha256", data.sha256),
         ("protocol", record.protocol),
+        *((switch.replace("_", " "), value) for switch, value in record.settings.items()),
     ]
 
 
@@ -68,6 +69,9 @@ def _metrics(record: Record) -> Table:
     table.add_column("notes", overflow="fold")
     for metric in record.metrics.values():
         notes = [better[metric.better], *metric.notes]
+        if metric.interval:
+            ends = f"{metric.interval.low:.6g} to {metric.interval.high:.6g}"
+            notes.append(f"{metric.interval.level:.0%} interval {ends} ({metric.interval.method})")
         if metric.weights_sha256:
             notes.append(f"network {metric.weights_sha256[:12]}")
         cells = (metric.label, f"{metric.value:.6g}", metric.unit or "", "; ".join(note for note in notes if note))

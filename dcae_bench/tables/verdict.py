@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from dcae_bench.protocols import SETTINGS
 from dcae_bench.records import Metric, Record
 from dcae_bench.tables.reported import ReportedMetric, ReportedRow, ReportedValue
 
 # The record's key that measures what the paper prints; other Fréchet distances are other quantities.
 RECORD_KEYS: dict[ReportedMetric, str] = {
-    "rfid": "rfid_inception",
+    "rfid": "rfid_pytorch_fid",
     "psnr": "psnr",
     "ssim": "ssim",
     "lpips": "lpips_alex_u8",
@@ -41,26 +42,25 @@ def judge(
     record: Record | None,
     metric: ReportedMetric,
     *,
-    noise: float = 0.0,
     not_run_reason: str = "no record of this row in the profile",
 ) -> Judgement:
     """Judge one metric of a reported row against a record, or its absence.
 
-    ``noise`` is the half-width, in the metric's unit, of the band that repetitions (seeds, hardware) fall into; it
-    widens the half unit of the last printed decimal that counts as a match.
+    Noise is the half-width of the metric's own interval, none where the record has no interval; it widens the half
+    unit of the last printed decimal that counts as a match.
     """
     if record is None:
         return Judgement(Verdict.NOT_RUN, not_run_reason)
     obstacle = next(_obstacles(reported, record, metric), None)
     if obstacle is not None:
         return Judgement(Verdict.NOT_COMPARABLE, obstacle)
-    return _compare(reported.metrics[metric], record.metrics[RECORD_KEYS[metric]], metric, noise)
+    return _compare(reported.metrics[metric], record.metrics[RECORD_KEYS[metric]], metric)
 
 
 def _obstacles(reported: ReportedRow, record: Record, metric: ReportedMetric) -> Iterator[str]:
     """Reasons why the two numbers do not measure the same thing, the plainest first."""
     if metric not in reported.metrics:
-        yield f"{reported.table} prints no {metric} for this row"
+        yield f"the paper prints no {metric} for this row" if reported.metrics else "the paper has no such row"
         return
     if not reported.metrics[metric].trusted:
         yield "the reported value is recalled from memory and was found in no source"
@@ -79,6 +79,10 @@ def _obstacles(reported: ReportedRow, record: Record, metric: ReportedMetric) ->
     for what, theirs, ours in pairs:
         if theirs != ours:
             yield f"{what} differs: {theirs} reported, {ours} measured"
+    usual = SETTINGS.get(reported.protocol, {})
+    for switch, value in record.settings.items():
+        if value != usual.get(switch):
+            yield f"{switch} differs: {usual.get(switch, 'none')} in {reported.protocol}, {value} measured"
     parameters = record.subject.parameters
     if reported.parameters is not None and parameters != reported.parameters:
         yield f"parameters differ: {reported.parameters:,} reported, {parameters:,} measured"
@@ -92,8 +96,12 @@ def _obstacles(reported: ReportedRow, record: Record, metric: ReportedMetric) ->
         yield f"the record holds no {RECORD_KEYS[metric]}"
 
 
-def _compare(reported: ReportedValue, measured: Metric, metric: ReportedMetric, noise: float) -> Judgement:
+def _compare(reported: ReportedValue, measured: Metric, metric: ReportedMetric) -> Judgement:
     difference = measured.value - reported.value
+    noise, band = 0.0, ""
+    if measured.interval:
+        noise = measured.interval.half_width
+        band = f"the {measured.interval.level:.0%} interval of ±{noise:.2g}"
     tolerance = 0.5 * 10**-reported.decimals
     # Binary floats sit a hair off the decimal they print, so an exact half unit must not fall to rounding errors.
     slack = 1e-9 * max(1.0, abs(reported.value))
@@ -101,7 +109,8 @@ def _compare(reported: ReportedValue, measured: Metric, metric: ReportedMetric, 
     if abs(difference) <= tolerance + slack:
         return Judgement(Verdict.MATCH, f"{found}: equal to the printed decimals")
     if abs(difference) <= tolerance + noise + slack:
-        return Judgement(Verdict.WITHIN_NOISE, f"{found}: apart by no more than the noise of ±{noise:g}")
+        return Judgement(Verdict.WITHIN_NOISE, f"{found}: apart by no more than {band}")
+    apart = f"{abs(difference):.{reported.decimals + 2}f}" + (f", beyond {band}" if band else "")
     if (difference > 0) == HIGHER_IS_BETTER[metric]:
-        return Judgement(Verdict.BETTER, f"{found}: better by {abs(difference):.{reported.decimals + 2}f}")
-    return Judgement(Verdict.DEVIATES, f"{found}: worse by {abs(difference):.{reported.decimals + 2}f}")
+        return Judgement(Verdict.BETTER, f"{found}: better by {apart}")
+    return Judgement(Verdict.DEVIATES, f"{found}: worse by {apart}")

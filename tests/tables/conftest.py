@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dcae_bench.provenance import Device, Provenance
-from dcae_bench.records import Data, Metric, Record, Subject
+from dcae_bench.records import Data, Interval, Metric, Record, Subject
 from dcae_bench.tables.reported import ReportedRow, load_reported
 
 RecordMaker = Callable[..., Record]
@@ -35,6 +35,8 @@ def record(
     lpips: float = 0.2345,
     rfid: float | None = None,
     rfd_notes: tuple[str, ...] = (),
+    intervals: dict[str, tuple[float, float]] | None = None,
+    settings: dict[str, str] | None = None,
 ) -> Record:
     metrics = {
         "psnr": Metric(label="PSNR", value=psnr, better="higher", unit="dB"),
@@ -45,7 +47,10 @@ def record(
         label = "rFD (EfficientNet-Lite0)"
         metrics["rfd_efficientnet_lite0"] = Metric(label=label, value=rfd, better="lower", notes=rfd_notes)
     if rfid is not None:
-        metrics["rfid_inception"] = Metric(label="rFID", value=rfid, better="lower")
+        metrics["rfid_pytorch_fid"] = Metric(label="rFID", value=rfid, better="lower")
+    for key, (low, high) in (intervals or {}).items():
+        interval = Interval(low=low, high=high, method="a test")
+        metrics[key] = metrics[key].model_copy(update={"interval": interval})
     return Record(
         kind=kind,
         profile=profile,
@@ -62,6 +67,7 @@ def record(
         ),
         data=Data(name=data_set, split="eval", resolution=resolution, images=images, sha256=data_sha256),
         metrics=metrics,
+        settings=settings or {},
         provenance=Provenance(
             commit=commit,
             dirty=dirty,

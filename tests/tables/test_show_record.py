@@ -13,7 +13,8 @@ def shown(record, width=110) -> str:
 
 
 def test_every_fact_of_the_record_is_shown(make_record):
-    record = make_record(rfd_notes=("40 images, fewer than the 1280 features",))
+    notes = ("40 images, fewer than the 1280 features",)
+    record = make_record(rfd_notes=notes, intervals={"psnr": (21.25, 21.75)}, settings={"posterior": "mean"})
     text = " ".join(shown(record, width=200).split())
     for fact in (
         "dc-ae-f32c32",
@@ -26,6 +27,8 @@ def test_every_fact_of_the_record_is_shown(make_record):
         "rFD (EfficientNet-Lite0)",
         "higher is better",
         "21.456",
+        "95% interval 21.25 to 21.75 (a test)",
+        "posterior mean",
         "dB",
         "Testium 9000, 2 cores, 2 threads, fp32",
         "0123456789abcdef0123456789abcdef01234567 + uncommitted changes",

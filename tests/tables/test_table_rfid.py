@@ -10,11 +10,16 @@ import pytest
 from dcae_bench.errors import ResultsError
 from dcae_bench.records import save
 from dcae_bench.tables.markdown import decimals, millions, number
+from dcae_bench.tables.reported import load_reported
 from dcae_bench.tables.rfid import build, load_records, write
 from dcae_bench.tables.rfid_page import markdown
 from dcae_bench.tables.verdict import Verdict
 
 REASON = "the demo profile trains nano models; profile `paper` is needed"
+
+
+def not_run(row, source):
+    return (REASON,)
 
 
 def section(page: str, title: str) -> str:
@@ -32,7 +37,7 @@ def parse(text: str) -> list[dict[str, str]]:
 
 @pytest.fixture
 def table(demo_records, reported):
-    return build("demo", demo_records, reported, REASON)
+    return build("demo", demo_records, reported, not_run)
 
 
 @pytest.fixture
@@ -47,7 +52,7 @@ def test_first_line_names_profile_commit_and_hardware(page):
 
 def test_first_line_names_every_commit(demo_records, reported, make_record):
     records = demo_records | {Path("results/x.json"): make_record(data_set="other", commit="f" * 40, dirty=False)}
-    first = markdown(build("demo", records, reported, REASON)).splitlines()[0]
+    first = markdown(build("demo", records, reported, not_run)).splitlines()[0]
     assert " · commit fffffff, commit 0123456+dirty · " in first
 
 
@@ -95,14 +100,14 @@ def test_differences_are_dc_ae_minus_sd_vae(page):
 
 def test_a_tie_is_bold_on_both_sides(make_record, reported):
     records = {Path(f"results/{family}.json"): make_record(family) for family in ("sd-vae", "dc-ae")}
-    rows = parse(section(markdown(build("demo", records, reported, REASON)), "Measured"))
+    rows = parse(section(markdown(build("demo", records, reported, not_run)), "Measured"))
     assert [row["PSNR ↑"] for row in rows] == ["**21.46**", "**21.46**"]
 
 
 @pytest.mark.parametrize("missing", ["sd-vae", "dc-ae"])
 def test_a_missing_partner_leaves_no_difference_and_no_bold(demo_records, reported, missing):
     records = {path: record for path, record in demo_records.items() if record.subject.family != missing}
-    page = markdown(build("demo", records, reported, REASON))
+    page = markdown(build("demo", records, reported, not_run))
     assert "Final phase" not in page
     assert len(parse(section(page, "Measured"))) == 6
     assert "**" not in section(page, "Measured")
@@ -110,13 +115,13 @@ def test_a_missing_partner_leaves_no_difference_and_no_bold(demo_records, report
 
 def test_a_partner_without_the_final_phase_is_not_compared(demo_records, reported):
     records = {p: r for p, r in demo_records.items() if (r.subject.family, r.subject.phase) != ("sd-vae", 3)}
-    assert "**" not in markdown(build("demo", records, reported, REASON))
+    assert "**" not in markdown(build("demo", records, reported, not_run))
 
 
 @pytest.mark.parametrize("change", [{"images": 39}, {"data_sha256": "e" * 64}, {"protocol": "reconstruction/other-v1"}])
 def test_unequal_measurements_get_a_reason_instead_of_a_difference(make_record, reported, change):
     records = {Path("results/a.json"): make_record("sd-vae"), Path("results/b.json"): make_record("dc-ae", **change)}
-    page = markdown(build("demo", records, reported, REASON))
+    page = markdown(build("demo", records, reported, not_run))
     (row,) = parse(section(page, "Final phase: DC-AE minus SD-VAE"))
     assert row["Δ PSNR ↑"] == "-" and row["autoencoders"].endswith("<sup>1</sup>")
     assert "<sup>1</sup> not compared" in page and "**" not in page
@@ -124,7 +129,7 @@ def test_unequal_measurements_get_a_reason_instead_of_a_difference(make_record, 
 
 def test_a_missing_metric_is_a_dash(make_record, reported):
     records = {Path("results/a.json"): make_record("sd-vae", rfd=None), Path("results/b.json"): make_record("dc-ae")}
-    rows = parse(section(markdown(build("demo", records, reported, REASON)), "Measured"))
+    rows = parse(section(markdown(build("demo", records, reported, not_run)), "Measured"))
     assert [row["rFD (EfficientNet-Lite0) ↓"] for row in rows] == ["-", "1.23"]
 
 
@@ -132,7 +137,7 @@ def test_fid_is_named_only_where_a_record_holds_it(page, make_released, reported
     measured = section(page, "Measured") + section(page, "Final phase: DC-AE minus SD-VAE")
     assert "FID" not in measured and "rFD (EfficientNet-Lite0)" in measured
     records = {Path("results/released/x.json"): make_released()}
-    (row,) = parse(section(markdown(build("released", records, reported, REASON)), "Measured"))
+    (row,) = parse(section(markdown(build("released", records, reported, not_run)), "Measured"))
     assert row["rFID ↓"] == "0.217" and not any("rFD" in column for column in row)
     assert row["phase"] == "released"
 
@@ -140,7 +145,7 @@ def test_fid_is_named_only_where_a_record_holds_it(page, make_released, reported
 def test_notes_that_differ_are_footnotes_of_cells(make_record, reported):
     notes = {"sd-vae": ("40 of 1280",), "dc-ae": ("40 of 1280", "another")}
     records = {Path(f"results/{family}.json"): make_record(family, rfd_notes=notes[family]) for family in notes}
-    text = section(markdown(build("demo", records, reported, REASON)), "Measured")
+    text = section(markdown(build("demo", records, reported, not_run)), "Measured")
     cells = [row["rFD (EfficientNet-Lite0) ↓"] for row in parse(text)]
     assert cells == ["**1.23**<sup>1</sup>", "**1.23**<sup>1,2</sup>"]
     assert text.count("40 of 1280") == 1 and "<sup>2</sup> another" in text
@@ -154,7 +159,7 @@ def test_reported_rows_are_shown_with_brackets_and_reason(page):
     text = section(page, "Reported by the paper (Table 2)")
     rows = parse(text)
     assert len(rows) == 16
-    assert {row["reproduced"] for row in rows} == {"-"}
+    assert {(row["released"], row["retrained"]) for row in rows} == {("-", "-")}
     assert {row["verdict"] for row in rows} == {"not_run<sup>1</sup>"}
     assert f"<sup>1</sup> {REASON}" in text
     assert (rows[0]["rFID ↓"], rows[0]["LPIPS ↓"]) == ("2.64", "(0.117)")
@@ -165,9 +170,9 @@ def test_reported_rows_are_shown_with_brackets_and_reason(page):
 
 def test_a_reproduced_row_gets_its_verdict(make_released, reported):
     records = {Path("results/released/x.json"): make_released(psnr=25.0)}
-    table = build("released", records, reported, REASON)
-    (result,) = [result for result in table.reported if result.run]
-    verdicts = {metric: judgement.verdict for metric, judgement in result.judgements.items()}
+    table = build("released", records, reported, not_run)
+    (answer,) = answered(table)
+    verdicts = {metric: judgement.verdict for metric, judgement in answer.judgements.items()}
     assert verdicts == {
         "rfid": Verdict.MATCH,
         "psnr": Verdict.DEVIATES,
@@ -175,17 +180,100 @@ def test_a_reproduced_row_gets_its_verdict(make_released, reported):
         "lpips": Verdict.MATCH,
     }
     (row,) = [
-        row for row in parse(section(markdown(table), "Reported by the paper (Table 2)")) if row["reproduced"] != "-"
+        row for row in parse(section(markdown(table), "Reported by the paper (Table 2)")) if row["released"] != "-"
     ]
-    assert "PSNR 25.000" in row["reproduced"] and "rFID 0.217" in row["reproduced"]
-    assert "PSNR deviates" in row["verdict"] and "rFID match" in row["verdict"]
+    assert "PSNR 25.000" in row["released"] and "rFID 0.217" in row["released"] and row["retrained"] == "-"
+    assert row["verdict"].startswith("released: rFID match") and "PSNR deviates" in row["verdict"]
+    assert row["verdict"].endswith("; retrained: not_run<sup>1</sup>")
 
 
-def test_the_row_is_answered_by_its_own_weights_source(make_released, reported):
+def answered(table):
+    """Answers of the paper's rows that have a run."""
+    return [answer for result in table.reported for answer in result.answers.values() if answer.run]
+
+
+def test_each_weights_source_answers_on_its_side(make_released, reported):
+    early = make_released(weights_source="retrained", phase=2, psnr=19.0)
     retrained = make_released(weights_source="retrained", phase=3, psnr=20.0)
-    records = {Path("results/a.json"): retrained, Path("results/b.json"): make_released()}
-    (result,) = [result for result in build("released", records, reported, REASON).reported if result.run]
-    assert result.run.path.name == "b.json"
+    records = dict(zip(map(Path, "abc"), (early, retrained, make_released()), strict=True))
+    table = build("released", records, reported, not_run)
+    (result,) = [result for result in table.reported if result.answers["released"].run]
+    assert {source: answer.run.path.name for source, answer in result.answers.items()} == {
+        "released": "c",
+        "retrained": "b",
+    }
+    verdicts = {source: answer.judgements["psnr"] for source, answer in result.answers.items()}
+    assert verdicts["released"].verdict is Verdict.MATCH
+    assert verdicts["retrained"].verdict is Verdict.NOT_COMPARABLE and "weights source" in verdicts["retrained"].reason
+    (row,) = [
+        row for row in parse(section(markdown(table), "Reported by the paper (Table 2)")) if row["released"] != "-"
+    ]
+    assert "PSNR 26.149" in row["released"] and "PSNR 20.000" in row["retrained"]
+
+
+def test_another_profiles_records_answer_where_the_own_do_not(make_released, reported):
+    other = {"profile": "paper", "weights_source": "retrained", "phase": 3, "commit": "f" * 40, "dirty": False}
+    beside = {Path("p/a.json"): make_released(**other), Path("p/b.json"): make_released(profile="paper", psnr=1.0)}
+    table = build("released", {Path("own.json"): make_released()}, reported, not_run, beside=beside)
+    assert sorted(answer.run.path.name for answer in answered(table)) == ["a.json", "own.json"]
+    page = markdown(table)
+    assert len(parse(section(page, "Measured"))) == 1, "only the profile's own runs are its measurements"
+    assert page.splitlines()[0].startswith("Profile `released` · commit 0123456+dirty · ")
+    assert "retrained results of profile `paper` stand beside: commit fffffff · Testium" in page
+
+
+def test_intervals_follow_their_values(make_record, reported):
+    intervals = {"psnr": (21.356, 21.556), "ssim": (0.6541, 0.6545), "rfd_efficientnet_lite0": (1.0, 2.0)}
+    records = {Path("a.json"): make_record(intervals=intervals)}
+    page = markdown(build("demo", records, reported, not_run))
+    (row,) = parse(section(page, "Measured"))
+    assert row["PSNR ↑"] == "21.46 ± 0.10" and row["SSIM ↑"] == "0.654 ± 0.0002"
+    assert row["rFD (EfficientNet-Lite0) ↓"] == "1.23 [1.00, 2.00]" and row["LPIPS (AlexNet) ↓"] == "0.234"
+    assert "interval of confidence, [ ] are its ends: 95% by a test." in page
+    assert "±" not in markdown(build("demo", {Path("a.json"): make_record()}, reported, not_run))
+
+
+def test_the_twins_carry_interval_settings_and_source(make_released, reported, tmp_path):
+    record = make_released(intervals={"psnr": (26.1, 26.2)}, settings={"posterior": "sample", "tf32": "on"})
+    write(build("released", {Path("a.json"): record}, reported, not_run), tmp_path / "t.md")
+    frame = pd.read_csv(tmp_path / "t.csv")
+    for part in ("run", "reported"):
+        (line,) = frame[(frame.part == part) & (frame.metric == "psnr") & frame.record.notna()].to_dict("records")
+        assert (line["interval_low"], line["interval_high"], line["interval_level"]) == (26.1, 26.2, 0.95)
+        assert (line["settings"], line["weights_source"]) == ("posterior=sample; tf32=on", "released")
+    everything = json.loads((tmp_path / "t.json").read_text())
+    assert everything["runs"][0]["record"]["settings"] == {"posterior": "sample", "tf32": "on"}
+    (answers,) = [row["answers"] for row in everything["reported"] if row["answers"]["released"]["record"]]
+    assert answers["released"]["settings"] == {"posterior": "sample", "tf32": "on"}
+    assert answers["released"]["measured"]["psnr"]["interval"]["high"] == 26.2
+    assert (answers["retrained"]["record"], answers["retrained"]["missing"]) == (None, [REASON])
+
+
+def test_rows_without_reported_values_are_measured_without_a_verdict(make_record):
+    rows = load_reported(measured={"mjhq"})
+    assert [row.dataset for row in rows[16:]] == ["mjhq"] * 4 and len(load_reported()) == 16
+    facts = {"data_set": "mjhq", "resolution": 1024, "images": 30_000, "profile": "released", "phase": None}
+    facts |= {"weights_source": "released", "rfid": 0.5, "rfd": None, "protocol": "reconstruction/paper-v1"}
+    records = {Path("a.json"): make_record("dc-ae", 64, 128, **facts)}
+    table = build("released", records, rows, not_run)
+    assert answered(table)[0].judgements["rfid"].verdict is Verdict.NOT_COMPARABLE
+    text = section(markdown(table), "Reported by the paper (Table 2)")
+    row = parse(text)[17]
+    assert (row["data set"], row["rFID ↓"], row["LPIPS ↓"]) == ("MJHQ-30K", "-", "-")
+    assert row["released"] == "rFID 0.500, PSNR 21.46, SSIM 0.654, LPIPS 0.234"
+    assert row["verdict"] == "released: not_comparable<sup>2</sup>; retrained: not_run<sup>1</sup>"
+    assert "<sup>2</sup> the paper has no such row" in text
+
+
+def test_each_missing_thing_is_a_note_of_its_own(reported):
+    def lacking(row, source):
+        return ("no data", f"no {source} weights") if source == "released" else ("not trained",)
+
+    text = section(markdown(build("released", {}, reported, lacking)), "Reported by the paper (Table 2)")
+    assert {row["verdict"] for row in parse(text)} == {
+        "released: not_run<sup>1,2</sup>; retrained: not_run<sup>3</sup>"
+    }
+    assert text.count("<sup>2</sup> no released weights") == 1
 
 
 def test_markdown_csv_and_json_agree(table, tmp_path):
@@ -200,7 +288,7 @@ def test_markdown_csv_and_json_agree(table, tmp_path):
         "table_rfid.md",
     ]
     run_part, reported_part = frame[frame.part == "run"], frame[frame.part == "reported"]
-    assert (len(run_part), len(reported_part)) == (12 * 4, 16 * 4)
+    assert (len(run_part), len(reported_part)) == (12 * 4, 16 * 4 * 2)
     assert len(everything["runs"]) == 12 and len(everything["reported"]) == 16
     rows = parse(section(path.read_text(), "Measured"))
     for row, run, item in zip(rows, table.runs, everything["runs"], strict=True):
@@ -211,25 +299,28 @@ def test_markdown_csv_and_json_agree(table, tmp_path):
         assert row["PSNR ↑"].strip("*") == f"{lines.measured['psnr']:.2f}"
         assert row["SSIM ↑"].startswith("**") == ("ssim" in item["best_in"])
     assert set(reported_part.verdict) == {"not_run"} and set(reported_part.reason) == {REASON}
-    assert (reported_part.confidence == "recalled_unverified").sum() == 47
-    assert everything["reported"][0]["judgements"]["rfid"] == {"verdict": "not_run", "reason": REASON}
+    assert (reported_part.confidence == "recalled_unverified").sum() == 2 * 47
+    assert everything["reported"][0]["answers"]["released"]["judgements"]["rfid"] == {
+        "verdict": "not_run",
+        "reason": REASON,
+    }
     assert everything["differences"][0]["dc_ae_minus_sd_vae"]["psnr"] == pytest.approx(2.0)
 
 
 def test_equal_records_give_equal_bytes_in_any_order(demo_records, reported):
     backwards = dict(reversed(demo_records.items()))
-    assert markdown(build("demo", backwards, reported, REASON)) == markdown(
-        build("demo", demo_records, reported, REASON)
+    assert markdown(build("demo", backwards, reported, not_run)) == markdown(
+        build("demo", demo_records, reported, not_run)
     )
 
 
 def test_training_records_are_left_out(demo_records, reported, make_record):
     records = demo_records | {Path("results/t.json"): make_record(kind="training", data_set="somewhere")}
-    assert len(build("demo", records, reported, REASON).runs) == 12
+    assert len(build("demo", records, reported, not_run).runs) == 12
 
 
 def test_no_records_make_a_page_all_the_same(reported):
-    page = markdown(build("demo", {}, reported, REASON))
+    page = markdown(build("demo", {}, reported, not_run))
     assert page.startswith("Profile `demo` · no record yet\n")
     assert "Nothing was measured yet" in page and page.count("not_run<sup>1</sup>") == 16
 
@@ -237,12 +328,12 @@ def test_no_records_make_a_page_all_the_same(reported):
 def test_two_records_of_one_row_are_refused(make_record, reported):
     records = {Path("results/a.json"): make_record(psnr=1.0), Path("results/b.json"): make_record(psnr=2.0)}
     with pytest.raises(ResultsError, match=r"b\.json.*a\.json"):
-        build("demo", records, reported, REASON)
+        build("demo", records, reported, not_run)
 
 
 def test_records_of_another_profile_are_refused(make_record, reported):
     with pytest.raises(ResultsError, match="profile paper, not demo"):
-        build("demo", {Path("results/a.json"): make_record(profile="paper")}, reported, REASON)
+        build("demo", {Path("results/a.json"): make_record(profile="paper")}, reported, not_run)
 
 
 def test_one_key_with_two_labels_is_refused(table, make_record):
@@ -268,6 +359,8 @@ def test_load_records_keeps_the_paths(tmp_path, make_record):
         ("rfd_x", [150.0, 240.0], 1),
         ("rfd_x", [0.5], 3),
         ("rfd_x", [0.0], 2),
+        ("kid_x", [0.00123], 5),
+        ("kid_x", [1e-12], 7),
     ],
 )
 def test_decimals(key, values, expected):
@@ -280,6 +373,6 @@ def test_numbers():
 
 
 def test_tables_need_no_torch():
-    modules = "figures, markdown, reconstruction, reported, rfid, rfid_page, show, verdict"
+    modules = "absence, expected, figures, markdown, reconstruction, reported, rfid, rfid_page, show, verdict"
     code = f"import sys; from dcae_bench.tables import {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -2,9 +2,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcae_bench.tables.verdict import HIGHER_IS_BETTER, Verdict, judge
+from dcae_bench.tables.verdict import HIGHER_IS_BETTER, RECORD_KEYS, Verdict, judge
 
 METRICS = list(HIGHER_IS_BETTER)
+
+
+def interval(key, value, noise):
+    """Interval of a metric by half-width; none without noise."""
+    return {key: (value - noise, value + noise)} if noise else {}
+
+
+def test_the_reason_states_the_interval(verified_row, make_released):
+    near = make_released(psnr=26.2, intervals={"psnr": (26.1, 26.3)})
+    far = make_released(psnr=25.0, intervals={"psnr": (24.9, 25.1)})
+    assert judge(verified_row, near, "psnr").reason.endswith("apart by no more than the 95% interval of ±0.1")
+    assert judge(verified_row, far, "psnr").reason.endswith("worse by 1.1500, beyond the 95% interval of ±0.1")
+    assert judge(verified_row, make_released(psnr=25.0), "psnr").reason.endswith("worse by 1.1500")
+
+
+@pytest.mark.parametrize("settings", [{"tf32": "off"}, {"posterior": "mean", "tf32": "on"}, {"tile": "on"}])
+def test_other_switches_than_the_protocols_are_not_compared(verified_row, make_released, settings):
+    judgement = judge(verified_row, make_released(settings=settings), "rfid")
+    assert judgement.verdict is Verdict.NOT_COMPARABLE
+    assert f"{next(iter(settings))} differs" in judgement.reason
+
+
+def test_the_protocols_own_switches_are_compared(verified_row, make_released):
+    settings = {"posterior": "sample", "tf32": "on", "extractor_precision": "fp32"}
+    assert judge(verified_row, make_released(settings=settings), "rfid").verdict is Verdict.MATCH
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -29,7 +54,8 @@ def test_the_authors_own_digits_match_their_printed_ones(verified_row, make_rele
     ],
 )
 def test_higher_is_better(verified_row, make_released, psnr, noise, expected):
-    assert judge(verified_row, make_released(psnr=psnr), "psnr", noise=noise).verdict is expected
+    record = make_released(psnr=psnr, intervals=interval("psnr", psnr, noise))
+    assert judge(verified_row, record, "psnr").verdict is expected
 
 
 @pytest.mark.parametrize(
@@ -45,7 +71,8 @@ def test_higher_is_better(verified_row, make_released, psnr, noise, expected):
     ],
 )
 def test_lower_is_better(verified_row, make_released, lpips, noise, expected):
-    assert judge(verified_row, make_released(lpips=lpips), "lpips", noise=noise).verdict is expected
+    record = make_released(lpips=lpips, intervals=interval("lpips_alex_u8", lpips, noise))
+    assert judge(verified_row, record, "lpips").verdict is expected
 
 
 @pytest.mark.parametrize(
@@ -58,7 +85,7 @@ def test_lower_is_better(verified_row, make_released, lpips, noise, expected):
         ({"weights_source": "retrained"}, "weights source"),
         ({"parameters": 2_340_000}, "parameters"),
         ({"kind": "training"}, "training"),
-        ({"rfid": None, "rfd": 0.22}, "rfid_inception"),
+        ({"rfid": None, "rfd": 0.22}, "rfid_pytorch_fid"),
     ],
 )
 def test_unequal_measurements_are_not_compared(verified_row, make_released, change, word):
@@ -120,8 +147,9 @@ def test_no_record_is_not_run_for_the_given_reason(verified_row):
 def test_the_four_verdicts_split_the_line_in_order(verified_row, make_released, metric, offset, noise):
     # From far worse to far better a value passes deviates, noise, match, noise, better - and never skips back.
     reported = verified_row.metrics[metric]
-    record = make_released(**{metric: reported.value + offset})
-    verdict = judge(verified_row, record, metric, noise=noise).verdict
+    value = reported.value + offset
+    record = make_released(**{metric: value}, intervals=interval(RECORD_KEYS[metric], value, noise))
+    verdict = judge(verified_row, record, metric).verdict
     gain = offset if HIGHER_IS_BETTER[metric] else -offset
     half = 0.5 * 10**-reported.decimals
     if abs(gain) < half - 1e-6:

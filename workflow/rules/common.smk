@@ -1,12 +1,14 @@
-# The profile that is run, and what every rule shares.
+# The profile that is run, what of it can be run here, and what every rule shares.
 import re
 import sys
 from pathlib import Path
 
+from dcae_bench.availability import missing
 from dcae_bench.config import DEFAULT_PROFILE, load_profile
 from dcae_bench.errors import UserError
 from dcae_bench.files import require_room
 from dcae_bench.provenance import fingerprint
+from dcae_bench.records import find as find_records
 from dcae_bench.training import CODE as TRAINING_CODE
 
 
@@ -23,20 +25,43 @@ FREE_MIB = 512
 PROFILE_SOURCE = chosen_profile()
 try:
     PROFILE = load_profile(PROFILE_SOURCE)
+    ROOT = f"results/{PROFILE.name}"
     require_room(Path("results"), FREE_MIB)
+    # Why rows cannot be measured here, by autoencoder and evaluation set: their jobs are not asked for, the table explains.
+    MISSING = missing(PROFILE, Path(ROOT, "data"))
 except UserError as error:
     print(f"dcae-bench: error: {error}", file=sys.stderr)
     sys.exit(2)
 
-ROOT = f"results/{PROFILE.name}"
-PHASES = sorted(PROFILE.training.phases)
+PHASES = PROFILE.phases
+RETRAINED = PROFILE.named("retrained")
+RELEASED = PROFILE.named("released")
 SETS = [item.label for item in PROFILE.evaluation.sets]
 DATASET_OF = {item.label: item.dataset for item in PROFILE.evaluation.sets}
+# One job measures a retrained autoencoder on every set, so a set is left out for all of them or for none.
+RETRAINED_SETS = [label for label in SETS if not any((name, label) in MISSING for name in RETRAINED)]
+
+
+def data_files(dataset, split):
+    """Files of a prepared split."""
+    return [f"{ROOT}/data/{dataset}/{split}.npy"]
 
 
 def weights_before(autoencoder, phase):
     """Weights that a phase starts from: those of the phase before, none for phase 1."""
     return [] if phase == 1 else [f"{ROOT}/training/{autoencoder}@retrained/phase{phase - 1}/model.safetensors"]
+
+
+def evaluations(ready):
+    """Records of the profile's evaluations: those that can be made here, or those that cannot."""
+    for name in RETRAINED:
+        for label in SETS:
+            if (label in RETRAINED_SETS) == ready:
+                yield from (f"{ROOT}/reconstruction/{name}@retrained/phase{phase}/{label}.json" for phase in PHASES)
+    for name in RELEASED:
+        for label in (item.label for item in PROFILE.sets_of(name)):
+            if ((name, label) not in MISSING) == ready:
+                yield f"{ROOT}/reconstruction/{name}@released/{label}.json"
 
 
 wildcard_constraints:

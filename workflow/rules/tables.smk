@@ -1,18 +1,17 @@
 # Tables and figures: from records alone.
 
-ALL_RECORDS = expand(
-    f"{ROOT}/reconstruction/{{autoencoder}}@retrained/phase{{phase}}/{{set}}.json",
-    autoencoder=list(PROFILE.autoencoders),
-    phase=PHASES,
-    set=SETS,
-)
-FINAL_RECORDS = [path for path in ALL_RECORDS if f"/phase{PHASES[-1]}/" in path]
+ALL_RECORDS = list(evaluations(ready=True))
+FINAL_RECORDS = [path for path in ALL_RECORDS if "@released/" in path or f"/phase{PHASES[-1]}/" in path]
+# Records that cannot be made again here, but were made before.
+KEPT_RECORDS = [path for path in evaluations(ready=False) if Path(path).exists()]
+BESIDE = f"results/{PROFILE.beside}/reconstruction" if PROFILE.beside else None
 
 
 rule table_rfid:
     input:
         records=ALL_RECORDS,
         reported=Path(workflow.basedir) / "baselines" / "reported" / "table2_reconstruction.yaml",
+        beside=[str(path) for path in find_records(BESIDE)] if BESIDE else [],
     output:
         report(
             "results/table_rfid.md",
@@ -28,10 +27,15 @@ rule table_rfid:
     params:
         profile=PROFILE_SOURCE,
         markdown=lambda wildcards, output: output[0],
+        data=f"{ROOT}/data",
+        kept=KEPT_RECORDS,
+        beside=f"--beside {BESIDE}" if BESIDE else "",
         reason=PROFILE.paper_rows_not_run,
+        missing={f"{name} {label}": reasons for (name, label), reasons in MISSING.items()},
         code=fingerprint("dcae_bench.tables"),
     shell:
-        "dcae-bench table --profile {params.profile} --output {params.markdown} {input.records} > {log} 2>&1"
+        "dcae-bench table --profile {params.profile} --output {params.markdown} --data {params.data} {params.beside}"
+        " {input.records} {params.kept} > {log} 2>&1"
 
 
 rule figure_reconstructions:
@@ -54,7 +58,7 @@ rule figure_losses:
     input:
         records=expand(
             f"{ROOT}/training/{{autoencoder}}@retrained/phase{{phase}}/record.json",
-            autoencoder=list(PROFILE.autoencoders),
+            autoencoder=RETRAINED,
             phase=PHASES,
         ),
     output:

@@ -1,0 +1,77 @@
+"""What a profile's measurements need and this machine lacks: found without torch and without reading an image."""
+
+import json
+import os
+from pathlib import Path
+
+from dcae_bench import weights
+from dcae_bench.config import Profile
+from dcae_bench.data.external import ROOT_VARIABLE, external_datasets
+from dcae_bench.files import cache_dir
+from dcae_bench.presets import catalogue
+from dcae_bench.protocols import PAPER
+
+INCEPTION_VARIABLE = "DCAE_BENCH_INCEPTION"
+# pytorch-fid and torch-fidelity publish one file under two names, which end in the beginning of its hash.
+INCEPTION_FILES = "*inception-2015-12-05-6726825d.pth"
+
+Missing = dict[tuple[str, str], tuple[str, ...]]
+"""What is missing, and what it would take, by autoencoder and label of the evaluation set."""
+
+
+def missing(profile: Profile, data: Path) -> Missing:
+    """Rows of the profile that cannot be measured here, with one reason per thing that is missing.
+
+    ``data`` holds the prepared data sets. What an autoencoder is trained on is never optional, nor is a folder that the
+    user names and that is not there: those fail where they are used, with their own error. Raises
+    :class:`WeightsError` when the record of fetched weights cannot be read.
+    """
+    found: Missing = {}
+    for name, entry in profile.autoencoders.items():
+        for item in profile.sets_of(name):
+            reasons = []
+            if item.dataset not in profile.trained_on() and (reason := _data_reason(profile, item.dataset, data)):
+                reasons.append(reason)
+            if entry.weights == "released":
+                reasons += [] if weights.here(name) else [_weights_reason(name)]
+                if profile.evaluation.protocol == PAPER and not _inception_here():
+                    reasons.append("Inception weights are not here: `dcae-bench weights fetch inception`")
+            if reasons:
+                found[name, item.label] = tuple(reasons)
+    return found
+
+
+def _data_reason(profile: Profile, name: str, data: Path) -> str | None:
+    dataset = external_datasets().get(name)
+    if dataset is None or name in profile.data_roots or _prepared(data / name / "eval.json"):
+        return None
+    root = dataset.root(profile.data_roots)
+    if root is not None and root.is_dir():
+        return None
+    place = f"put them at {root}" if root else f"set data_roots.{name} or ${ROOT_VARIABLE} to their folder"
+    return (
+        f"{dataset.title} is not here: get its {dataset.images['eval']:,} evaluation images from {dataset.home} "
+        f"({dataset.access}) and {place}"
+    )
+
+
+def _prepared(index: Path) -> bool:
+    """Whether a manifest was written and the folder of its images is still there."""
+    try:
+        return Path(json.loads(index.read_text())["root"]).is_dir()
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _weights_reason(name: str) -> str:
+    released = catalogue().preset(name).weights
+    if released is not None and released.address is not None:
+        remedy = f"get {released.file} from {released.address}, then `dcae-bench weights fetch {name} --path FILE`"
+    else:
+        remedy = f"`dcae-bench weights fetch {name}`"
+    return f"released weights of {name} are not here: {remedy}"
+
+
+def _inception_here() -> bool:
+    """Whether the file is where the metrics look for it, or the user names one."""
+    return bool(os.environ.get(INCEPTION_VARIABLE)) or any((cache_dir() / "weights").glob(INCEPTION_FILES))

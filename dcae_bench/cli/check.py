@@ -1,0 +1,42 @@
+"""``dcae-bench check``: holds a record against what its authors measured with the same weights."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dcae_bench.errors import CheckError
+from dcae_bench.files import write_text
+from dcae_bench.records import load
+
+
+def check(
+    record: Annotated[Path, typer.Argument(help="Reconstruction record (JSON).", metavar="RESULT.json")],
+    output: Annotated[
+        Path | None, typer.Option(help="JSON that is written if the record agrees.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Compare a record with the value expected of it (baselines/reported/expected.yaml); exit with 2 if it deviates."""
+    from dcae_bench.tables.expected import compare, find_expectation, load_expected
+
+    measured = load(record)
+    expectation = find_expectation(measured, load_expected())
+    comparisons = compare(measured, expectation)
+    table = Table("metric", "measured", "expected", "tolerance", "", title=expectation.label)
+    for row in comparisons:
+        numbers = (f"{row.measured:.5f}", f"{row.expected:.5f}", f"{row.tolerance:g}")
+        table.add_row(row.metric, *numbers, "agrees" if row.holds else "deviates")
+    Console(stderr=True).print(table)
+    if wrong := [row for row in comparisons if not row.holds]:
+        shown = ", ".join(f"{row.metric} {row.measured:.5f} instead of {row.expected:.5f}" for row in wrong)
+        raise CheckError(
+            f"{record}: deviates from {expectation.source}: {shown}; check weights, data, crop and library versions"
+        )
+    if output is not None:
+        content = {"record": measured.key, "expectation": expectation.model_dump(mode="json")}
+        content["comparisons"] = [asdict(row) for row in comparisons]
+        write_text(output, json.dumps(content, indent=2) + "\n")
