@@ -48,10 +48,14 @@ def _data_reason(profile: Profile, name: str, data: Path) -> str | None:
     root = dataset.root(profile.data_roots)
     if root is not None and root.is_dir():
         return None
-    place = f"put them at {root}" if root else f"set data_roots.{name} or ${ROOT_VARIABLE} to their folder"
+    place = (
+        f"put them at {root}"
+        if root
+        else f"put them at ${ROOT_VARIABLE}/{name}, or name their folder in data_roots.{name}"
+    )
     return (
         f"{dataset.title} is not here: get its {dataset.images['eval']:,} evaluation images from {dataset.home} "
-        f"({dataset.access}) and {place}"
+        f"({dataset.access}), {place}"
     )
 
 

@@ -7,8 +7,13 @@ from hypothesis import strategies as st
 
 from dcae_bench.config import CONFIG_DIR, load_profile, parse_profile
 from dcae_bench.errors import ConfigError
+from dcae_bench.files import sha256_json
 
 DEMO = yaml.safe_load((CONFIG_DIR / "demo.yaml").read_text())
+
+
+DEMO_EVALUATION = "cd5cb6003d280fc7ed24b6c8da9e73a482b38ac11f5491336f337a8bbc3534d1"
+DEMO_TRAINING = "fd78e788255eda63b0cd6ff503d1fe0914a5acc2746fa8a1ecf995e3abbc0cf4"
 
 
 def changed(*path, value):
@@ -57,7 +62,7 @@ def test_every_committed_profile_loads():
         profile = load_profile(name)
         assert profile == load_profile(CONFIG_DIR / f"{name}.yaml")
         assert profile.name == name
-    assert sorted(load_profile("demo").training.phases) == [1, 2, 3]
+    assert load_profile("demo").phases == (1, 2, 3)
 
 
 def test_an_unknown_profile_names_the_known_ones():
@@ -269,3 +274,142 @@ def test_a_repeated_key_is_refused_with_its_line(tmp_path):
 )
 def test_what_a_phase_cannot_run_is_refused(where, value, reason):
     assert reason in refusal(changed(*where, value=value))
+
+
+RELEASED = yaml.safe_load((CONFIG_DIR / "released.yaml").read_text())
+
+
+def released(*path, value):
+    """The released profile with one value replaced or added."""
+    content = copy.deepcopy(RELEASED)
+    inner = content
+    for part in path[:-1]:
+        inner = inner[part]
+    inner[path[-1]] = value
+    return content
+
+
+def test_a_profile_may_evaluate_released_weights_alone():
+    profile = load_profile("released")
+    assert profile.training is None and profile.phases == () and profile.trained_on() == ()
+    assert profile.named("retrained") == () and profile.named("released") == tuple(profile.autoencoders)
+    assert [item.label for item in profile.sets_of("dc-ae-f128c512-in-1.0")] == ["imagenet-512"]
+    assert profile.datasets() == ("imagenet", "ffhq", "mjhq", "mapillary-vistas")
+    with pytest.raises(ConfigError, match="profile released: trains nothing"):
+        profile.phase("sd-vae-ft-ema", 1)
+
+
+def test_released_and_retrained_autoencoders_may_share_a_profile():
+    entry = {"model": {"preset": "sd-vae-ft-ema"}, "weights": "released", "sets": ["photos-mixed-64"]}
+    profile = parse_profile(changed("autoencoders", "sd-vae-ft-ema", value=entry), "x")
+    assert profile.named("released") == ("sd-vae-ft-ema",) and len(profile.named("retrained")) == 4
+    assert [item.label for item in profile.sets_of("sd-vae-ft-ema")] == ["photos-mixed-64"]
+    assert len(profile.sets_of("dc-ae-f32c32")) == 4
+
+
+def test_every_row_of_the_paper_has_its_released_autoencoder():
+    from dcae_bench.tables.reported import load_reported
+
+    profile = load_profile("released")
+    for row in load_reported(measured={"mjhq"}):
+        answers = [
+            name
+            for name, entry in profile.autoencoders.items()
+            for item in profile.sets_of(name)
+            if (entry.model.family, entry.model.compression, entry.model.latent_channels, item.dataset, item.resolution)
+            == (row.family, row.compression, row.latent_channels, row.dataset, row.resolution)
+        ]
+        kind = "in" if row.dataset == "imagenet" else "mix"
+        name = f"dc-ae-f{row.compression}c{row.latent_channels}-{kind}-1.0"
+        assert answers == ([name] if row.family == "dc-ae" else [])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            released("autoencoders", "mine", value={"model": {"preset": "sd-vae-ft-ema"}}),
+            "autoencoder mine is retrained, but the profile has no 'training'",
+        ),
+        (
+            released("autoencoders", "mine", value={"model": {"preset": "sd-vae-ft-ema"}, "weights": "released"}),
+            "autoencoder mine has 'weights: released', but the catalogue",
+        ),
+        (
+            released("autoencoders", "sd-vae-ft-ema", "model", value={"preset": "ldm-kl-f16"}),
+            "autoencoder sd-vae-ft-ema has 'weights: released', but the catalogue",
+        ),
+        (
+            released(
+                "autoencoders",
+                "sd-vae-f32c32-retrained",
+                value={"model": {"preset": "sd-vae-f32c32-retrained"}, "weights": "released"},
+            ),
+            "has no released weights of this name",
+        ),
+        (
+            released("autoencoders", "sd-vae-ft-ema", "sets", value=["photos-64"]),
+            "sets of sd-vae-ft-ema has 'photos-64'",
+        ),
+        (released("autoencoders", "sd-vae-ft-ema", "lr", value={1: 0.1}), "'lr' has no effect"),
+        (changed("autoencoders", "dc-ae-f32c32", "sets", value=["photos-mixed-64"]), "'sets' is for released weights"),
+        (released("evaluation", "crops_per_photo", value=6), "'reconstruction/paper-v1' has 1, the centre crop"),
+        (
+            released("evaluation", "sets", 1, "resolution", value=256),
+            "evaluation set imagenet-256 is listed 2 times; list it once",
+        ),
+        (without("training"), "autoencoder sd-vae-f32c32 is retrained"),
+    ],
+)
+def test_weights_without_an_origin_and_settings_without_effect_are_refused(content, words):
+    assert words in refusal(content)
+
+
+def test_a_resolution_must_fit_only_the_sets_of_an_autoencoder():
+    sets = [*RELEASED["evaluation"]["sets"], {"dataset": "ffhq", "resolution": 320}]
+    profile = parse_profile(released("evaluation", "sets", value=sets), "x")
+    assert "ffhq-320" not in [item.label for item in profile.sets_of("dc-ae-f128c512-mix-1.0")]
+    content = released("evaluation", "sets", value=sets)
+    content["autoencoders"]["dc-ae-f128c512-mix-1.0"]["sets"] = ["ffhq-320"]
+    assert "resolution 320 of evaluation set ffhq-320 is not a multiple of 128" in refusal(content)
+
+
+def test_an_evaluation_recipe_holds_what_shapes_a_number_and_no_more():
+    base = parse_profile(RELEASED, "x")
+
+    def recipe(*path, value):
+        return parse_profile(released(*path, value=value), "x").evaluation_recipe()
+
+    for path, value in [
+        (("evaluation", "posterior"), "mean"),
+        (("evaluation", "tf32"), False),
+        (("evaluation", "extractors"), ["dinov2"]),
+        (("evaluation", "bootstrap"), 10),
+        (("evaluation", "sets", 0, "upscale"), False),
+        (("threads",), 2),
+    ]:
+        assert recipe(*path, value=value) != base.evaluation_recipe(), path
+    for path, value in [
+        (("evaluation", "workers"), 2),
+        (("evaluation", "posterior"), "sample"),  # the protocol's own
+        (("evaluation", "tf32"), True),
+        (("evaluation", "crops_per_photo"), 1),
+        (("beside",), None),
+    ]:
+        assert recipe(*path, value=value) == base.evaluation_recipe(), path
+
+
+def test_settings_are_the_protocols_unless_the_profile_says_otherwise():
+    usual = parse_profile(RELEASED, "x").evaluation.settings
+    assert usual == {"posterior": "sample", "tf32": "on", "extractor_precision": "fp32"}
+    assert parse_profile(released("evaluation", "tf32", value=False), "x").evaluation.settings == usual | {
+        "tf32": "off"
+    }
+    assert parse_profile(DEMO, "x").evaluation.settings == {"posterior": "mean"}
+
+
+def test_the_demos_recipes_are_those_of_its_first_records():
+    """A changed hash makes every result that people have stale: change these on purpose only."""
+    demo = load_profile("demo")
+    assert sha256_json(demo.evaluation_recipe()) == DEMO_EVALUATION
+    assert sha256_json(demo.recipe("dc-ae-f32c32", 3)) == DEMO_TRAINING

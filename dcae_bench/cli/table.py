@@ -41,4 +41,6 @@ def table(
     reported = load_reported(measured={item.dataset for item in plan.evaluation.sets})
     absence = Absence(plan, missing(plan, data or Path("results") / plan.name / "data"))
     others = load_records(path for folder in beside or [] for path in find(folder))
-    write(build(plan.name, load_records(records or []), reported, absence.reasons, beside=others), output)
+    made = load_records(records or [])
+    built = build(plan.name, made, reported, absence.reasons, beside=others, not_measured=absence.elsewhere(reported))
+    write(built, output)

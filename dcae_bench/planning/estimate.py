@@ -2,11 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
+from dcae_bench import weights
 from dcae_bench.config import Profile
 from dcae_bench.data.external import external_datasets
 from dcae_bench.data.photos import load_manifest
 from dcae_bench.errors import ConfigError
+from dcae_bench.evaluation_spec import EvaluationSet
+from dcae_bench.models.cost import cost as model_cost
 from dcae_bench.planning.costs import StepCost, forward_mac, step_cost
 from dcae_bench.planning.rates import Rates
 from dcae_bench.records import Record
@@ -15,6 +19,7 @@ GIB = 2**30
 FP32 = 4  # bytes
 ASPECT = 4 / 3  # assumed of photographs that are reduced to a short side
 HALF = {"bf16", "fp16"}
+RECORDS = ("reconstruction", "check")
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,14 @@ class Row:
     download_gib: float | None = 0.0
     """None: not known."""
     source: str = "stated"
+
+
+class Evaluation(NamedTuple):
+    """Measuring one autoencoder on some sets: after a training phase, or with released weights."""
+
+    autoencoder: str
+    phase: int | None
+    sets: tuple[EvaluationSet, ...]
 
 
 @dataclass(frozen=True)
@@ -76,10 +89,11 @@ class Estimator:
         trainings, evaluations, tables = self._needed(target)
         profile = self.profile
         sets = [name for _, number in trainings for name in profile.training_sets(number)]
-        sets += [item.dataset for item in profile.evaluation.sets] if evaluations else []
+        sets += [item.dataset for job in evaluations for item in job.sets]
         rows = [self.prepare(name) for name in dict.fromkeys(sets)]
+        rows += [self.fetch(name) for name in dict.fromkeys(job.autoencoder for job in evaluations if not job.phase)]
         rows += [self.train(name, number) for name, number in trainings]
-        rows += [self.evaluate(name, number) for name, number in evaluations]
+        rows += [self.evaluate(job) for job in evaluations]
         rows += [Row("table", target, tables)] if tables else []
         return Plan(profile.name, target, tuple(rows), (*ASSUMPTIONS, *self.rates.used))
 
@@ -99,6 +113,13 @@ class Estimator:
             download = 0.0
         hours = read / self.rates.get("prepare", "cpu", "fp32").rate / 3600
         return Row("prepare", name, 1, cpu_hours=hours, disk_gib=kept * 1e6 * 3 / GIB, download_gib=download)
+
+    def fetch(self, name: str) -> Row:
+        """Released weights of one autoencoder; nothing to download where they are on this machine."""
+        size = (
+            0.0 if weights.here(name) else model_cost(self.profile.autoencoders[name].model, ()).parameters * FP32 / GIB
+        )
+        return Row("fetch", name, 1, disk_gib=size, download_gib=size)
 
     def train(self, name: str, number: int) -> Row:
         """One phase of one autoencoder."""
@@ -141,19 +162,21 @@ class Estimator:
             kept = cost.kept_inputs_bytes + cost.largest_block_bytes
         return fixed + kept * images
 
-    def evaluate(self, name: str, number: int) -> Row:
-        """Reconstruction of every set after one phase."""
+    def evaluate(self, job: Evaluation) -> Row:
+        """Reconstruction of some sets: after a phase in one job, of released weights in a job per set."""
         profile = self.profile
-        spec = profile.autoencoders[name].model
+        spec = profile.autoencoders[job.autoencoder].model
         images, flops, samples = 0, 0.0, 0
-        for item in profile.evaluation.sets:
+        for item in job.sets:
             count = self._evaluation_images(item.dataset)
             images += count
             flops += 2 * count * forward_mac(spec, item.resolution)
             samples += profile.evaluation.samples * 2 * 3 * item.resolution**2
         metrics = self.rates.get("metrics", self.device, profile.precision).rate
         hours = self._hours(flops, "inference", "fp32") + images / metrics / 3600
-        return Row("evaluate", f"{name} phase {number}", 1, **self._where(hours), disk_gib=samples / GIB)
+        subject = f"{job.autoencoder} {f'phase {job.phase}' if job.phase else 'released'}"
+        jobs = 1 if job.phase else len(job.sets)
+        return Row("evaluate", subject, jobs, **self._where(hours), disk_gib=samples / GIB)
 
     def _evaluation_images(self, dataset: str) -> int:
         if dataset in external_datasets():
@@ -172,27 +195,40 @@ class Estimator:
         """CPU-hours count threads, as clusters do."""
         return {"cpu_hours": hours * self.profile.threads} if self.device == "cpu" else {"gpu_hours": hours}
 
-    def _needed(self, target: str) -> tuple[list[tuple[str, int]], list[tuple[str, int]], int]:
+    def _needed(self, target: str) -> tuple[list[tuple[str, int]], list[Evaluation], int]:
         """Trainings, evaluations and tables that a target of the workflow needs."""
         profile = self.profile
-        every = [(name, number) for name in profile.autoencoders for number in sorted(profile.training.phases)]
+        every = [(name, number) for name in profile.named("retrained") for number in profile.phases]
+        sets = profile.evaluation.sets
+        retrained = [Evaluation(name, number, sets) for name, number in every]
+        released = [Evaluation(name, None, profile.sets_of(name)) for name in profile.named("released")]
         if target == "all":
-            return every, every, 3
+            return every, retrained + released, 3 if every else 2
         if target.startswith("results/table_rfid."):
-            return every, every, 1
+            return every, retrained + released, 1
         if target.startswith("results/figures/reconstructions."):
-            last = max(profile.training.phases)
-            return every, [(name, last) for name in profile.autoencoders], 1
-        if target.startswith("results/figures/losses."):
+            return every, [job for job in retrained if job.phase == max(profile.phases)] + released, 1
+        if target.startswith("results/figures/losses.") and every:
             return every, [], 1
         for stage in ("training", "reconstruction", "latents"):
             for name, number in every:
                 if target.startswith(f"results/{profile.name}/{stage}/{name}@retrained/phase{number}/"):
                     before = [(name, n) for n in range(1, number + 1)]
-                    return before, [(name, number)] if stage == "reconstruction" else [], 0
+                    return before, [Evaluation(name, number, sets)] if stage == "reconstruction" else [], 0
+        for job in released:
+            for item in job.sets:
+                if target in (
+                    f"results/{profile.name}/{s}/{job.autoencoder}@released/{item.label}.json" for s in RECORDS
+                ):
+                    return [], [Evaluation(job.autoencoder, None, (item,))], 0
+        example = (
+            f"training/{profile.named('retrained')[0]}@retrained/phase1/model.safetensors"
+            if every
+            else f"reconstruction/{released[0].autoencoder}@released/{released[0].sets[0].label}.json"
+        )
         raise ConfigError(
             f"target '{target}': no rule of profile {profile.name} makes it; take all, results/table_rfid.md or "
-            f"results/{profile.name}/training/<autoencoder>@retrained/phase<n>/model.safetensors"
+            f"results/{profile.name}/{example}"
         )
 
 

@@ -22,12 +22,12 @@ class Footnotes:
 
     def mark(self, notes: Iterable[str]) -> str:
         """Superscript numbers of ``notes``, or nothing if there are none."""
-        numbers = []
+        numbers = set()
         for note in notes:
             if note not in self._notes:
                 self._notes.append(note)
-            numbers.append(str(self._notes.index(note) + 1))
-        return f"<sup>{','.join(numbers)}</sup>" if numbers else ""
+            numbers.add(self._notes.index(note) + 1)
+        return f"<sup>{','.join(map(str, sorted(numbers)))}</sup>" if numbers else ""
 
     def text(self) -> str:
         """The notes, one a line, as they stand under the table."""

@@ -1,7 +1,7 @@
 """What the reconstruction table holds: measured runs, their pairs, and the reported rows they answer."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dcae_bench.errors import ResultsError
@@ -123,6 +123,8 @@ class RfidTable:
     runs: tuple[Run, ...]
     pairs: tuple[Pair, ...]
     reported: tuple[ReportedResult, ...]
+    not_measured: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    """Reasons by autoencoder and evaluation set, where neither a run nor a row of the paper tells them."""
 
     @property
     def first_line(self) -> str:

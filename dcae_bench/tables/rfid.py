@@ -32,12 +32,14 @@ def build(
     why_not: WhyNot,
     *,
     beside: Mapping[Path, Record] | None = None,
+    not_measured: Mapping[tuple[str, str], tuple[str, ...]] | None = None,
 ) -> RfidTable:
     """Arrange the reconstruction records of a profile and judge the reported rows; other records are left out.
 
     ``why_not`` says why a row has no result of a weights source. ``beside`` are records of other profiles, which answer
-    reported rows that the profile's own do not. Raises :class:`ResultsError` when a record is of another profile or two
-    records claim the same row.
+    reported rows that the profile's own do not. ``not_measured`` has the reasons for the profile's measurements that
+    answer no row, by autoencoder and evaluation set; those that were made are left out. Raises
+    :class:`ResultsError` when a record is of another profile or two records claim the same row.
     """
     runs, others = _runs(records), _runs(beside or {})
     for run in runs:
@@ -49,7 +51,9 @@ def build(
     for row in reported:
         answers = {source: _answer(row, source, runs, others, why_not) for source in SOURCES}
         results.append(ReportedResult(row, answers))
-    return RfidTable(profile_name, runs, tuple(_pairs(runs)), tuple(results))
+    made = {(run.record.subject.autoencoder, f"{run.record.data.name}-{run.record.data.resolution}") for run in runs}
+    absent = {key: reasons for key, reasons in (not_measured or {}).items() if key not in made}
+    return RfidTable(profile_name, runs, tuple(_pairs(runs)), tuple(results), absent)
 
 
 def _runs(records: Mapping[Path, Record]) -> tuple[Run, ...]:
@@ -211,6 +215,10 @@ def _everything(table: RfidTable) -> dict[str, Any]:
             for pair in table.pairs
         ],
         "reported": [_reported(result) for result in table.reported],
+        "not_measured": [
+            {"autoencoder": name, "set": label, "missing": reasons}
+            for (name, label), reasons in table.not_measured.items()
+        ],
     }
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 from dcae_bench.tables.markdown import ARROWS, Footnotes, decimals, grid, millions, number, spread
@@ -29,6 +30,8 @@ def markdown(table: RfidTable) -> str:
         parts += ["## Final phase: DC-AE minus SD-VAE\n", _differences(table)]
     if table.reported:
         parts += ["## Reported by the paper (Table 2)\n", _reported(table)]
+    if table.not_measured:
+        parts += ["## Not measured, beside the paper's rows\n", _not_measured(table)]
     parts += ["## How to read\n", "".join(f"- {line}\n" for line in _legend(table))]
     return "\n".join(parts)
 
@@ -100,6 +103,15 @@ def _reported(table: RfidTable) -> str:
     align = ["left", "right", "left", "left", *["right"] * len(REPORTED_LABELS), *["left"] * (len(SOURCES) + 1)]
     legend = "Values in brackets are recalled from memory and were found in no source; no verdict rests on them.\n"
     return _join(grid(headers, rows, align), footnotes.text(), legend)
+
+
+def _not_measured(table: RfidTable) -> str:
+    """What the profile measures beyond the paper's rows, where something for it is missing."""
+    footnotes, lines = Footnotes(), []
+    for name, keys in groupby(table.not_measured, key=lambda key: key[0]):
+        sets = (f"{label}{footnotes.mark(table.not_measured[name, label])}" for _, label in keys)
+        lines.append(f"- {name}: {', '.join(sets)}\n")
+    return _join("".join(lines), footnotes.text())
 
 
 def _better(metric: str) -> str:
