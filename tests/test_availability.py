@@ -10,6 +10,7 @@ from dcae_bench.availability import INCEPTION_VARIABLE, missing
 from dcae_bench.config import load_profile
 from dcae_bench.data.external import ROOT_VARIABLE
 from dcae_bench.errors import WeightsError
+from dcae_bench.presets import catalogue
 from dcae_bench.weights import Receipt, _Receipts, receipts_path
 
 NAME, SET = "dc-ae-f64c128-in-1.0", "imagenet-512"
@@ -82,7 +83,7 @@ def test_weights_of_another_commit_than_the_pinned_are_not_there(released, tmp_p
     name = "dc-ae-f128c512-mix-1.0"
     fetched(name, commit="f" * 40)
     assert any("released weights" in reason for reason in missing(released, tmp_path)[name, "ffhq-1024"])
-    fetched(name, commit="ef17dd50ee06fa05ac1a4c86c8089a639f048c7e")
+    fetched(name, commit=catalogue().preset(name).weights.revision)
     assert not any("released weights" in reason for reason in missing(released, tmp_path)[name, "ffhq-1024"])
 
 

@@ -159,6 +159,32 @@ def test_phases_that_cannot_start(train, refused, weights):
     assert "gone.safetensors" in refused(*needs, "--initial", "gone.safetensors")
 
 
+def test_released_weights_are_not_trained(train, refused):
+    arguments = replaced(replaced(train, "--profile", "released"), "--autoencoder", "sd-vae-ft-ema")
+    assert "profile released takes its released weights; it trains nothing" in refused(*arguments)
+
+
+def test_unknown_evaluation_set(evaluate, refused, tmp_path):
+    line = refused(*evaluate, "--set", "photos-indoor-64", "--set", "photos-65")
+    assert "--set photos-65: profile demo has no such evaluation set; it has photos-indoor-64, " in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_set_is_measured_where_one_is_asked_for(evaluate, data, monkeypatch, tmp_path):
+    for path in data.glob("*/eval.npy"):
+        np.save(path, np.random.default_rng(0).integers(0, 256, np.load(path).shape, np.uint8))
+        index = Index.model_validate_json(index_path(path).read_text())
+        index_path(path).write_text(index.model_copy(update={"sha256": sha256_file(path)}).model_dump_json())
+    monkeypatch.setattr(sys, "argv", ["dcae-bench", *map(str, evaluate), "--set", "photos-mixed-64"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "photos-mixed-64.json",
+        "photos-mixed-64.samples.npy",
+    ]
+
+
 def test_unknown_data_set(refused, tmp_path):
     line = refused("prepare", "photos-outdoor", "--output", tmp_path / "out")
     assert "'photos-outdoor' does not exist" in line and "photos-indoor, photos-mixed" in line

@@ -149,6 +149,16 @@ def test_what_cannot_be_named(wanted, words):
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_an_entry_with_released_weights_takes_them_and_a_file_instead_is_the_users_own(monkeypatch, tmp_path):
+    profile = load_profile("released")
+    fetched = subject.weights.Local(tmp_path / "fetched", "0" * 64, 1, None, recorded=True)
+    monkeypatch.setattr(subject.weights, "locate", {"sd-vae-ft-ema": fetched}.__getitem__)
+    chosen = choose(profile, "sd-vae-ft-ema", None)
+    assert (chosen.profile, chosen.weights, chosen.source) == (profile, tmp_path / "fetched", "released")
+    chosen = choose(profile, "sd-vae-ft-ema", tmp_path / "mine")
+    assert (chosen.weights, chosen.source) == (tmp_path / "mine", "own")
+
+
 def test_a_hub_id_without_a_network_is_one_line(monkeypatch, tmp_path):
     from huggingface_hub import constants
 

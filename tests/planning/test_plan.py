@@ -165,6 +165,24 @@ def test_targets_choose_the_jobs(demo, monkeypatch):
         estimator.plan("results/other.md")
 
 
+def test_released_weights_are_fetched_and_measured_set_by_set(monkeypatch):
+    monkeypatch.setattr("dcae_bench.planning.estimate.forward_mac", lambda *_: 1e9)
+    estimator = Estimator(load_profile("released"), Rates.read())
+    target = "results/released/check/dc-ae-f64c128-in-1.0@released/imagenet-512.json"
+    data, weights, evaluation = estimator.plan(target).rows
+    assert (data.subject, weights.subject) == ("imagenet", "dc-ae-f64c128-in-1.0")
+    assert weights.download_gib == 676_896_140 * 4 / GIB
+    assert (evaluation.subject, evaluation.jobs) == ("dc-ae-f64c128-in-1.0 released", 1)
+    monkeypatch.setattr("dcae_bench.planning.estimate.weights.here", lambda name: True)
+    rows = estimator.plan("all").rows
+    jobs = {rule: sum(row.jobs for row in rows if row.rule == rule) for rule in {row.rule for row in rows}}
+    assert jobs == {"prepare": 4, "fetch": 8, "evaluate": 16, "table": 2}
+    assert {row.download_gib for row in rows if row.rule == "fetch"} == {0}
+    example = r"results/released/reconstruction/dc-ae-f32c32-in-1\.0@released/imagenet-256"
+    with pytest.raises(ConfigError, match=example):
+        estimator.plan("results/figures/losses.png")
+
+
 def test_totals_add_up_and_json_says_it_is_an_estimate(monkeypatch, capsys):
     target = "results/demo/reconstruction/dc-ae-f32c32@retrained/phase3/photos-indoor-64.json"
     monkeypatch.setattr("sys.argv", ["dcae-bench", "plan", target, "--json"])
