@@ -116,9 +116,9 @@ class Estimator:
 
     def fetch(self, name: str) -> Row:
         """Released weights of one autoencoder; nothing to download where they are on this machine."""
-        size = (
-            0.0 if weights.here(name) else model_cost(self.profile.autoencoders[name].model, ()).parameters * FP32 / GIB
-        )
+        if weights.here(name):
+            return Row("fetch", name, 1)
+        size = model_cost(self.profile.autoencoders[name].model, ()).parameters * FP32 / GIB
         return Row("fetch", name, 1, disk_gib=size, download_gib=size)
 
     def train(self, name: str, number: int) -> Row:

@@ -150,6 +150,7 @@ def _tidy(table: RfidTable) -> Iterator[dict[str, Any]]:
 
 def _tidy_answer(row: ReportedRow, source: WeightsSource, answer: Answer) -> Iterator[dict[str, Any]]:
     record = answer.run.record if answer.run else None
+    name = record.subject.autoencoder if record else f"{row.family}-f{row.compression}c{row.latent_channels}"
     for metric, judgement in answer.judgements.items():
         value, measured = row.metrics.get(metric), answer.reproduced(metric)
         yield {
@@ -158,9 +159,7 @@ def _tidy_answer(row: ReportedRow, source: WeightsSource, answer: Answer) -> Ite
             "resolution": row.resolution,
             "latent_shape": row.latent_shape,
             "family": row.family,
-            "autoencoder": record.subject.autoencoder
-            if record
-            else f"{row.family}-f{row.compression}c{row.latent_channels}",
+            "autoencoder": name,
             "parameters": row.parameters,
             "weights_source": source,
             "phase": record.subject.phase if record else None,
