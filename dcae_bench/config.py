@@ -82,6 +82,17 @@ class PhaseSpec(_Model):
     trainable: tuple[LayerSet, ...] = Field(min_length=1)
     optimizer: OptimizerSpec
     gan: GANSpec | None = None
+    # Left out of the recipe at their defaults, which they had before they were fields.
+    crop: Literal["window", "center", "random"] = Field(
+        default="window",
+        exclude_if=lambda crop: crop == "window",
+        description="window: any square, reduced; center: the evaluation's ADM crop; random: a square as it is",
+    )
+    min_side: PositiveInt | None = Field(
+        default=None,
+        exclude_if=lambda side: side is None,
+        description="leave out photographs whose shorter side is below this (px)",
+    )
 
     @model_validator(mode="after")
     def _whole_batches(self) -> Self:
@@ -181,11 +192,19 @@ class EvaluationSet(_Model):
 
     dataset: Name
     resolution: Annotated[int, Field(ge=LPIPS_MIN_RESOLUTION)]
+    upscale: bool = Field(
+        default=False, description="enlarge images smaller than the resolution; the paper's ImageNet rows do"
+    )
 
     @property
     def label(self) -> str:
         """Name used in paths: ``<dataset>-<resolution>``."""
         return f"{self.dataset}-{self.resolution}"
+
+    def recipe(self) -> dict[str, Any]:
+        """All that shapes the images of the set, except their content."""
+        content = self.model_dump(mode="json")
+        return content if self.upscale else {key: value for key, value in content.items() if key != "upscale"}
 
 
 class EvaluationSpec(_Model):
@@ -209,7 +228,9 @@ class Profile(_Model):
     threads: PositiveInt = Field(description="CPU threads per job; part of the recipe, since sums depend on it")
     pack_short_side: PositiveInt = Field(description="photographs are packed at most this high or wide (shorter side)")
     data_roots: dict[Name, str] = Field(
-        default={}, description="folder of each data set got by hand; by default $DCAE_BENCH_DATA/<name>"
+        default={},
+        description="folder of each data set got by hand, by default $DCAE_BENCH_DATA/<name>; a name of your own makes "
+        "a data set of the images in its folder",
     )
     training: TrainingSpec
     evaluation: EvaluationSpec
@@ -252,6 +273,19 @@ class Profile(_Model):
         trained = [name for number in sorted(self.training.phases) for name in self.training_sets(number)]
         return tuple(dict.fromkeys([*trained, *(item.dataset for item in self.evaluation.sets)]))
 
+    def splits_of(self, dataset: str) -> tuple[Literal["train", "eval"], ...]:
+        """Splits of a data set that the profile needs."""
+        return tuple(split for split in ("train", "eval") if self.largest_use(dataset, split) is not None)
+
+    def largest_use(self, dataset: str, split: str) -> int | None:
+        """Largest resolution in px at which the profile shows a data set's split; None: it does not."""
+        if split == "train":
+            phases = self.training.phases
+            used = [phase.resolution for number, phase in phases.items() if dataset in self.training_sets(number)]
+        else:
+            used = [item.resolution for item in self.evaluation.sets if (item.dataset, split) == (dataset, "eval")]
+        return max(used, default=None)
+
     def _conditions(self) -> dict[str, Any]:
         """What every result of the profile depends on."""
         return self.model_dump(mode="json", include={"seed", "device", "precision", "threads", "pack_short_side"})
@@ -274,6 +308,7 @@ class Profile(_Model):
         return {
             **self._conditions(),
             **self.evaluation.model_dump(mode="json"),
+            "sets": [item.recipe() for item in self.evaluation.sets],
         }
 
 
