@@ -71,7 +71,7 @@ def open_image(content: bytes, path: Path) -> Image.Image:
         raise
     except Exception as error:  # what Pillow's readers raise on damaged files is not documented, and is of many kinds
         detail = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(path, "truncated" if "truncated" in detail else "corrupt", detail) from error
+        raise ImageError(path, "truncated" if "truncated" in detail.lower() else "corrupt", detail) from error
     return image
 
 
