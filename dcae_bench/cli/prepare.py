@@ -30,7 +30,9 @@ def prepare(
             metavar="SPLIT",
         ),
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that read images; by default one per CPU.", min=1)] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that read images; by default one per CPU.", min=1)
+    ] = None,
     min_side: Annotated[
         int | None,
         typer.Option(

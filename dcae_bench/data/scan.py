@@ -120,7 +120,12 @@ class Memory:
 
 
 def scan(
-    root: Path, images: Iterable[Listed], memory: Memory, *, workers: int, progress: Callable[[int], None] = lambda _: None
+    root: Path,
+    images: Iterable[Listed],
+    memory: Memory,
+    *,
+    workers: int,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Iterator[tuple[Listed, Reading]]:
     """Every image with its reading, in order; ``progress`` is told how many are done.
 

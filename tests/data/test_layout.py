@@ -35,7 +35,12 @@ def test_a_wrong_folder_is_told_what_was_looked_for_and_found(tmp_path, name, sp
     with pytest.raises(DataError) as caught:
         dataset.choose(tmp_path, split)
     message = str(caught.value)
-    for part in (f"{tmp_path}: holds no {split} images", *dataset.patterns(split), "found notes.txt, pictures/", "--root"):
+    for part in (
+        f"{tmp_path}: holds no {split} images",
+        *dataset.patterns(split),
+        "found notes.txt, pictures/",
+        "--root",
+    ):
         assert part in message
     assert dataset.home in message and "\n" not in message
 

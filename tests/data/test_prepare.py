@@ -137,7 +137,12 @@ def test_images_with_problems_are_listed(root, tmp_path):
     (root / "small.png").write_bytes(encoded(6, ".png", size=(31, 60), mode="LA"))
     info = own(root, tmp_path, min_side=32)
     assert info.problems == {"greyscale": 1, "greyscale+small": 1}
-    assert [row.status for row in FileManifest(tmp_path / "eval.parquet")] == ["ok", "ok", "greyscale", "greyscale+small"]
+    assert [row.status for row in FileManifest(tmp_path / "eval.parquet")] == [
+        "ok",
+        "ok",
+        "greyscale",
+        "greyscale+small",
+    ]
     with open(tmp_path / "eval.problems.csv") as file:
         assert list(csv.reader(file))[1:] == [
             ["grey.png", "greyscale", "mode L"],

@@ -20,9 +20,9 @@ def test_a_dry_run_shows_every_job_without_data(tmp_path):
     table = done.stdout.split("Job stats:")[-1]
     jobs = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.M)}
     assert jobs == {
-        "prepare": 4,
+        "prepare_files": 7,  # both splits of three data sets, MJHQ's one
         "train_phase": 18,
         "evaluate_reconstruction": 18,
         "table_rfid": 1,
-        "total": 41,
+        "total": 44,
     }

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from dcae_bench.config import DEFAULT_PROFILE, load_profile
+from dcae_bench.data.photos import DATASETS as EMBEDDED
 from dcae_bench.errors import UserError
 from dcae_bench.files import require_room
 from dcae_bench.provenance import fingerprint
@@ -32,6 +33,21 @@ ROOT = f"results/{PROFILE.name}"
 PHASES = sorted(PROFILE.training.phases)
 SETS = [item.label for item in PROFILE.evaluation.sets]
 DATASET_OF = {item.label: item.dataset for item in PROFILE.evaluation.sets}
+
+
+def any_of(names):
+    """Pattern of a wildcard that is one of the names."""
+    return "|".join(map(re.escape, sorted(names))) or "(?!)"
+
+
+def data_files(dataset, split):
+    """What training and evaluation need of a split: the pack of an embedded data set, the manifest of another.
+
+    A manifest counts by its small summary, which Snakemake compares by content: made again from the same files, it makes
+    nothing stale.
+    """
+    stem = f"{ROOT}/data/{dataset}/{split}"
+    return [f"{stem}.npy"] if dataset in EMBEDDED else [f"{stem}.json", ancient(f"{stem}.parquet")]
 
 
 def weights_before(autoencoder, phase):

@@ -3,7 +3,7 @@
 
 rule evaluate_reconstruction:
     input:
-        data=expand(f"{ROOT}/data/{{dataset}}/eval.npy", dataset={item.dataset for item in PROFILE.evaluation.sets}),
+        data=[file for dataset in dict.fromkeys(DATASET_OF.values()) for file in data_files(dataset, "eval")],
         weights=f"{ROOT}/training/{{autoencoder}}@retrained/phase{{phase}}/model.safetensors",
     output:
         records=expand(f"{ROOT}/reconstruction/{{{{autoencoder}}}}@retrained/phase{{{{phase}}}}/{{set}}.json", set=SETS),
