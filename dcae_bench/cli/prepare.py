@@ -18,8 +18,8 @@ def prepare(
     root: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of a data set of files; by default the profile's data_roots, then $DCAE_BENCH_DATA/NAME. A name "
-            "that is not known stands for all images in the folder.",
+            help="Folder of a data set of files; by default the profile's data_roots, then $DCAE_BENCH_DATA/NAME. A "
+            "name that is not known stands for all images in the folder.",
             metavar="DIR",
         ),
     ] = None,
@@ -36,7 +36,7 @@ def prepare(
     min_side: Annotated[
         int | None,
         typer.Option(
-            help="List images with a shorter side below this (px) as small; by default the profile's largest resolution.",
+            help="List images with a shorter side below this (px) as small; by default the profile's resolution.",
             min=1,
         ),
     ] = None,

@@ -42,7 +42,7 @@ def train_window(photos: PhotoSet, seed: int, index: int, resolution: int) -> Wi
 
 
 def train_photo(photos: PhotoSet, seed: int, index: int) -> int:
-    """Photograph of the training image ``index``: each is used once in a pass, in an order that changes with the pass."""
+    """Photograph of the training image ``index``: each is used once in a pass, in the pass's own order."""
     epoch, position = divmod(index, len(photos))
     return int(_order(len(photos), seed, epoch)[position])
 

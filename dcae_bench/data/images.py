@@ -26,7 +26,7 @@ class Crops(Protocol):
     manifest_sha256: str
     """Hash of the photographs; part of every record."""
     sha256: str
-    """Hash of all that shapes the pixels: photographs, crop, resolution and Pillow's version, whose filters they are."""
+    """Hash of all that shapes the pixels: photographs, crop, resolution, and Pillow's version, whose filters it has."""
 
     def __len__(self) -> int: ...
 

@@ -2,9 +2,10 @@
 
 import csv
 import io
+import time
 from collections import Counter
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +18,9 @@ from dcae_bench.data.manifest import ManifestInfo, ManifestWriter, Row, write_in
 from dcae_bench.data.scan import Memory, Reading, scan
 from dcae_bench.errors import DataError
 from dcae_bench.files import atomic_write
+
+LINE_S = 60.0
+"""Seconds between two lines about the progress where there is no terminal."""
 
 
 class _Unusable(DataError):
@@ -36,9 +40,10 @@ def prepare_files(
 ) -> ManifestInfo:
     """Write ``<split>.parquet``, ``<split>.json`` and ``<split>.problems.csv`` into ``output``.
 
-    ``min_side`` is the shorter side in pixels below which an image is listed as small; ``partial`` accepts another count
-    than the publisher's. Interrupted, the same call goes on where it was (:class:`dcae_bench.data.scan.Memory`). Raises
-    :class:`DataError` for a layout, a count or images that do not fit, and ResultsError when ``output`` cannot be written.
+    ``min_side`` is the shorter side in pixels below which an image is listed as small; ``partial`` accepts another
+    count than the publisher's. Interrupted, the same call goes on where it was (:class:`dcae_bench.data.scan.Memory`).
+    Raises :class:`DataError` for a layout, a count or images that do not fit, and ResultsError when ``output`` cannot
+    be written.
     """
     root = Path(root).absolute()
     pattern = dataset.choose(root, split)
@@ -55,19 +60,17 @@ def prepare_files(
     with (
         Memory(root) as memory,
         atomic_write(path.with_suffix(".problems.csv")) as report,
-        _bar(console) as bar,
+        _progress(console, f"{dataset.name} {split}", count) as progress,
     ):
-        task = bar.add_task(f"{dataset.name} {split}", total=count)
-        images = scan(
-            root,
-            listing(root, pattern),
-            memory,
-            workers=workers,
-            progress=lambda done: bar.update(task, completed=done),
-        )
+        images = scan(root, listing(root, pattern), memory, workers=workers, progress=progress)
         try:
             with closing(images) as rows, writing(path) as writer:
                 _fill(writer, rows, min_side, _Problems(report), root)
+                if writer.count != count:
+                    raise DataError(
+                        f"{root}: held {count:,} {split} images when they were counted and {writer.count:,} when they "
+                        "were read; prepare again when nothing changes the folder"
+                    )
                 tree_sha256 = writer.finish()
         except _Unusable as error:
             failure = error
@@ -145,11 +148,25 @@ def _fill(
     if bad:
         kinds = ", ".join(f"{number:,} {problem}" for problem, number in bad.most_common())
         raise _Unusable(
-            f"{first}; {bad.total():,} of {bad.total() + writer.count:,} files cannot be used ({kinds}): replace them by "
-            "their publisher's and prepare again, which reads only those"
+            f"{first}; {bad.total():,} of {bad.total() + writer.count:,} files cannot be used ({kinds}): replace them "
+            "by their publisher's and prepare again, which reads only those"
         )
 
 
-def _bar(console: Console | None) -> Progress:
+@contextmanager
+def _progress(console: Console | None, name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how many images are done: a bar on a terminal, a line a minute in a log file."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=console is None or not console.is_terminal)
+    on_terminal = console is not None and console.is_terminal
+    said = time.monotonic()
+    with Progress(*columns, console=console, disable=not on_terminal) as bar:
+        task = bar.add_task(name, total=total)
+
+        def progress(done: int) -> None:
+            nonlocal said
+            bar.update(task, completed=done)
+            if console is not None and not on_terminal and time.monotonic() - said > LINE_S:
+                said = time.monotonic()
+                console.print(f"{name}: {done:,} of {total:,} images", soft_wrap=True)
+
+        yield progress

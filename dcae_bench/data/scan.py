@@ -22,9 +22,10 @@ from dcae_bench.files import cache_dir
 
 VERSION = 1
 """Goes up when a file would be read differently: what older versions remembered is then read again."""
-CHUNK = 32
+CHUNK = 8
+"""Files that go to a process at a time; a killed scan loses those under way."""
 WRITE_S = 1.0
-"""Seconds of work that a killed scan may lose."""
+"""Seconds between two writes; what a killed scan may lose besides."""
 
 
 class Reading(NamedTuple):

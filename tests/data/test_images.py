@@ -228,9 +228,8 @@ def test_training_crops_of_each_kind(prepared):
 def test_small_photographs_are_left_out_or_named(prepared, crop):
     root, data = prepared
     files = open_training_set("own", data)
-    with pytest.raises(
-        DataError, match=rf"{root / 'c.jpg'}: is 40x50, too small for a crop of 64 px; .* min_side to 64"
-    ):
+    reason = "is 40x50, too small for a crop of 64 px; .* min_side to 64"
+    with pytest.raises(DataError, match=rf"{root / 'c.jpg'}: {reason}"):
         train_batch(files, 0, 0, 7, 64, crop)
     large = JoinedPhotos([files, files], min_side=64)
     assert len(large) == 12

@@ -1,5 +1,7 @@
 import csv
 import hashlib
+import io
+import itertools
 import json
 import os
 import resource
@@ -12,11 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from dcae_bench.cli import main
+from dcae_bench.data import prepare as prepare_module
 from dcae_bench.data import scan as scan_module
 from dcae_bench.data.external import external_datasets, image_folder
-from dcae_bench.data.layout import Listed
+from dcae_bench.data.layout import Listed, listing
 from dcae_bench.data.manifest import ROWS, FileManifest, ManifestInfo, Row, info_path, write_info, writing
 from dcae_bench.data.prepare import prepare_files
 from dcae_bench.data.scan import Memory, read_image_file, scan
@@ -175,6 +179,23 @@ def test_bad_images_stop_at_the_end_with_all_of_them_listed(root, tmp_path, read
     assert reads == ["20.png"]
 
 
+def test_a_folder_that_changes_meanwhile_is_refused(root, tmp_path, monkeypatch):
+    write_images(root, ["a.png", "b.png"])
+    turns = [1, 2]
+    monkeypatch.setattr(prepare_module, "listing", lambda *given: itertools.islice(listing(*given), turns.pop()))
+    with pytest.raises(DataError, match="held 2 eval images when they were counted and 1 when they were read"):
+        own(root, tmp_path)
+    assert not list(tmp_path.glob("eval.*"))
+
+
+def test_progress_is_told_to_a_log_file(root, tmp_path, monkeypatch):
+    write_images(root, [f"{number:02}.png" for number in range(17)])
+    monkeypatch.setattr(prepare_module, "LINE_S", -1.0)
+    log = io.StringIO()
+    own(root, tmp_path, console=Console(file=log))
+    assert log.getvalue().splitlines() == [f"own eval: {done} of 17 images" for done in (8, 16, 17)]
+
+
 def test_unchanged_files_are_not_read_again(root, tmp_path, reads):
     write_images(root, [f"{number}.png" for number in range(5)])
     first = own(root, tmp_path / "one")
@@ -198,7 +219,7 @@ def test_processes_find_what_one_does(root, tmp_path):
             images = [Listed(path.name, None) for path in sorted(root.iterdir())]
             done = []
             found.append(list(scan(root, images, memory, workers=workers, progress=done.append)))
-            assert done == [32, 64, 96, 100]
+            assert done == [*range(8, 97, 8), 100]
     assert found[0] == found[1]
     assert [image.path for image, reading in found[0] if reading.problem] == ["050.jpg"]
 
