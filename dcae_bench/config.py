@@ -64,7 +64,9 @@ class Profile(Model):
     threads: PositiveInt = Field(description="CPU threads per job; part of the recipe, since sums depend on it")
     pack_short_side: PositiveInt = Field(description="photographs are packed at most this high or wide (shorter side)")
     data_roots: dict[Name, str] = Field(
-        default={}, description="folder of each data set got by hand; by default $DCAE_BENCH_DATA/<name>"
+        default={},
+        description="folder of each data set got by hand, by default $DCAE_BENCH_DATA/<name>; a name of your own makes "
+        "a data set of the images in its folder",
     )
     training: TrainingSpec | None = Field(default=None, description="null: released weights are evaluated, no more")
     evaluation: EvaluationSpec
@@ -155,6 +157,18 @@ class Profile(Model):
     def datasets(self) -> tuple[str, ...]:
         """Every data set the profile needs, each once, in order."""
         return tuple(dict.fromkeys([*self.trained_on(), *(item.dataset for item in self.evaluation.sets)]))
+
+    def splits_of(self, dataset: str) -> tuple[Literal["train", "eval"], ...]:
+        """Splits of a data set that the profile needs."""
+        return tuple(split for split in ("train", "eval") if self.largest_use(dataset, split) is not None)
+
+    def largest_use(self, dataset: str, split: str) -> int | None:
+        """Largest resolution in px at which the profile shows a data set's split; None: it does not."""
+        if split == "train":
+            used = [self._trained.phases[n].resolution for n in self.phases if dataset in self.training_sets(n)]
+        else:
+            used = [item.resolution for item in self.evaluation.sets if (item.dataset, split) == (dataset, "eval")]
+        return max(used, default=None)
 
     @property
     def _trained(self) -> TrainingSpec:

@@ -14,7 +14,7 @@ ProfileOption = Annotated[
     str, typer.Option("--profile", help="Profile by name (demo) or by path (config/demo.yaml).", metavar="NAME|FILE")
 ]
 DataOption = Annotated[
-    Path, typer.Option("--data", help="Folder of the packed data sets that `prepare` wrote.", metavar="DIR")
+    Path, typer.Option("--data", help="Folder of the data sets that `prepare` wrote.", metavar="DIR")
 ]
 AutoencoderOption = Annotated[str, typer.Option("--autoencoder", help="Autoencoder of the profile.", metavar="NAME")]
 

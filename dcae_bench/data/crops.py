@@ -1,4 +1,4 @@
-"""Crops: square windows of photographs, each a pure function of a seed and an index."""
+"""Crops: square parts of photographs, each a pure function of a seed and an index."""
 
 import hashlib
 from dataclasses import dataclass
@@ -10,10 +10,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dcae_bench.data.adm import dm_crop
 from dcae_bench.data.packed import Photos
+from dcae_bench.data.photo_sets import PhotoSet
 from dcae_bench.errors import DataError
 
-Purpose = Literal["order", "train window", "eval window"]
+Purpose = Literal["order", "train window", "train place", "eval window"]
+Crop = Literal["window", "center", "random"]
+"""How training crops are taken: a window of any size, reduced; the ADM centre crop; or a square of the photograph as it
+is. The last two refuse a photograph that is smaller than the crop; the first enlarges it, as a pack may be smaller."""
 
 
 @dataclass(frozen=True)
@@ -26,27 +31,50 @@ class Window:
     side: int
 
 
-def train_window(photos: Photos, seed: int, index: int, resolution: int) -> Window:
+def train_window(photos: PhotoSet, seed: int, index: int, resolution: int) -> Window:
     """Window of the training image ``index``: any place, any size that need not be enlarged.
 
-    Every photograph is used once in each pass over the data, in an order that changes with the pass. The side is
-    log-uniform between ``resolution`` and the short side, so that all scales count alike. There is no flip: the
-    authors use none.
+    The side is log-uniform between ``resolution`` and the short side, so that all scales count alike. There is no flip:
+    the authors use none.
     """
-    epoch, position = divmod(index, len(photos))
-    photo = _order(len(photos), seed, epoch)[position]
+    photo = train_photo(photos, seed, index)
     return _draw(photos, photo, resolution, _random(seed, "train window", index))
 
 
-def train_crop(photos: Photos, seed: int, index: int, resolution: int) -> Tensor:
-    """Training image ``index`` as uint8 (3, resolution, resolution)."""
-    return cut(photos, train_window(photos, seed, index, resolution), resolution)
+def train_photo(photos: PhotoSet, seed: int, index: int) -> int:
+    """Photograph of the training image ``index``: each is used once in a pass, in the pass's own order."""
+    epoch, position = divmod(index, len(photos))
+    return int(_order(len(photos), seed, epoch)[position])
 
 
-def train_batch(photos: Photos, seed: int, first_index: int, batch: int, resolution: int) -> Tensor:
+def train_place(photos: PhotoSet, seed: int, index: int, resolution: int) -> Window:
+    """Any square of ``resolution`` pixels of the photograph as it is ("UpsampleCrop" of the authors' code).
+
+    Raises :class:`DataError` for a photograph that is too small.
+    """
+    photo = train_photo(photos, seed, index)
+    height, width = _require_side(photos, photo, resolution)
+    random = _random(seed, "train place", index)
+    top, left = (int(random.integers(side - resolution + 1)) for side in (height, width))
+    return Window(photo, top, left, resolution)
+
+
+def train_crop(photos: PhotoSet, seed: int, index: int, resolution: int, crop: Crop = "window") -> Tensor:
+    """Training image ``index`` as uint8 (3, resolution, resolution). Raises :class:`DataError` (see :data:`Crop`)."""
+    if crop == "center":
+        photo = train_photo(photos, seed, index)
+        _require_side(photos, photo, resolution)
+        return to_tensor(dm_crop(Image.fromarray(photos[photo]), resolution))
+    draw = {"window": train_window, "random": train_place}[crop]
+    return cut(photos, draw(photos, seed, index, resolution), resolution)
+
+
+def train_batch(
+    photos: PhotoSet, seed: int, first_index: int, batch: int, resolution: int, crop: Crop = "window"
+) -> Tensor:
     """Training images ``first_index`` to ``first_index + batch`` as float32 (batch, 3, resolution, resolution)."""
     indices = range(first_index, first_index + batch)
-    return normalise(torch.stack([train_crop(photos, seed, index, resolution) for index in indices]))
+    return normalise(torch.stack([train_crop(photos, seed, index, resolution, crop) for index in indices]))
 
 
 def eval_windows(photos: Photos, per_photo: int, seed: int, min_window: int) -> list[Window]:
@@ -82,7 +110,7 @@ def eval_crops(photos: Photos, per_photo: int, seed: int, resolution: int, min_w
     return torch.stack([cut(photos, w, resolution) for w in eval_windows(photos, per_photo, seed, min_window)])
 
 
-def cut(photos: Photos, window: Window, resolution: int) -> Tensor:
+def cut(photos: PhotoSet, window: Window, resolution: int) -> Tensor:
     """Cut a window out and resize it, bicubic with antialias, to uint8 (3, resolution, resolution)."""
     rows = slice(window.top, window.top + window.side)
     columns = slice(window.left, window.left + window.side)
@@ -91,6 +119,11 @@ def cut(photos: Photos, window: Window, resolution: int) -> Tensor:
         # The gap lets PIL take most of a strong reduction by a cheap box filter, with no visible difference.
         image = Image.fromarray(np.ascontiguousarray(pixels))
         pixels = image.resize((resolution, resolution), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return to_tensor(pixels)
+
+
+def to_tensor(pixels: np.ndarray | Image.Image) -> Tensor:
+    """Pixels (height, width, 3) as uint8 (3, height, width)."""
     return torch.from_numpy(np.array(pixels).transpose(2, 0, 1).copy())
 
 
@@ -99,8 +132,19 @@ def normalise(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1
 
 
-def _draw(photos: Photos, photo: int, smallest: int, random: np.random.Generator) -> Window:
-    height, width, _ = photos[photo].shape
+def _require_side(photos: PhotoSet, photo: int, side: int) -> tuple[int, int]:
+    """Height and width of a photograph that is not to be enlarged. Raises :class:`DataError`."""
+    height, width = photos.size(photo)
+    if min(height, width) < side:
+        raise DataError(
+            f"{photos.key(photo)}: is {width}x{height}, too small for a crop of {side} px; set the phase's min_side to "
+            f"{side} to leave such photographs out"
+        )
+    return height, width
+
+
+def _draw(photos: PhotoSet, photo: int, smallest: int, random: np.random.Generator) -> Window:
+    height, width = photos.size(photo)
     short = min(height, width)
     low = min(smallest, short)
     side = min(short, max(low, round(low * (short / low) ** random.random())))
@@ -109,9 +153,9 @@ def _draw(photos: Photos, photo: int, smallest: int, random: np.random.Generator
     return Window(photo, top, left, side)
 
 
-@lru_cache(maxsize=16)
-def _order(count: int, seed: int, epoch: int) -> tuple[int, ...]:
-    return tuple(_random(seed, "order", epoch).permutation(count).tolist())
+@lru_cache(maxsize=4)
+def _order(count: int, seed: int, epoch: int) -> np.ndarray:
+    return _random(seed, "order", epoch).permutation(count)
 
 
 def _random(seed: int, purpose: Purpose, *key: int | str) -> np.random.Generator:

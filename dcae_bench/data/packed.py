@@ -1,7 +1,6 @@
 """Packed photographs: the photographs of one split in one memory-mapped file."""
 
 import io
-import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, Self, overload
@@ -49,12 +48,6 @@ class Photos(Sequence[np.ndarray]):
         if len(self._arrays) != len(self.names):
             raise ValueError(f"{len(self._arrays)} photographs have {len(self.names)} names")
 
-    @classmethod
-    def join(cls, sets: Iterable["Photos"]) -> "Photos":
-        """Several data sets as one, in the order given."""
-        sets = list(sets)
-        return Photos(itertools.chain.from_iterable(sets), itertools.chain.from_iterable(s.names for s in sets))
-
     def __len__(self) -> int:
         return len(self._arrays)
 
@@ -66,6 +59,15 @@ class Photos(Sequence[np.ndarray]):
 
     def __getitem__(self, index):
         return self._arrays[index]
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of a photograph in pixels."""
+        height, width, _ = self._arrays[index].shape
+        return height, width
+
+    def key(self, index: int) -> str:
+        """Name of a photograph."""
+        return self.names[index]
 
 
 class PackedPhotos(Photos):

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from dcae_bench import weights
 from dcae_bench.config import Profile
-from dcae_bench.data.external import external_datasets
-from dcae_bench.data.photos import load_manifest
+from dcae_bench.data.external import find_dataset
+from dcae_bench.data.photos import DATASETS, load_manifest
 from dcae_bench.errors import ConfigError
 from dcae_bench.evaluation_spec import EvaluationSet
 from dcae_bench.models.cost import cost as model_cost
@@ -17,9 +17,9 @@ from dcae_bench.records import Record
 
 GIB = 2**30
 FP32 = 4  # bytes
-ASPECT = 4 / 3  # assumed of photographs that are reduced to a short side
 HALF = {"bf16", "fp16"}
 RECORDS = ("reconstruction", "check")
+MANIFEST_BYTES = 48  # measured on 200,000 rows of ImageNet's kind: 41 a row, the more the less alike paths are
 
 
 @dataclass(frozen=True)
@@ -98,21 +98,23 @@ class Estimator:
         return Plan(profile.name, target, tuple(rows), (*ASSUMPTIONS, *self.rates.used))
 
     def prepare(self, name: str) -> Row:
-        """Pack one data set: CPU-hours by pixels read, disk by pixels kept."""
-        short = self.profile.pack_short_side
-        if name in external_datasets():
-            data = external_datasets()[name]
-            count = sum(data.images.values())
-            read, kept = count * data.megapixels, count * min(data.megapixels, short**2 * ASPECT / 1e6)
-            download = data.download_gib
-        else:
+        """Read one data set: CPU-hours by pixels read, disk by what is kept (pixels of packs, rows of manifests)."""
+        if name in DATASETS:
+            short = self.profile.pack_short_side
             photos = load_manifest(name).photos
             scales = [min(1.0, short / min(photo.width, photo.height)) for photo in photos]
             read = sum(photo.width * photo.height for photo in photos) / 1e6
-            kept = sum(p.width * p.height * scale**2 for p, scale in zip(photos, scales, strict=True)) / 1e6
-            download = 0.0
+            kept = sum(p.width * p.height * scale**2 for p, scale in zip(photos, scales, strict=True)) * 3
+            jobs, download = 1, 0.0
+        else:
+            data, splits = find_dataset(name, self.profile.data_roots), self.profile.splits_of(name)
+            count = sum(data.images[split] or 0 for split in splits)
+            read, kept = count * (data.megapixels or 0.0), count * MANIFEST_BYTES
+            # The publisher's archives hold every split; a folder of the user's is there already.
+            jobs, download = len(splits), data.download_gib if data.home else 0.0
+            name = name if count else f"{name} (number of images not known)"
         hours = read / self.rates.get("prepare", "cpu", "fp32").rate / 3600
-        return Row("prepare", name, 1, cpu_hours=hours, disk_gib=kept * 1e6 * 3 / GIB, download_gib=download)
+        return Row("prepare", name, jobs, cpu_hours=hours, disk_gib=kept / GIB, download_gib=download)
 
     def fetch(self, name: str) -> Row:
         """Released weights of one autoencoder; nothing to download where they are on this machine."""
@@ -179,11 +181,9 @@ class Estimator:
         return Row("evaluate", subject, jobs, **self._where(hours), disk_gib=samples / GIB)
 
     def _evaluation_images(self, dataset: str) -> int:
-        if dataset in external_datasets():
-            count = external_datasets()[dataset].images["eval"]
-        else:
-            count = len(load_manifest(dataset).split("eval"))
-        return count * self.profile.evaluation.crops_per_photo
+        if dataset not in DATASETS:
+            return find_dataset(dataset, self.profile.data_roots).images["eval"] or 0  # one crop of each
+        return len(load_manifest(dataset).split("eval")) * self.profile.evaluation.crops_per_photo
 
     def _hours(self, flops: float, what: str, precision: str) -> float:
         peak = self.rates.get("peak", self.device, precision).rate * 1e12
@@ -237,7 +237,8 @@ ASSUMPTIONS: Iterable[str] = (
     "parts without a backward pass, losses and recomputation included; the rest is in the assumed utilisation",
     "memory: weights, average, gradients, Adam, autocast copies and kept activations of one part of a batch on one "
     "device; not the library's workspace or fragmentation",
-    "disk: packs and finished weights; an unfinished phase holds up to twice weights, average and moments besides",
+    "disk: packs, manifests and finished weights, not the images of other data sets; an unfinished phase holds up to "
+    "twice weights, average and moments besides",
     "evaluation computes in fp32, whatever the training's precision",
     "hours of evaluation leave out reading data; hours of training leave it out too unless they were measured",
 )

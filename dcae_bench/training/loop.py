@@ -11,8 +11,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from dcae_bench.config import Profile
-from dcae_bench.data.crops import train_batch
-from dcae_bench.data.packed import Photos
+from dcae_bench.data.batches import TrainBatches
+from dcae_bench.data.photo_sets import PhotoSet
 from dcae_bench.errors import TrainingError
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.models.checkpoints import load_weights
@@ -35,10 +35,12 @@ class PhaseRun:
     profile: Profile
     autoencoder: str
     phase: int
-    photos: Photos
+    photos: PhotoSet
     initial: Path | None
     directory: Path
     recipe_sha256: str
+    readers: int = 0
+    """Threads that decode photographs ahead."""
 
     @property
     def plan(self) -> PhaseSpec:
@@ -94,7 +96,18 @@ class Trainer:
             self.discriminator, self.d_optimizer = self.accelerator.prepare(discriminator, d_optimizer)
 
         # Each phase sees crops of its own, the same for every autoencoder.
-        self.crop_seed = int(np.random.SeedSequence([profile.seed, run.phase]).generate_state(1)[0])
+        crop_seed = int(np.random.SeedSequence([profile.seed, run.phase]).generate_state(1)[0])
+        self.share = plan.batch_size // world
+        self.batches = TrainBatches(
+            run.photos,
+            crop_seed,
+            share=self.share,
+            stride=plan.batch_size,
+            end=plan.images,
+            resolution=plan.resolution,
+            crop=plan.crop,
+            threads=run.readers,
+        )
         self.images, self.seconds_before = 0, 0.0
         self.resume()
         if self.accelerator.is_main_process:
@@ -112,13 +125,16 @@ class Trainer:
         Raises :class:`TrainingError` at a loss or a gradient that is not finite.
         """
         every = self.run.profile.training.checkpoint_images
-        while self.images < self.plan.images:
-            parts = self.step()
-            if self.accelerator.is_main_process:
-                self.log.add(self.images, parts)
-            progress(self.images, parts)
-            if self.images % every == 0 or self.images == self.plan.images:
-                self.checkpoint(CHECKPOINT, elapsed())
+        try:
+            while self.images < self.plan.images:
+                parts = self.step()
+                if self.accelerator.is_main_process:
+                    self.log.add(self.images, parts)
+                progress(self.images, parts)
+                if self.images % every == 0 or self.images == self.plan.images:
+                    self.checkpoint(CHECKPOINT, elapsed())
+        finally:
+            self.batches.close()
 
     def step(self) -> dict[str, float]:
         """One batch: losses and gradients of both nets, then both updates, so that a bad batch changes nothing.
@@ -191,9 +207,7 @@ class Trainer:
 
     def batch(self) -> Tensor:
         """The share of the next batch that is this process's: (batch / processes, 3, R, R) in [-1, 1]."""
-        share = self.plan.batch_size // self.accelerator.num_processes
-        first = self.images + self.accelerator.process_index * share
-        batch = train_batch(self.run.photos, self.crop_seed, first, share, self.plan.resolution)
+        batch = self.batches(self.images + self.accelerator.process_index * self.share)
         return batch.to(self.device, memory_format=self.memory_format)
 
     def buffers(self) -> list[Tensor]:

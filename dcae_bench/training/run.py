@@ -1,4 +1,4 @@
-"""A phase from packed photographs to finished weights, log and record."""
+"""A phase from photographs to finished weights, log and record."""
 
 import shutil
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dcae_bench import device
 from dcae_bench.config import Profile
-from dcae_bench.data.packed import PackedPhotos, Photos
+from dcae_bench.data.photo_sets import FilePhotos, JoinedPhotos, TrainingSet, open_training_set
 from dcae_bench.files import sha256_json, write_bytes
 from dcae_bench.metrics.embedded import embedded_sha256
 from dcae_bench.metrics.lpips import NETS
@@ -37,11 +37,11 @@ def train_phase(
 ) -> None:
     """Train one phase and write ``output`` (safetensors) with ``log.jsonl`` and ``record.json`` beside it.
 
-    ``data`` holds the packed data sets, ``initial`` the weights of the phase before, ``run_dir`` the state of an
+    ``data`` holds the prepared data sets, ``initial`` the weights of the phase before, ``run_dir`` the state of an
     unfinished run, which goes when the phase is finished. Raises :class:`DataError`, :class:`WeightsError`,
     :class:`TrainingError` and :class:`ResultsError`.
     """
-    packs = [PackedPhotos.open(data / name / "train.npy") for name in profile.training_sets(phase)]
+    packs = [open_training_set(name, data) for name in profile.training_sets(phase)]
     loss = profile.training.loss
     recipe = {
         **profile.recipe(autoencoder, phase),
@@ -55,11 +55,12 @@ def train_phase(
         profile=profile,
         autoencoder=autoencoder,
         phase=phase,
-        photos=Photos.join(packs),
+        photos=JoinedPhotos(packs, profile.training.phases[phase].min_side),
         initial=initial,
         # One folder per recipe: a changed recipe starts afresh, and going back finds the old state.
         directory=run_dir / recipe_sha256[:12],
         recipe_sha256=recipe_sha256,
+        readers=profile.threads if any(isinstance(pack, FilePhotos) for pack in packs) else 0,
     )
     trainer = Trainer(run)
     clock = Stopwatch(trainer.seconds_before)
@@ -102,7 +103,7 @@ def _with_progress(trainer: Trainer, clock: Stopwatch, console: Console) -> None
 
 
 def _finish(
-    trainer: Trainer, clock: Stopwatch, packs: Sequence[PackedPhotos], recipe: dict[str, Any], output: Path
+    trainer: Trainer, clock: Stopwatch, packs: Sequence[TrainingSet], recipe: dict[str, Any], output: Path
 ) -> None:
     """Write weights, log and record; the record comes last, so it never stands alone."""
     run, model = trainer.run, trainer.autoencoder

@@ -2,20 +2,21 @@ import pytest
 
 from dcae_bench.cli import main
 from dcae_bench.config import load_profile
-from dcae_bench.data.external import ROOT_VARIABLE, external_datasets
+from dcae_bench.data.external import ROOT_VARIABLE, external_datasets, find_dataset
 from dcae_bench.data.photos import DATASETS
+from dcae_bench.errors import DataError
 
 COUNTS = {
-    "imagenet": (1_281_167, 50_000),
-    "ffhq": (60_000, 10_000),
-    "mjhq": (0, 30_000),
-    "mapillary-vistas": (18_000, 2_000),
+    "imagenet": {"train": 1_281_167, "eval": 50_000},
+    "ffhq": {"train": 60_000, "eval": 10_000},
+    "mjhq": {"eval": 30_000},
+    "mapillary-vistas": {"train": 18_000, "eval": 2_000, "test": 5_000},
+    "sa-1b": {"train": None},
 }
 
 
 def test_counts_are_the_publishers():
-    found = {name: (d.images["train"], d.images["eval"]) for name, d in external_datasets().items()}
-    assert found == COUNTS
+    assert {name: dataset.images for name, dataset in external_datasets().items()} == COUNTS
     assert not set(COUNTS) & set(DATASETS)
 
 
@@ -28,30 +29,38 @@ def test_the_profiles_folder_goes_before_the_variable(monkeypatch, tmp_path):
     assert imagenet.root({"imagenet": "elsewhere"}).name == "elsewhere"
 
 
+def test_a_name_is_a_known_set_or_a_folder_of_the_profile():
+    assert find_dataset("ffhq", {"ffhq": "x"}) is external_datasets()["ffhq"]
+    assert find_dataset("own", {"own": "x"}).images == {"train": None, "eval": None}
+    with pytest.raises(DataError) as caught:
+        find_dataset("imagenot", {"own": "x"})
+    for name in ("'imagenot' does not exist", "photos-indoor", *COUNTS, "own"):
+        assert name in str(caught.value)
+
+
 @pytest.mark.parametrize("name", COUNTS)
-def test_preparing_one_says_in_one_line_what_is_missing(name, monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize("known", [True, False])
+def test_preparing_one_says_in_one_line_what_is_missing(name, known, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("sys.argv", ["dcae-bench", "prepare", name, "--profile", "paper", "--output", str(tmp_path)])
-    monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
+    if known:
+        monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
+    else:
+        monkeypatch.delenv(ROOT_VARIABLE, raising=False)
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     dataset = external_datasets()[name]
-    for part in (
-        f"'{name}'",
-        dataset.home,
-        dataset.access,
-        f"{COUNTS[name][0]:,}",
-        f"{COUNTS[name][1]:,}",
-        "data_roots",
-    ):
+    counts = [f"{count:,} {split}" for split, count in COUNTS[name].items() if count]
+    place = f"{tmp_path / name} is not a folder" if known else "its folder is not known"
+    for part in (f"'{name}'", dataset.home, dataset.access, *counts, f"data_roots.{name}", "--root", place):
         assert part in line
-    assert f"{tmp_path / name} is not a folder" in line
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_paper_profile_is_the_papers_recipe():
     profile = load_profile("paper")
-    assert set(profile.datasets()) == set(COUNTS)
+    assert set(profile.datasets()) == set(COUNTS) - {"sa-1b"}
     assert [phase.optimizer.lr for phase in profile.training.phases.values()] == [6.4e-5, 1.6e-5, 5.4e-5]
     assert [phase.optimizer.weight_decay for phase in profile.training.phases.values()] == [0.1, 0.001, 0.01]
     assert [phase.optimizer.betas for phase in profile.training.phases.values()][2] == (0.5, 0.9)

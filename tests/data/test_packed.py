@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from dcae_bench.data import packed
-from dcae_bench.data.packed import PackedPhotos, Photos, index_path, pack, reduce
+from dcae_bench.data.packed import PackedPhotos, index_path, pack, reduce
 from dcae_bench.data.photos import load_manifest, read_photo
 from dcae_bench.errors import DataError, ResultsError
 
@@ -48,14 +48,6 @@ def test_packing_again_gives_the_same_file(path, manifest):
     first = PackedPhotos.open(path).sha256
     assert pack(manifest, "eval", 256, path).sha256 == first
     assert pack(manifest, "eval", 128, path).sha256 != first
-
-
-def test_sets_are_joined_in_order(path):
-    photos = PackedPhotos.open(path)
-    both = Photos.join([photos, photos])
-    assert len(both) == 6
-    assert both.names == photos.names * 2
-    assert both[4] is photos[1]
 
 
 def test_photographs_are_reduced_by_halving_first():

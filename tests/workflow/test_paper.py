@@ -57,7 +57,7 @@ def fetch_everything(tmp_path) -> None:
 def test_a_dry_run_of_the_paper_shows_its_jobs_without_data(snakemake):
     printed = snakemake("-n", TABLE, "--configfile", str(REPOSITORY / "config" / "paper.yaml"))
     # MJHQ-30K is only measured on, so it may be missing; what is trained on may not.
-    assert jobs(printed) == {"prepare": 3, "train_phase": 18, "evaluate_reconstruction": 18, "table_rfid": 1}
+    assert jobs(printed) == {"prepare_files": 6, "train_phase": 18, "evaluate_reconstruction": 18, "table_rfid": 1}
 
 
 def test_the_released_profile_asks_for_what_can_be_measured_here(snakemake, tmp_path):
@@ -65,7 +65,7 @@ def test_the_released_profile_asks_for_what_can_be_measured_here(snakemake, tmp_
     (tmp_path / "data" / "imagenet").mkdir(parents=True)
     check = "results/released/check/dc-ae-f64c128-in-1.0@released/imagenet-512.json"
     printed = snakemake("-n", TABLE, check, "--config", "profile=released", DCAE_BENCH_DATA=str(tmp_path / "data"))
-    assert jobs(printed) == {"prepare": 1, "evaluate_released": 10, "table_rfid": 1, "check": 1}
+    assert jobs(printed) == {"prepare_files": 1, "evaluate_released": 10, "table_rfid": 1, "check": 1}
 
 
 def test_the_table_without_data_explains_every_row_and_knows_what_other_runs_left(snakemake, tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dcae_bench.availability import missing
 from dcae_bench.config import DEFAULT_PROFILE, load_profile
+from dcae_bench.data.photos import DATASETS as EMBEDDED
 from dcae_bench.errors import UserError
 from dcae_bench.files import require_room
 from dcae_bench.provenance import fingerprint
@@ -45,6 +46,21 @@ RETRAINED_SETS = [label for label in SETS if not any((name, label) in MISSING fo
 def data_files(dataset, split):
     """Files of a prepared split."""
     return [f"{ROOT}/data/{dataset}/{split}.npy"]
+
+
+def any_of(names):
+    """Pattern of a wildcard that is one of the names."""
+    return "|".join(map(re.escape, sorted(names))) or "(?!)"
+
+
+def data_files(dataset, split):
+    """What training and evaluation need of a split: the pack of an embedded data set, the manifest of another.
+
+    A manifest counts by its small summary, which Snakemake compares by content: made again from the same files, it makes
+    nothing stale.
+    """
+    stem = f"{ROOT}/data/{dataset}/{split}"
+    return [f"{stem}.npy"] if dataset in EMBEDDED else [f"{stem}.json", ancient(f"{stem}.parquet")]
 
 
 def weights_before(autoencoder, phase):

@@ -3,7 +3,7 @@
 
 rule latent_statistics:
     input:
-        data=lambda wildcards: f"{ROOT}/data/{DATASET_OF[wildcards.set]}/eval.npy",
+        data=lambda wildcards: data_files(DATASET_OF[wildcards.set], "eval"),
         weights=f"{ROOT}/training/{{autoencoder}}@retrained/phase{{phase}}/model.safetensors",
     output:
         record=f"{ROOT}/latents/{{autoencoder}}@retrained/phase{{phase}}/{{set}}.json",
@@ -17,7 +17,7 @@ rule latent_statistics:
         gpu=0 if PROFILE.device == "cpu" else 1,
     params:
         profile=PROFILE_SOURCE,
-        data=lambda wildcards, input: Path(input.data).parent.parent,
+        data=lambda wildcards, input: Path(input.data[0]).parent.parent,
         recipe=PROFILE.evaluation_recipe(),
         code=fingerprint("dcae_bench.evaluation", "dcae_bench.models", "dcae_bench.data"),
     shell:

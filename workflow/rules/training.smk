@@ -4,9 +4,9 @@
 
 rule train_phase:
     input:
-        data=lambda wildcards: expand(
-            f"{ROOT}/data/{{dataset}}/train.npy", dataset=PROFILE.training_sets(int(wildcards.phase))
-        ),
+        data=lambda wildcards: [
+            file for dataset in PROFILE.training_sets(int(wildcards.phase)) for file in data_files(dataset, "train")
+        ],
         initial=lambda wildcards: weights_before(wildcards.autoencoder, int(wildcards.phase)),
     output:
         weights=f"{ROOT}/training/{{autoencoder}}@retrained/phase{{phase}}/model.safetensors",

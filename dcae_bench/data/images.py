@@ -1,0 +1,134 @@
+"""Evaluation sets: square uint8 crops by index, from packed photographs or from files."""
+
+from pathlib import Path
+from typing import Literal, Protocol
+
+import PIL
+from PIL import Image
+from torch import Tensor
+
+from dcae_bench.config import EvaluationSet, Profile
+from dcae_bench.data import adm
+from dcae_bench.data.crops import cut, eval_windows, to_tensor
+from dcae_bench.data.manifest import FileManifest
+from dcae_bench.data.packed import PackedPhotos
+from dcae_bench.data.photo_sets import is_packed
+from dcae_bench.errors import DataError
+from dcae_bench.files import sha256_json
+
+
+class Crops(Protocol):
+    """An evaluation set."""
+
+    name: str
+    split: Literal["train", "eval"]
+    resolution: int
+    manifest_sha256: str
+    """Hash of the photographs; part of every record."""
+    sha256: str
+    """Hash of all that shapes the pixels: photographs, crop, resolution, and Pillow's version, whose filters it has."""
+
+    def __len__(self) -> int: ...
+
+    def key(self, index: int) -> str:
+        """Unique name of a crop: its file, or its photograph and number."""
+        ...
+
+    def __getitem__(self, index: int) -> Tensor:
+        """uint8 (3, resolution, resolution). Raises :class:`DataError` naming the file."""
+        ...
+
+
+class PackedCrops:
+    """Windows of packed photographs (protocol photos-v1); the same windows at every resolution up to ``min_window``."""
+
+    def __init__(self, pack: PackedPhotos, *, per_photo: int, seed: int, resolution: int, min_window: int):
+        """Raises :class:`DataError` for a photograph smaller than ``min_window``."""
+        if min_window < resolution:
+            raise ValueError(f"windows of {min_window} px would be enlarged to {resolution} px")
+        self._pack, self._per_photo = pack, per_photo
+        self._windows = eval_windows(pack, per_photo, seed, min_window)
+        self.name, self.split, self.resolution = pack.name, pack.split, resolution
+        self.manifest_sha256 = pack.manifest_sha256
+        self.sha256 = sha256_json(
+            {
+                "crop": "eval-window/1",
+                "pack": pack.sha256,
+                "per_photo": per_photo,
+                "seed": seed,
+                "min_window": min_window,
+                "resolution": resolution,
+                "pillow": PIL.__version__,
+            }
+        )
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def key(self, index: int) -> str:
+        """Photograph and number of the window."""
+        photo, number = divmod(range(len(self))[index], self._per_photo)
+        return f"{self._pack.names[photo]}#{number}"
+
+    def __getitem__(self, index: int) -> Tensor:
+        return cut(self._pack, self._windows[index], self.resolution)
+
+
+class FileCrops:
+    """The ADM centre crop of every file of a manifest (protocol paper-v1), decoded on access.
+
+    Each file is checked against its hash in the manifest whenever it is read.
+    """
+
+    def __init__(self, manifest: FileManifest, resolution: int, *, upscale: bool = False):
+        """Raises :class:`DataError` if an image is smaller than ``resolution`` and ``upscale`` does not allow that."""
+        if manifest.info.split == "test":
+            raise ValueError(f"{manifest.path}: no evaluation set is made of a test split")
+        self._manifest, self._upscale = manifest, upscale
+        self.name, self.split, self.resolution = manifest.info.name, manifest.info.split, resolution
+        self.manifest_sha256 = manifest.info.tree_sha256
+        self.sha256 = sha256_json(
+            {
+                "crop": adm.VERSION,
+                "manifest": self.manifest_sha256,
+                "resolution": resolution,
+                "pillow": PIL.__version__,
+            }
+        )
+        if not upscale and manifest.least_side() < resolution:
+            small = (manifest.sizes.min(axis=1) < resolution).nonzero()[0]
+            row = manifest[int(small[0])]
+            raise DataError(
+                f"{manifest.root / row.path}: is {row.width}x{row.height} and would be enlarged to {resolution} px, as "
+                f"{len(small):,} of {len(manifest):,} images of {self.name}; set 'upscale: true' on evaluation set "
+                f"{self.name}-{resolution} if that is what the protocol asks for, or lower its resolution"
+            )
+
+    def __len__(self) -> int:
+        return len(self._manifest)
+
+    def key(self, index: int) -> str:
+        """Path of the file below the data set's root."""
+        return self._manifest[range(len(self))[index]].path
+
+    def __getitem__(self, index: int) -> Tensor:
+        pixels = self._manifest.read(range(len(self))[index])
+        return to_tensor(adm.dm_crop(Image.fromarray(pixels), self.resolution, upscale=self._upscale))
+
+
+def open_crops(profile: Profile, item: EvaluationSet, data: Path) -> Crops:
+    """An evaluation set of a profile whose data were prepared into ``data``. Raises :class:`DataError`.
+
+    ``data`` holds ``<dataset>/eval.npy`` or ``<dataset>/eval.parquet``, each with its ``.json``.
+    """
+    if not is_packed(item.dataset, "eval", data):
+        manifest = FileManifest(data / item.dataset / "eval.parquet")
+        return FileCrops(manifest, item.resolution, upscale=item.upscale)
+    return PackedCrops(
+        PackedPhotos.open(data / item.dataset / "eval.npy"),
+        per_photo=profile.evaluation.crops_per_photo,
+        seed=profile.seed,
+        resolution=item.resolution,
+        # Windows are at least as large as the largest resolution, so that each resolution shows the same content.
+        min_window=max(other.resolution for other in profile.evaluation.sets),
+    )

@@ -1,0 +1,224 @@
+"""Manifests: every file of a split with its hash and size, written and read in streams."""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+
+from dcae_bench.data.decode import inside, read_rgb
+from dcae_bench.data.layout import FileSplit
+from dcae_bench.errors import DataError
+from dcae_bench.files import atomic_write, write_text
+
+ROWS = 2048
+"""Rows of a row group: what is in memory at once, and what is read for one image out of order."""
+SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("mode", pa.string(), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("status", pa.string(), nullable=False),
+    ]
+)
+TREE = b"tree_sha256"
+KEPT_GROUPS = 4
+
+
+class Row(NamedTuple):
+    """One file. ``status`` is ``ok``, or what is particular about it: ``greyscale``, ``small`` or both."""
+
+    path: str
+    bytes: int
+    sha256: str
+    width: int
+    height: int
+    mode: str
+    label: str | None
+    status: str
+
+
+class ManifestInfo(BaseModel):
+    """What stands beside the rows, ``<split>.json``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1] = 1
+    name: str = Field(description="data set")
+    split: FileSplit
+    root: str = Field(description="folder that the rows' paths start from")
+    pattern: str = Field(description="where the split lay below the root")
+    layout_version: PositiveInt
+    count: PositiveInt
+    expected: PositiveInt | None = Field(description="the publisher's count; null: not checked")
+    partial: bool = Field(description="whether another count was accepted (--partial)")
+    bytes: NonNegativeInt = Field(description="of all files")
+    min_side: PositiveInt | None = Field(description="shorter sides below it are `small`; null: not looked at")
+    problems: dict[str, NonNegativeInt] = Field(description="files by status other than ok")
+    left_out: NonNegativeInt = Field(description="files beside the images that the layout does not name")
+    tree_sha256: str = Field(description="over path, bytes and sha256 of every file, in order")
+
+
+class ManifestWriter:
+    """Rows on their way to a file. Use :func:`writing`."""
+
+    def __init__(self, writer: pq.ParquetWriter):
+        self._writer = writer
+        self._rows: list[Row] = []
+        self._tree = hashlib.sha256()
+        self.count, self.bytes = 0, 0
+        self.problems: dict[str, int] = {}
+
+    def add(self, row: Row) -> None:
+        """Add the next file."""
+        # A path cannot hold the byte 0, so that no two different lists are the same text.
+        self._tree.update(f"{row.sha256} {row.bytes} {row.path}\0".encode())
+        self.count += 1
+        self.bytes += row.bytes
+        if row.status != "ok":
+            self.problems[row.status] = self.problems.get(row.status, 0) + 1
+        self._rows.append(row)
+        if len(self._rows) == ROWS:
+            self._flush()
+
+    def finish(self) -> str:
+        """Write what is left; returns the tree's hash."""
+        self._flush()
+        tree_sha256 = self._tree.hexdigest()
+        self._writer.add_key_value_metadata({TREE: tree_sha256.encode()})
+        return tree_sha256
+
+    def _flush(self) -> None:
+        if self._rows:
+            columns = zip(*self._rows, strict=True)
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+            self._writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
+            self._rows.clear()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[ManifestWriter]:
+    """Open a writer whose file replaces ``path`` when the block ends without an error. Raises ResultsError."""
+    with atomic_write(path) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
+        yield ManifestWriter(writer)
+
+
+def info_path(path: Path) -> Path:
+    """Path of the summary that belongs to a manifest."""
+    return Path(path).with_suffix(".json")
+
+
+def write_info(info: ManifestInfo, path: Path) -> None:
+    """Write the summary of the manifest at ``path``; it goes last and vouches for the rows."""
+    write_text(info_path(path), info.model_dump_json(indent=2) + "\n")
+
+
+class FileManifest:
+    """A split's files, opened without reading a row.
+
+    Sizes are held as two numbers per file once they are asked for; other columns are read a row group at a time. May be
+    used by several threads, and by processes that were forked or that got it pickled.
+    """
+
+    def __init__(self, path: Path):
+        """Open ``<split>.parquet``. Raises :class:`DataError` when it is missing, damaged, or fits no summary."""
+        self.path = Path(path)
+        remedy = "prepare the data again (dcae-bench prepare)"
+        try:
+            self.info = ManifestInfo.model_validate_json(info_path(self.path).read_bytes())
+            self._file = pq.ParquetFile(self.path)
+        except OSError as error:
+            raise DataError(f"{error.filename or self.path}: cannot be read ({_reason(error)}); {remedy}") from error
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise DataError(f"{info_path(self.path)}: is not a manifest's summary ({reason}); {remedy}") from error
+        except pa.ArrowException as error:
+            raise DataError(f"{self.path}: is not a manifest ({_reason(error)}); {remedy}") from error
+        metadata = self._file.metadata
+        found = (metadata.num_rows, (metadata.metadata or {}).get(TREE, b"").decode())
+        if found != (self.info.count, self.info.tree_sha256) or not self._file.schema_arrow.equals(SCHEMA):
+            raise DataError(f"{self.path}: does not belong to {info_path(self.path).name}; {remedy}")
+        self.root = Path(self.info.root)
+        # Row groups hold ROWS rows each, except for the last.
+        self._starts = np.cumsum([0, *(metadata.row_group(n).num_rows for n in range(metadata.num_row_groups))])
+        self._groups: OrderedDict[int, pa.Table] = OrderedDict()
+        self._sizes: np.ndarray | None = None
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return self.info.count
+
+    def __reduce__(self):
+        return FileManifest, (self.path,)
+
+    def __getitem__(self, index: int) -> Row:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        group = int(np.searchsorted(self._starts, index, side="right")) - 1
+        inner = index - int(self._starts[group])
+        return Row(*(column[inner].as_py() for column in self._group(group).columns))
+
+    def __iter__(self) -> Iterator[Row]:
+        for group in range(len(self._starts) - 1):
+            columns = self._read(group).columns
+            yield from (Row(*values) for values in zip(*(column.to_pylist() for column in columns), strict=True))
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Height and width of every file, int32 (n, 2): 8 bytes a file, read once."""
+        with self._lock:
+            if self._sizes is None:
+                columns = [batch.columns for batch in self._file.iter_batches(columns=["height", "width"])]
+                self._sizes = np.concatenate([np.stack([c.to_numpy() for c in pair], axis=1) for pair in columns])
+            return self._sizes
+
+    def least_side(self) -> int:
+        """Shortest side of all images in pixels, from the file's own statistics."""
+        metadata = self._file.metadata
+        columns = [SCHEMA.get_field_index(name) for name in ("width", "height")]
+        groups = range(metadata.num_row_groups)
+        return min(metadata.row_group(group).column(column).statistics.min for group in groups for column in columns)
+
+    def file(self, index: int) -> Path:
+        """Path of a file. Raises :class:`DataError` if it leads out of the root."""
+        return inside(self.root, self[index].path)
+
+    def read(self, index: int) -> np.ndarray:
+        """Pixels of an image as uint8 RGB (height, width, 3), checked against its hash. Raises :class:`DataError`."""
+        row = self[index]
+        return read_rgb(inside(self.root, row.path), row.sha256)
+
+    def _group(self, group: int) -> pa.Table:
+        with self._lock:
+            if group in self._groups:
+                self._groups.move_to_end(group)
+                return self._groups[group]
+        table = self._read(group)
+        with self._lock:
+            self._groups[group] = table
+            while len(self._groups) > KEPT_GROUPS:
+                self._groups.popitem(last=False)
+        return table
+
+    def _read(self, group: int) -> pa.Table:
+        try:
+            return self._file.read_row_group(group, use_threads=False)
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(
+                f"{self.path}: cannot be read ({_reason(error)}); prepare the data again (dcae-bench prepare)"
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__

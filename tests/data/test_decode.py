@@ -1,0 +1,106 @@
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dcae_bench.data import decode
+from dcae_bench.data.decode import ImageError, inside, open_image, read_file, read_rgb, to_rgb
+from dcae_bench.errors import DataError
+from dcae_bench.files import sha256_file
+from tests.data.image_files import encoded, photograph
+
+
+def png_header(width, height):
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    end = b"IEND"
+    parts = [struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data)) for data in (chunk, end)]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("pixels", [(9_500, 9_500), (60_000, 60_000)], ids=["ours", "Pillow's own limit"])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_bomb_is_refused_by_its_header(tmp_path, pixels):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_header(*pixels))
+    with pytest.raises(ImageError, match=r"bomb\.png: too large \(.*more than 89,478,485 pixels") as caught:
+        read_rgb(path)
+    assert caught.value.problem == "too large"
+
+
+def test_a_large_file_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode, "MAX_BYTES", 2**20)
+    path = tmp_path / "large.jpg"
+    path.write_bytes(bytes(2**20))
+    assert len(read_file(path)) == 2**20
+    path.write_bytes(bytes(2**20 + 1))
+    with pytest.raises(ImageError, match=r"large\.jpg: too large \(more than 1 MiB\)"):
+        read_file(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "not an image"),
+        (b"not an image at all", "not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image"),  # Pillow would start Ghostscript
+        (encoded(0, ".jpg")[:-400], "truncated"),
+        (encoded(0, ".png")[:-400], "truncated"),
+        (encoded(0, ".png")[:1000] + b"\0" * 50 + encoded(0, ".png")[1050:], "corrupt"),
+    ],
+    ids=["empty", "text", "postscript", "jpeg", "png", "bytes changed"],
+)
+def test_what_cannot_be_decoded_is_named(tmp_path, content, problem):
+    path = tmp_path / "file.jpg"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=r"file\.jpg: ") as caught:
+        read_rgb(path)
+    assert caught.value.problem == problem
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ImageError, match=r"none\.jpg: unreadable \(No such file") as caught:
+        read_file(tmp_path / "none.jpg")
+    assert caught.value.problem == "unreadable"
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA", "LA", "1"])
+def test_every_mode_is_converted_as_pillow_does(tmp_path, mode):
+    image = photograph(0).crop((0, 0, 40, 30)).convert(mode)
+    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
+    image.save(path)
+    assert np.array_equal(read_rgb(path), np.asarray(image.convert("RGB")))
+    assert to_rgb(open_image(path.read_bytes(), path)).mode == "RGB"
+
+
+def test_orientation_is_left_as_stored(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photograph(0).crop((0, 0, 40, 30)).save(tmp_path / "turned.jpg", exif=exif)
+    assert read_rgb(tmp_path / "turned.jpg").shape == (30, 40, 3)
+
+
+def test_another_content_is_refused(tmp_path):
+    path = tmp_path / "photo.png"
+    path.write_bytes(encoded(1, ".png"))
+    assert read_rgb(path, sha256_file(path)).shape == (40, 48, 3)
+    with pytest.raises(DataError, match=rf"photo\.png: sha256 is {sha256_file(path)}, the manifest says 00"):
+        read_rgb(path, "0" * 64)
+
+
+def test_links_may_stay_inside_of_the_root_only(tmp_path):
+    root, outside = tmp_path / "root", tmp_path / "rooted"
+    for folder in (root / "a", outside):
+        folder.mkdir(parents=True)
+        (folder / "x.jpg").write_bytes(b"x")
+    (root / "in.jpg").symlink_to("a/x.jpg")
+    (root / "out.jpg").symlink_to(outside / "x.jpg")
+    (root / "outside").symlink_to(outside)
+    assert inside(root, "in.jpg") == root / "in.jpg"
+    (tmp_path / "link").symlink_to(root)
+    inside(tmp_path / "link", "a/x.jpg")  # the root itself may be one
+    for path in ("out.jpg", "outside/x.jpg", "../rooted/x.jpg"):
+        with pytest.raises(DataError, match="leads out of"):
+            inside(root, path)
