@@ -47,7 +47,9 @@ class FeatureStatistics:
         Raises ValueError when its features have another length.
         """
         if other._sum.size != self._sum.size:
-            raise ValueError(f"features have {self._sum.size} and {other._sum.size} numbers; use one extractor for both")
+            raise ValueError(
+                f"features have {self._sum.size} and {other._sum.size} numbers; use one extractor for both"
+            )
         if other._shift is None:
             return
         if self._shift is None:

@@ -60,7 +60,9 @@ def _similarity(x: Tensor, y: Tensor) -> Tensor:
         for channel in range(c):
             for top in range(0, h - 2 * BORDER, STRIP):
                 rows = slice(top, top + STRIP + 2 * BORDER)
-                similarity[image, channel, top : top + STRIP] = _windows(x[image, channel, rows], y[image, channel, rows])
+                similarity[image, channel, top : top + STRIP] = _windows(
+                    x[image, channel, rows], y[image, channel, rows]
+                )
     return similarity
 
 

@@ -50,7 +50,9 @@ def frechet_interval(
     """
     real, fake = np.asarray(real), np.asarray(fake)
     if real.shape != fake.shape or real.ndim != 2 or len(real) < 2:
-        raise ValueError(f"an interval needs paired features (n, d) of 2 images or more, got {real.shape}, {fake.shape}")
+        raise ValueError(
+            f"an interval needs paired features (n, d) of 2 images or more, got {real.shape}, {fake.shape}"
+        )
     if resamples == 1 or resamples < 0:
         raise ValueError(f"a bootstrap needs 2 resamples or more, got {resamples}")
     if value is None:
@@ -84,7 +86,7 @@ def frechet_influence(real: ArrayLike, fake: ArrayLike) -> Float64:
 
 
 def sample_size_notes(images: int, dim: int, protocol_images: int | None = None) -> tuple[str, ...]:
-    """Notes for a Fréchet distance of ``images`` features of ``dim`` numbers under a protocol that has its own count."""
+    """Notes for a Fréchet distance of ``images`` features of ``dim`` numbers, under a protocol with its own count."""
     notes = []
     if images <= dim:
         notes.append(
@@ -93,7 +95,9 @@ def sample_size_notes(images: int, dim: int, protocol_images: int | None = None)
             "image counts"
         )
     if protocol_images is not None and images < protocol_images:
-        notes.append(f"{images} images instead of the protocol's {protocol_images}: a Fréchet distance grows as images fall")
+        notes.append(
+            f"{images} images instead of the protocol's {protocol_images}: a Fréchet distance grows as images fall"
+        )
     return tuple(notes)
 
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch_fidelity.metric_kid import (
     KEY_METRIC_KID_MEAN,
