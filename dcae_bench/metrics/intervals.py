@@ -30,8 +30,8 @@ def mean_interval(values: ArrayLike) -> Interval:
     values = np.asarray(values, np.float64)
     if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
         raise ValueError(f"an interval needs 2 finite values or more, got shape {values.shape}")
-    half = QUANTILE * values.std(ddof=1) / np.sqrt(len(values))
-    return Interval(values.mean() - half, values.mean() + half, method="normal, sample standard deviation over images")
+    mean, half = float(values.mean()), float(QUANTILE * values.std(ddof=1) / np.sqrt(len(values)))
+    return Interval(mean - half, mean + half, method="normal, sample standard deviation over images")
 
 
 def frechet_interval(
@@ -62,7 +62,7 @@ def frechet_interval(
     else:
         influence = frechet_influence(real, fake)
         error, method = influence.std(ddof=1) / np.sqrt(len(influence)), "infinitesimal jackknife over image pairs"
-    half = QUANTILE * error
+    half = float(QUANTILE * error)
     return Interval(max(0.0, value - half), value + half, method=f"value ± 1.96 standard errors, {method}")
 
 
