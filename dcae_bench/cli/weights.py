@@ -1,17 +1,23 @@
-"""``dcae-bench weights``: lists, fetches and verifies released weights."""
+"""``dcae-bench weights``: lists, fetches and verifies released weights and FID's Inception network."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 from rich.table import Table
 
 from dcae_bench import weights as store
 from dcae_bench.cli.options import wide_console
+from dcae_bench.errors import WeightsError
+from dcae_bench.files import sha256_file
+from dcae_bench.metrics import inception_weights as inception
 from dcae_bench.presets import catalogue
 
-app = typer.Typer(help="Released weights: list, fetch, verify.", no_args_is_help=True)
+INCEPTION = "inception"
+
+app = typer.Typer(help="Released weights and FID's Inception network: list, fetch, verify.", no_args_is_help=True)
 Revision = Annotated[
     str | None, typer.Option(help="Commit, branch or tag of the hub's repository instead of the pin.", metavar="REV")
 ]
@@ -21,27 +27,36 @@ Revision = Annotated[
 def list_weights() -> None:
     """List the released weights, their pins, and what is on this machine."""
     table = Table()
-    for heading in ("autoencoder", "weights", "revision", "licence", "here"):
+    for heading in ("name", "weights", "revision", "licence", "here"):
         table.add_column(heading, overflow="fold")
     for name, preset in catalogue().autoencoders.items():
         if preset.weights is not None:
             here = store.receipt(name)
             revision = preset.weights.revision or ("recorded by fetch" if preset.weights.repo else "")
             table.add_row(name, preset.weights.source, revision, preset.weights.licence, str(here.path) if here else "")
+    here = inception.fetched()
+    table.add_row(
+        INCEPTION, "FID's network", f"SHA-256 {inception.SHA256_PREFIX}…", inception.LICENCE, str(here) if here else ""
+    )
     wide_console().print(table)
 
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="Autoencoder of the catalogue.")],
+    name: Annotated[str, typer.Argument(help="Autoencoder of the catalogue, or inception.")],
     revision: Revision = None,
     path: Annotated[
         Path | None, typer.Option(help="File that is already on this machine, instead of the hub.", metavar="FILE")
     ] = None,
 ) -> None:
     """Fetch released weights, check the hub's hash and the recorded one, and record commit and hash."""
-    local = store.fetch(name, revision=revision, path=path)
     console = Console(stderr=True)
+    if name == INCEPTION:
+        if revision is not None:
+            raise WeightsError(f"--revision {revision}: {INCEPTION} is one file without revisions; leave it out")
+        _show_inception(_fetch_inception(console, path), console)
+        return
+    local = store.fetch(name, revision=revision, path=path)
     console.print(f"{name}: {local.path} ({local.size:,} bytes)", soft_wrap=True)
     if local.recorded:
         console.print(f"{name}: SHA-256 {local.sha256} as recorded", soft_wrap=True)
@@ -55,13 +70,30 @@ def fetch(
 
 @app.command()
 def verify(
-    names: Annotated[list[str] | None, typer.Argument(help="Autoencoders; all that were fetched if none.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Names; all that were fetched if none.")] = None,
 ) -> None:
     """Hash fetched weights again and compare with what is recorded."""
     chosen = names or [name for name in catalogue().autoencoders if store.receipt(name)]
+    if not names and inception.fetched():
+        chosen.append(INCEPTION)
     console = Console(stderr=True)
     if not chosen:
         console.print("nothing was fetched yet; `dcae-bench weights list` shows what there is")
     for name in chosen:
+        if name == INCEPTION:
+            _show_inception(inception.inception_weights(), console)
+            continue
         local = store.verify(name)
         console.print(f"{name}: {local.path} SHA-256 {local.sha256} as recorded", soft_wrap=True)
+
+
+def _fetch_inception(console: Console, path: Path | None) -> Path:
+    with Progress(BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console, transient=True) as bar:
+        task = bar.add_task(INCEPTION, total=None)
+        return inception.fetch_inception(
+            path, progress=lambda done, total: bar.update(task, completed=done, total=total)
+        )
+
+
+def _show_inception(path: Path, console: Console) -> None:
+    console.print(f"{INCEPTION}: {path} SHA-256 {sha256_file(path)}, beginning as its publishers say", soft_wrap=True)

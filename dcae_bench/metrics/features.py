@@ -12,15 +12,25 @@ from dcae_bench.metrics.embedded import embedded_sha256, load_embedded
 
 
 class FeatureExtractor(Protocol):
-    """What a Fréchet distance needs of a network. A metric's label carries ``name``, its record ``weights_sha256``."""
+    """What a Fréchet distance needs of a network. Extractors compute in float32 and leave TF32 as the caller set it."""
 
     name: str
+    distance: str
+    """What a Fréchet distance of these features is called: FID only with FID's network and weights, else FD."""
+    key: str
+    """The distance's key in records, which prefix ``r`` or ``g``."""
     dim: int
     weights_sha256: str
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features (n, dim) in float32 of uint8 images (n, 3, h, w), on the images' device."""
         ...
+
+
+def require_uint8(images: Tensor) -> None:
+    """Raise ValueError for anything but 8-bit colour images (n, 3, h, w)."""
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"expected uint8 images (n, 3, h, w), got {images.dtype} {tuple(images.shape)}")
 
 
 class SameConv2d(nn.Conv2d):
@@ -119,8 +129,7 @@ class EfficientNetLite0(nn.Module):
         The whole image is resized, bilinear with antialias, so that no part of a reconstruction goes unseen; the
         classifier was trained on crops, and this changes the shape of an image that is not square.
         """
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"expected uint8 images (n, 3, h, w), got {images.dtype} {tuple(images.shape)}")
+        require_uint8(images)
         side = (cls.resolution, cls.resolution)
         x = F.interpolate(images.float(), side, mode="bilinear", align_corners=False, antialias=True)
         return (x - 127) / 128
@@ -140,6 +149,8 @@ class EfficientNetLite0Extractor:
     """Features before the classifier of EfficientNet-Lite0; the demo's stand-in for FID's Inception network."""
 
     name = "EfficientNet-Lite0"
+    distance = "FD (EfficientNet-Lite0)"
+    key = "fd_efficientnet_lite0"
     dim = 1280
 
     # On a CPU, four images and channels last keep the maps of the first layers in its cache: half the time.

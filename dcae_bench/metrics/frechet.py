@@ -41,6 +41,25 @@ class FeatureStatistics:
         self._sum += batch.sum(axis=0)
         self._products += batch.T @ batch
 
+    def merge(self, other: "FeatureStatistics") -> None:
+        """Add all that ``other`` has seen; the order of merges changes nothing but rounding.
+
+        Raises ValueError when its features have another length.
+        """
+        if other._sum.size != self._sum.size:
+            raise ValueError(
+                f"features have {self._sum.size} and {other._sum.size} numbers; use one extractor for both"
+            )
+        if other._shift is None:
+            return
+        if self._shift is None:
+            self._shift = other._shift
+        step = other._shift - self._shift
+        across = np.outer(other._sum, step)
+        self.count += other.count
+        self._sum += other._sum + other.count * step
+        self._products += other._products + across + across.T + other.count * np.outer(step, step)
+
     @property
     def mean(self) -> Float64:
         """Mean (dim,) of what was added. Raises ValueError when nothing was."""
@@ -77,6 +96,17 @@ def frechet_distance(real: ArrayLike, fake: ArrayLike) -> FrechetResult:
         value = frechet_from_statistics(
             real.mean(axis=0), np.cov(real, rowvar=False), fake.mean(axis=0), np.cov(fake, rowvar=False)
         )
+    return FrechetResult(value, images, dim, rank_deficient=images <= dim)
+
+
+def frechet_of_statistics(real: FeatureStatistics, fake: FeatureStatistics) -> FrechetResult:
+    """Fréchet distance of two running statistics, in float64; what :func:`frechet_distance` gives for their features.
+
+    Without full rank, keep the features and use :func:`frechet_distance`: its singular values lose fewer digits. Raises
+    ValueError for fewer than two features on a side or features of different length.
+    """
+    images, dim = min(real.count, fake.count), real.mean.size
+    value = frechet_from_statistics(real.mean, real.covariance, fake.mean, fake.covariance)
     return FrechetResult(value, images, dim, rank_deficient=images <= dim)
 
 

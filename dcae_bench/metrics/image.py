@@ -1,11 +1,14 @@
 """Image metrics: one number per pair of 8-bit images."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 PEAK = 255.0
 WINDOW = 11
 SIGMA = 1.5
+BORDER = WINDOW // 2
+STRIP = 128  # rows that SSIM works on at a time
 
 
 def to_uint8(x: Tensor) -> Tensor:
@@ -24,33 +27,65 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Structural similarity (n,), float64, of uint8 images (n, c, h, w) (Wang et al., 2004, equation 13).
 
     Gaussian window of 11x11 with sigma 1.5, K1 0.01, K2 0.03, data range 255, mean over channels and over the places
-    where the window lies inside the image. That is the original definition and scikit-image's. torchmetrics 1.9
-    averages over reflected borders as well and earlier releases did not, so its version would change the number.
+    where the window lies inside the image. That is the original definition, scikit-image's, and torchmetrics' until
+    its release of September 2024; :func:`ssim_both` gives the later one as well. Raises ValueError for images smaller
+    than the window.
+    """
+    return ssim_both(a, b)[0]
+
+
+def ssim_both(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Structural similarity by both rules for the border, each (n,) in float64, from one computation.
+
+    The first is :func:`ssim`: the mean over the places where the window lies inside. The second extends the images by
+    reflection and takes the mean over every pixel, as torchmetrics does since release 1.4.2 (its pull request 2721).
     Raises ValueError for images smaller than the window.
     """
     _check(a, b)
     if min(a.shape[2:]) < WINDOW:
         raise ValueError(f"SSIM needs images of {WINDOW}x{WINDOW} px or more, got {tuple(a.shape[2:])}")
+    similarity = _similarity(*(F.pad(images.float(), (BORDER,) * 4, mode="reflect") for images in (a, b)))
+    inside = similarity[:, :, BORDER:-BORDER, BORDER:-BORDER]
+    return inside.mean(dim=(1, 2, 3)), similarity.mean(dim=(1, 2, 3))
+
+
+def _similarity(x: Tensor, y: Tensor) -> Tensor:
+    """Similarity of each window, (n, c, h, w) in float64, of images (n, c, h + 10, w + 10) in 0 ... 255."""
+    if x.device.type != "cpu":
+        return _windows(x, y)
+    # A channel's strip of rows at a time stays in the CPU's cache: two to four times as fast as the whole batch.
+    n, c, h, w = x.shape
+    similarity = x.new_empty((n, c, h - 2 * BORDER, w - 2 * BORDER), dtype=torch.float64)
+    for image in range(n):
+        for channel in range(c):
+            for top in range(0, h - 2 * BORDER, STRIP):
+                rows = slice(top, top + STRIP + 2 * BORDER)
+                similarity[image, channel, top : top + STRIP] = _windows(
+                    x[image, channel, rows], y[image, channel, rows]
+                )
+    return similarity
+
+
+def _windows(x: Tensor, y: Tensor) -> Tensor:
     # E[x^2] - E[x]^2 in float32 would lose the small variances of flat regions, which are what C2 is compared with.
-    x, y = a.double(), b.double()
+    x, y = x.double(), y.double()
     mean_x, mean_y = _blur(x), _blur(y)
-    variance_x, variance_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
-    covariance = _blur(x * y) - mean_x * mean_y
+    means, squares = mean_x * mean_y, mean_x**2 + mean_y**2
+    # Only the sum of the two variances is needed, so four blurs do the work of five.
+    covariance, variances = _blur(x * y) - means, _blur(x * x + y * y) - squares
     c1, c2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
-    return (luminance * structure).mean(dim=(1, 2, 3))
+    return (2 * means + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
 
 
 def _blur(x: Tensor) -> Tensor:
-    """Gaussian mean of each window that lies inside, (n, c, h, w) to (n, c, h - 10, w - 10)."""
-    offsets = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
+    """Gaussian mean of each window that lies inside, (..., h, w) to (..., h - 10, w - 10)."""
+    offsets = torch.arange(WINDOW, dtype=torch.float64) - BORDER
     weights = torch.softmax(-(offsets**2) / (2 * SIGMA**2), dim=0).tolist()
     # Shifted sums, rows then columns: several times as fast as float64 convolutions on CPU.
-    for axis in (2, 3):
+    for axis in (-2, -1):
         inside = x.shape[axis] - WINDOW + 1
-        total = torch.zeros_like(x.narrow(axis, 0, inside))
-        for start, weight in enumerate(weights):
+        total = x.narrow(axis, 0, inside) * weights[0]
+        for start, weight in enumerate(weights[1:], 1):
             total.add_(x.narrow(axis, start, inside), alpha=weight)
         x = total
     return x

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from dcae_bench.errors import WeightsError
 from dcae_bench.metrics.embedded import embedded_sha256, load_embedded
+from dcae_bench.metrics.features import require_uint8
 
 Net = Literal["alex", "vgg"]
 
@@ -50,9 +51,13 @@ class LPIPS(nn.Module):
         """Hash of the file the weights come from, for records."""
         return embedded_sha256(NETS[self.net])
 
+    def normalise(self, images: Tensor) -> Tensor:
+        """Make the backbone's input of images in [-1, 1]: ImageNet's mean and deviation of each channel."""
+        return ((images - self.shift) / self.scale).contiguous(memory_format=torch.channels_last)
+
     def features(self, images: Tensor) -> list[Tensor]:
         """Feature maps of ``images`` (n, 3, h, w) in [-1, 1], each position scaled to unit length over its channels."""
-        x = ((images - self.shift) / self.scale).contiguous(memory_format=torch.channels_last)
+        x = self.normalise(images)
         maps = []
         for stage in self.stages:
             x = stage(x)
@@ -68,6 +73,20 @@ class LPIPS(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Distance (n,) of images ``x`` and ``y`` (n, 3, h, w) in [-1, 1]; gradients flow to what requires them."""
         return self.distance(self.features(x), self.features(y))
+
+    @torch.inference_mode()
+    def of_uint8(self, a: Tensor, b: Tensor) -> Tensor:
+        """Distance (n,) of uint8 images ``a`` and ``b`` (n, 3, h, w) as a metric: float32, no gradients.
+
+        A pair at a time on a CPU, where VGG's maps of one image just fit into its cache. Raises ValueError for other
+        images.
+        """
+        require_uint8(a)
+        require_uint8(b)
+        at_once = 1 if a.device.type == "cpu" else len(a)
+        pairs = zip(a.split(at_once), b.split(at_once), strict=True)
+        with torch.autocast(a.device.type, enabled=False):
+            return torch.cat([self(x.float() / 127.5 - 1, y.float() / 127.5 - 1) for x, y in pairs])
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode, also inside a model that trains."""

@@ -1,5 +1,11 @@
+import io
+
+import numpy as np
 import pytest
+import skimage.data
 import torch
+import torchvision
+from PIL import Image
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -7,6 +13,7 @@ def session_cache(tmp_path_factory):
     """Convert the embedded weights once for this session, and leave the user's cache alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DCAE_BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("DCAE_BENCH_INCEPTION", raising=False)
         yield
 
 
@@ -19,3 +26,40 @@ def empty_cache(tmp_path, monkeypatch):
 @pytest.fixture
 def rng():
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def inception_state():
+    """Random weights for FID's network under which features differ between images, as trained ones do."""
+    rng = torch.Generator().manual_seed(0)
+    model = torchvision.models.inception_v3(num_classes=1008, aux_logits=False, weights=None, init_weights=False)
+    state = model.state_dict()
+    for name, values in state.items():
+        if name.endswith("conv.weight"):
+            values.normal_(0, (2 / values[0].numel()) ** 0.5, generator=rng)
+        elif name.endswith(("bn.weight", "running_var")):
+            values.uniform_(0.5, 1.5, generator=rng)
+        elif name.endswith(("bn.bias", "running_mean")):
+            values.normal_(0, 0.3, generator=rng)
+    return state
+
+
+@pytest.fixture(scope="session")
+def inception_file(inception_state, tmp_path_factory):
+    path = tmp_path_factory.mktemp("inception") / "random.pth"
+    torch.save(inception_state, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def photo_pairs():
+    """Four crops of photographs and the same as poor JPEGs, each uint8 (4, 3, 96, 96)."""
+    photos = (skimage.data.astronaut(), skimage.data.coffee())
+    corners = [(photo, top) for photo in photos for top in (20, 140)]
+    crops = [np.ascontiguousarray(photo[top : top + 96, 130:226, :3]) for photo, top in corners]
+    poor = []
+    for crop in crops:
+        buffer = io.BytesIO()
+        Image.fromarray(crop).save(buffer, "jpeg", quality=15)
+        poor.append(np.asarray(Image.open(buffer)))
+    return tuple(torch.from_numpy(np.stack(side)).permute(0, 3, 1, 2).contiguous() for side in (crops, poor))

@@ -7,7 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_fidelity.metric_fid import fid_statistics_to_metric
 
-from dcae_bench.metrics.frechet import FeatureStatistics, frechet_distance, frechet_from_statistics
+from dcae_bench.metrics.frechet import (
+    FeatureStatistics,
+    frechet_distance,
+    frechet_from_statistics,
+    frechet_of_statistics,
+)
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -104,6 +109,46 @@ def test_running_statistics_do_not_depend_on_batches():
     for found in (whole, parts):
         np.testing.assert_allclose(found.mean, mean, rtol=1e-14)
         np.testing.assert_allclose(found.covariance, covariance, rtol=1e-7, atol=1e-12)
+
+
+def running(*parts, d=5):
+    found = FeatureStatistics(d)
+    for part in parts:
+        found.update(part)
+    return found
+
+
+@given(seeds, st.lists(st.integers(0, 30), min_size=3, max_size=3).filter(lambda sizes: sum(sizes) > 1))
+@settings(max_examples=50, deadline=None)
+def test_merged_statistics_are_those_of_all(seed, sizes):
+    a, b, c = parts = [features(seed + i, n, 5) + 100 * i for i, n in enumerate(sizes)]
+    left, right, tail = running(a), running(a), running(b)
+    left.merge(running(b))
+    left.merge(running(c))
+    tail.merge(running(c))
+    right.merge(tail)
+    mean, covariance = statistics(np.concatenate(parts))
+    for merged in (left, right):
+        assert merged.count == sum(sizes)
+        np.testing.assert_allclose(merged.mean, mean, rtol=1e-12)
+        np.testing.assert_allclose(merged.covariance, covariance, rtol=1e-9, atol=1e-9)
+
+
+def test_merging_keeps_the_other_and_its_length():
+    one, other = running(features(0, 9, 5)), running(features(1, 4, 5))
+    before = other.covariance
+    one.merge(other)
+    assert other.count == 4 and np.array_equal(other.covariance, before)
+    with pytest.raises(ValueError, match="5 and 3 numbers"):
+        one.merge(running(features(0, 9, 3), d=3))
+
+
+@pytest.mark.parametrize("n", [200, 4])
+def test_distance_of_running_statistics(n):
+    x, y = features(1, n, 5), features(2, 50, 5)
+    found, expected = frechet_of_statistics(running(x), running(y)), frechet_distance(x, y)
+    assert found.value == pytest.approx(expected.value, rel=1e-6)
+    assert (found.images, found.dim, found.rank_deficient) == (n if n < 50 else 50, 5, n == 4)
 
 
 @pytest.mark.parametrize(

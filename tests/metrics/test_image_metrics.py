@@ -2,10 +2,12 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from skimage.metrics import structural_similarity
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from dcae_bench.metrics.image import psnr, ssim, to_uint8
+from dcae_bench.metrics import image as module
+from dcae_bench.metrics.image import STRIP, psnr, ssim, ssim_both, to_uint8
 
 
 def pair(rng, n=3, side=32):
@@ -68,6 +70,32 @@ def test_ssim_agrees_with_torchmetrics_inside_the_border(rng):
         a.double(), b.double(), data_range=255.0, reduction="none", return_full_image=True
     )
     torch.testing.assert_close(ssim(a, b), full[..., 5:-5, 5:-5].mean(dim=(1, 2, 3)), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (11, 40), (STRIP + 7, 24), (2 * STRIP, 16)])
+def test_both_borders_are_torchmetrics(rng, size):
+    a = torch.randint(0, 256, (2, 3, *size), generator=rng, dtype=torch.uint8)
+    b = (a.int() + torch.randint(-20, 21, a.shape, generator=rng)).clamp(0, 255).to(torch.uint8)
+    a[0, 0, : size[0] // 2] = 255  # flat regions, which need the digits
+    b[0, 0, : size[0] // 2] = 254
+    options = {"data_range": 255.0, "reduction": "none"}
+    _, full = structural_similarity_index_measure(a.double(), b.double(), return_full_image=True, **options)
+    inside, reflected = ssim_both(a, b)
+    torch.testing.assert_close(inside, full[..., 5:-5, 5:-5].mean(dim=(1, 2, 3)), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(reflected, full.mean(dim=(1, 2, 3)), rtol=1e-10, atol=1e-10)
+    assert torch.equal(ssim(a, b), inside) and not torch.equal(inside, reflected)
+
+
+def test_reflected_borders_are_what_torchmetrics_prints(photo_pairs):
+    real, fake = photo_pairs
+    theirs = structural_similarity_index_measure(fake.float(), real.float(), data_range=(0.0, 255.0), reduction="none")
+    torch.testing.assert_close(ssim_both(real, fake)[1], theirs.double(), rtol=1e-5, atol=1e-5)
+
+
+def test_strips_are_the_whole(rng):
+    a, b = pair(rng, 1, 2 * STRIP + 9)
+    x, y = (F.pad(images.float(), (5,) * 4, mode="reflect") for images in (a, b))
+    torch.testing.assert_close(module._similarity(x, y), module._windows(x, y), rtol=1e-13, atol=1e-13)
 
 
 def test_ssim_needs_a_whole_window():

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torchmetrics.functional.image.lpips import _LPIPS
 
 from dcae_bench.errors import WeightsError
 from dcae_bench.metrics import lpips as module
@@ -56,6 +57,27 @@ def test_agrees_with_the_official_code(model, rng):
     (expected_gradient,) = torch.autograd.grad(expected.sum(), x)
     (gradient,) = torch.autograd.grad(found.sum(), x)
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.filterwarnings("ignore:.*pretrained.*:UserWarning", "ignore:Arguments other than:UserWarning")
+def test_agrees_with_torchmetrics_on_8_bits(model, photo_pairs):
+    theirs = _LPIPS(net=model.net, pnet_rand=True)
+    ours = [layer for stage in model.stages for layer in stage if isinstance(layer, nn.Conv2d)]
+    for mine, other in zip(ours, (m for m in theirs.net.modules() if isinstance(m, nn.Conv2d)), strict=True):
+        other.load_state_dict(mine.state_dict())
+    with torch.no_grad():
+        expected = theirs(*(side[:2].float() / 255 for side in photo_pairs), normalize=True).flatten()
+    torch.testing.assert_close(model.of_uint8(*(side[:2] for side in photo_pairs)), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_8_bit_pairs_one_at_a_time(model, photo_pairs):
+    a, b = (side[:3, :, :64, :64] for side in photo_pairs)
+    with torch.no_grad():
+        together = model(a.float() / 127.5 - 1, b.float() / 127.5 - 1)
+    torch.testing.assert_close(model.of_uint8(a, b), together, rtol=1e-5, atol=1e-6)
+    for wrong in (b.float(), b[:, :1], b[:1]):
+        with pytest.raises(ValueError):
+            model.of_uint8(a, wrong)
 
 
 def test_is_a_distance_of_pairs(model, rng):

@@ -1,0 +1,141 @@
+"""How far the choice of images moves a metric: 95 % intervals, and notes where a set is small."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dcae_bench.metrics.frechet import FeatureStatistics, Float64, frechet_distance
+
+LEVEL = 0.95
+QUANTILE = 1.959964  # of the normal distribution, for 95 %
+ROWS = 4096  # feature vectors that are in memory as float64 at a time
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An interval for what a metric would average over other images of the same kind and number."""
+
+    low: float
+    high: float
+    level: float = LEVEL
+    method: str = ""
+
+
+def mean_interval(values: ArrayLike) -> Interval:
+    """Interval of a mean of per-image values (n,): normal, from the sample's standard deviation.
+
+    Raises ValueError for fewer than two values or values that are not finite.
+    """
+    values = np.asarray(values, np.float64)
+    if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
+        raise ValueError(f"an interval needs 2 finite values or more, got shape {values.shape}")
+    mean, half = float(values.mean()), float(QUANTILE * values.std(ddof=1) / np.sqrt(len(values)))
+    return Interval(mean - half, mean + half, method="normal, sample standard deviation over images")
+
+
+def frechet_interval(
+    real: ArrayLike, fake: ArrayLike, *, value: float | None = None, resamples: int = 0, seed: int = 0
+) -> Interval:
+    """Interval of the Fréchet distance of paired features (n, d), also fp16 ones: value ± 1.96 standard errors.
+
+    ``real[i]`` and ``fake[i]`` belong to one image. ``value`` is the distance to put in the middle where it was taken
+    from features of higher precision. The standard error is the infinitesimal jackknife's, unless ``resamples`` asks
+    for that many paired bootstrap resamples. The first needs one decomposition, no random numbers, and tells the
+    spread of the distance rightly also below full rank; there, images that a resample holds twice make the bootstrap's
+    up to twice too large, and its mean lies far above the distance, which rules out percentiles. Neither accounts for
+    the upward bias of a distance from few images: compare at equal counts.
+
+    Raises ValueError for sets of different shape, fewer than two images, or values that are not finite.
+    """
+    real, fake = np.asarray(real), np.asarray(fake)
+    if real.shape != fake.shape or real.ndim != 2 or len(real) < 2:
+        raise ValueError(
+            f"an interval needs paired features (n, d) of 2 images or more, got {real.shape}, {fake.shape}"
+        )
+    if resamples == 1 or resamples < 0:
+        raise ValueError(f"a bootstrap needs 2 resamples or more, got {resamples}")
+    if value is None:
+        value = frechet_distance(real, fake).value
+    if resamples:
+        error, method = _bootstrap_error(real, fake, resamples, seed), f"paired bootstrap, {resamples} resamples"
+    else:
+        influence = frechet_influence(real, fake)
+        error, method = influence.std(ddof=1) / np.sqrt(len(influence)), "infinitesimal jackknife over image pairs"
+    half = float(QUANTILE * error)
+    return Interval(max(0.0, value - half), value + half, method=f"value ± 1.96 standard errors, {method}")
+
+
+def frechet_influence(real: ArrayLike, fake: ArrayLike) -> Float64:
+    """Influence (n,) of each image pair on the Fréchet distance of paired features (n, d), with mean 0.
+
+    The derivative of the distance by the weight of a pair (Jaeckel, 1972). With centred features scaled to covariances
+    A'A and B'B and the singular values S of AB' = U S V', that of the cross term is half the diagonal of
+    U S U' + V S V'; it holds with and without full rank, and only singular vectors are needed, no inverse.
+    """
+    real, fake = np.asarray(real), np.asarray(fake)
+    n = len(real)
+    left, right, mean_real, mean_fake = (_narrow if n <= real.shape[1] else _tall)(real, fake)
+    influence = np.empty(n)
+    for start in range(0, n, ROWS):
+        rows = slice(start, start + ROWS)
+        a, b = real[rows] - mean_real, fake[rows] - mean_fake
+        squares = (np.square(a).sum(axis=1) + np.square(b).sum(axis=1)) / (n - 1)
+        influence[rows] = 2 * (a - b) @ (mean_real - mean_fake) + n * (squares - left(rows, a) - right(rows, b))
+    return influence - influence.mean()
+
+
+def sample_size_notes(images: int, dim: int, protocol_images: int | None = None) -> tuple[str, ...]:
+    """Notes for a Fréchet distance of ``images`` features of ``dim`` numbers, under a protocol with its own count."""
+    notes = []
+    if images <= dim:
+        notes.append(
+            f"{images} images for {dim} features: the covariances are rank-deficient, the "
+            "distance is computed exactly from singular values, and it is biased upwards; compare it only at equal "
+            "image counts"
+        )
+    if protocol_images is not None and images < protocol_images:
+        notes.append(
+            f"{images} images instead of the protocol's {protocol_images}: a Fréchet distance grows as images fall"
+        )
+    return tuple(notes)
+
+
+def _narrow(real, fake):
+    """Diagonals of U S U' and V S V', and both means, from the n x n matrix AB'."""
+    real, fake = real.astype(np.float64), fake.astype(np.float64)
+    mean_real, mean_fake = real.mean(axis=0), fake.mean(axis=0)
+    u, s, v = np.linalg.svd((real - mean_real) @ (fake - mean_fake).T / (len(real) - 1))
+    left, right = np.square(u) @ s, np.square(v.T) @ s
+    return lambda rows, _: left[rows], lambda rows, _: right[rows], mean_real, mean_fake
+
+
+def _tall(real, fake):
+    """The same from d x d matrices, features read in chunks: A = Q R with R from the covariance's eigenvectors."""
+    sides = []
+    for features in (real, fake):
+        statistics = FeatureStatistics(features.shape[1])
+        for start in range(0, len(features), ROWS):
+            statistics.update(features[start : start + ROWS])
+        values, vectors = np.linalg.eigh(statistics.covariance)
+        kept = values > max(values[-1], 0.0) * values.size * np.finfo(np.float64).eps
+        sides.append((statistics.mean, np.sqrt(values[kept]), vectors[:, kept]))
+    (mean_real, roots_a, basis_a), (mean_fake, roots_b, basis_b) = sides
+    u, s, v = np.linalg.svd((roots_a[:, None] * (basis_a.T @ basis_b)) * roots_b, full_matrices=False)
+    scale = len(real) - 1
+    to_u, to_v = (basis_a / roots_a) @ u, (basis_b / roots_b) @ v.T
+    return (
+        lambda _, a: np.square(a @ to_u) @ s / scale,
+        lambda _, b: np.square(b @ to_v) @ s / scale,
+        mean_real,
+        mean_fake,
+    )
+
+
+def _bootstrap_error(real, fake, resamples: int, seed: int) -> float:
+    random = np.random.default_rng(seed)
+    values = []
+    for _ in range(resamples):
+        chosen = random.integers(0, len(real), len(real))
+        values.append(frechet_distance(real[chosen], fake[chosen]).value)
+    return float(np.std(values, ddof=1))
