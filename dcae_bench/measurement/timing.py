@@ -5,6 +5,7 @@ timeline (CUDA events) inside the block cost no synchronisation; they give the i
 agree with the host's clock.
 """
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -59,7 +60,7 @@ class HostClock:
 
     def gaps(self, marks: Sequence[float]) -> list[float]:
         """Seconds from each mark to the next."""
-        return [after - before for before, after in zip(marks, marks[1:], strict=False)]
+        return [after - before for before, after in itertools.pairwise(marks)]
 
 
 class CudaClock(HostClock):
@@ -85,7 +86,7 @@ class CudaClock(HostClock):
 
     def gaps(self, marks: Sequence[Any]) -> list[float]:
         """Seconds from each event to the next."""
-        return [before.elapsed_time(after) / 1000 for before, after in zip(marks, marks[1:], strict=False)]
+        return [before.elapsed_time(after) / 1000 for before, after in itertools.pairwise(marks)]
 
 
 class Plan(Value):
