@@ -23,6 +23,7 @@ class Energy(Value):
 
     energy_j: float | None = Field(description="by the counter")
     reason: str | None = Field(description="why there is no energy; null where there is")
+    start_s: float | None = Field(default=None, description="host's monotonic time at the window's start, s")
     seconds: float = Field(description="length of the window")
     iterations: int
     integrated_j: float | None = Field(default=None, description="by the samples of instant power")
@@ -58,13 +59,15 @@ def no_energy(reason: str, seconds: float = 0.0, iterations: int = 0) -> Energy:
 
 def energy_of(trace: Trace, start: float, end: float, iterations: int) -> Energy:
     """Energy of the window from ``start`` to ``end`` (host's monotonic time, s), in which ``iterations`` were done."""
-    window = trace.between(start, end).samples
+    # A nanosecond more, so that a window given as start and length holds its last sample too.
+    window = trace.between(start - 1e-9, end + 1e-9).samples
     joules, reason = _counted(trace, window, end - start)
     integrated, why = _integrated(window, start, end)
     temperatures = [sample.temperature_c for sample in window if sample.temperature_c is not None]
     return Energy(
         energy_j=joules,
         reason=reason,
+        start_s=start,
         seconds=end - start,
         iterations=iterations,
         integrated_j=integrated,
@@ -148,8 +151,6 @@ def _integrated(window: tuple[Sample, ...], start: float, end: float) -> tuple[f
 
 def _period(window: tuple[Sample, ...]) -> float | None:
     """Median time between the counter's steps, as far as the trace's own period resolves it."""
-    steps = [
-        after.t for before, after in pairwise(window) if None not in (before.energy_mj, after.energy_mj)
-        and after.energy_mj != before.energy_mj
-    ]  # fmt: skip
+    read = [(sample.t, sample.energy_mj) for sample in window if sample.energy_mj is not None]
+    steps = [t for (_, before), (t, after) in pairwise(read) if after != before]
     return float(np.median(np.diff(steps))) if len(steps) > 2 else None

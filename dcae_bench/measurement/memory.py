@@ -2,9 +2,8 @@
 
 import gc
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-import torch
 from pydantic import Field
 
 from dcae_bench.measurement.statistics import Value
@@ -42,7 +41,7 @@ def attempt(work: Callable[[], Result]) -> Result | OutOfMemory:
     """
     try:
         return work()
-    except torch.cuda.OutOfMemoryError as error:
+    except _cuda().OutOfMemoryError as error:
         message = str(error).splitlines()[0] if str(error) else "out of memory"
     # Outside of the handler: the traceback, and with it what the failed call held, is gone only now.
     release()
@@ -51,9 +50,9 @@ def attempt(work: Callable[[], Result]) -> Result | OutOfMemory:
 
 def release() -> None:
     """Give back the GPU memory that torch holds and nobody uses."""
-    if torch.cuda.is_available():
+    if _cuda().is_available():
         gc.collect()
-        torch.cuda.empty_cache()
+        _cuda().empty_cache()
 
 
 def largest_batch(run: Callable[[int], object], *, start: int, limit: int, smallest: int = 1) -> BatchSearch:
@@ -99,16 +98,23 @@ def largest_batch(run: Callable[[int], object], *, start: int, limit: int, small
 
 def _try(run: Callable[[int], object], batch: int) -> Try:
     release()
-    cuda = torch.cuda.is_available()
+    cuda = _cuda() if _cuda().is_available() else None
     if cuda:
-        torch.cuda.reset_peak_memory_stats()
+        cuda.reset_peak_memory_stats()
 
     def work() -> None:
         run(batch)
         if cuda:
-            torch.cuda.synchronize()
+            cuda.synchronize()
 
     result = attempt(work)
     if isinstance(result, OutOfMemory):
         return Try(batch=batch, outcome="oom", peak_gib=None, message=result.message)
-    return Try(batch=batch, outcome="fits", peak_gib=torch.cuda.max_memory_allocated() / 2**30 if cuda else None)
+    return Try(batch=batch, outcome="fits", peak_gib=cuda.max_memory_allocated() / 2**30 if cuda else None)
+
+
+def _cuda() -> Any:
+    """torch.cuda, imported late: records hold this module's values and are read without torch."""
+    import torch
+
+    return torch.cuda

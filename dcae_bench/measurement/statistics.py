@@ -36,6 +36,11 @@ class Estimate(Value):
     method: str = Field(description="how the interval was made, and what it does not cover")
     samples: int = Field(description="number of blocks, rounds or restarts it rests on")
 
+    def times(self, factor: float) -> "Estimate":
+        """The same in another unit."""
+        scaled = {"value": self.value * factor, "low": self.low * factor, "high": self.high * factor}
+        return self.model_copy(update=scaled)
+
 
 class Flag(Value):
     """Something in a series of blocks that a reader must know."""

@@ -45,9 +45,9 @@ def other():
 def test_second_holder_fails_after_its_timeout_with_one_line(other):
     process = other(A)
     assert f"process {process.pid} " in holder(A)
-    with pytest.raises(MeasurementError, match=rf"{A}: is leased by process {process.pid} .* waited 0 s") as error:
-        with lease([A], timeout_s=0):
-            pytest.fail("held twice")
+    refusal = rf"{A}: is leased by process {process.pid} .* waited 0 s"
+    with pytest.raises(MeasurementError, match=refusal) as error, lease([A], timeout_s=0):
+        pytest.fail("held twice")
     assert "\n" not in str(error.value)
     with lease([B, CPU], timeout_s=0):  # others are free
         pass
