@@ -44,9 +44,11 @@ def lease(
     """Hold ``devices`` (GPU UUIDs, or :data:`CPU`) alone; GPUs become the only ones that CUDA sees.
 
     Waits up to ``timeout_s`` and tells once, through ``say``, for whom. CUDA reads ``CUDA_VISIBLE_DEVICES`` when it
-    starts, so take the lease before the first use of a GPU. Raises :class:`MeasurementError` when the time is over.
+    starts, so take the lease before the first use of a GPU. Raises :class:`MeasurementError` when the time is over, or
+    when this process already computes on another GPU.
     """
     gpus = [device for device in devices if device != CPU]
+    _require_same(gpus)
     with ExitStack() as held:
         # In one order everywhere, so that two holders never wait for each other.
         for device in sorted(set(devices)):
@@ -175,6 +177,18 @@ def _told(descriptor: int) -> str:
 
 def _path(device: str) -> Path:
     return folder() / f"{re.sub(r'[^A-Za-z0-9.-]', '_', device)}.lock"
+
+
+def _require_same(gpus: Sequence[str]) -> None:
+    """Refuse GPUs that this process cannot use any more because CUDA started with another."""
+    torch = sys.modules.get("torch")
+    if not gpus or torch is None or not torch.cuda.is_initialized():
+        return
+    used = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
+    if used not in {gpu.removeprefix("GPU-").removeprefix("MIG-") for gpu in gpus}:
+        raise MeasurementError(
+            f"{', '.join(gpus)}: CUDA runs on GPU {used} in this process already; take the lease before the first use"
+        )
 
 
 @contextmanager

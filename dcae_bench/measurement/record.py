@@ -74,6 +74,7 @@ class ThroughputRecord(Value):
 
     version: Literal[1] = 1
     kind: Literal["throughput"] = "throughput"
+    profile: str | None = Field(default=None, description="profile that asked for it, null outside of one")
     protocol: str = Field(description="versioned name of the way of measuring, e.g. throughput/paper-v1")
     model: TimedModel
     work: Work

@@ -2,8 +2,10 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from dcae_bench.errors import MeasurementError
 from dcae_bench.measurement.lease import CPU, choose_gpu, holder, lease
@@ -85,6 +87,20 @@ def test_error_inside_frees_the_lease_and_the_environment(monkeypatch):
         raise RuntimeError
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
     assert holder(A) is None and holder(CPU) is None
+
+
+@pytest.mark.parametrize("used", [A, B])
+def test_gpu_that_cuda_did_not_start_with_is_refused(monkeypatch, used):
+    properties = SimpleNamespace(uuid=used.removeprefix("GPU-"))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _index: properties)
+    if used == A:
+        with lease([A], timeout_s=0):
+            pass
+    else:
+        with pytest.raises(MeasurementError, match="before the first use"), lease([A], timeout_s=0):
+            pass
 
 
 def test_lease_of_the_processors_hides_no_gpu():
