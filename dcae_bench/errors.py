@@ -30,3 +30,7 @@ class CheckError(UserError):
 
 class TrainingError(UserError):
     """A run that cannot go on: a non-finite loss, or a checkpoint of another recipe."""
+
+
+class MeasurementError(UserError):
+    """A measurement that cannot be made here: no GPU, a device in use, evidence that does not agree with itself."""

@@ -4,7 +4,22 @@ import sys
 
 import typer
 
-from dcae_bench.cli import check, evaluate, figures, latents, plan, prepare, schema, show, table, train, weights, zoo
+from dcae_bench.cli import (
+    check,
+    doctor,
+    evaluate,
+    figures,
+    latents,
+    plan,
+    prepare,
+    schema,
+    show,
+    table,
+    train,
+    verify,
+    weights,
+    zoo,
+)
 from dcae_bench.errors import UserError
 
 app = typer.Typer(
@@ -23,6 +38,8 @@ app.command("table")(table.table)
 app.command("check")(check.check)
 app.add_typer(figures.app, name="figure")
 app.command("show")(show.show)
+app.command("doctor")(doctor.doctor)
+app.command("verify")(verify.verify)
 app.command("zoo")(zoo.zoo)
 app.add_typer(weights.app, name="weights")
 app.command("schema")(schema.schema)

@@ -1,4 +1,4 @@
-"""``dcae-bench schema``: prints the JSON Schema of a profile or of a record."""
+"""``dcae-bench schema``: prints the JSON Schema of a profile, a record or a timing."""
 
 import json
 from enum import StrEnum
@@ -15,16 +15,19 @@ class Kind(StrEnum):
 
     PROFILE = "profile"
     RECORD = "record"
-
-
-MODELS = {Kind.PROFILE: Profile, Kind.RECORD: Record}
+    THROUGHPUT = "throughput"
 
 
 def text(kind: Kind) -> str:
     """JSON Schema of the typed class, as workflow/schemas holds it."""
-    return json.dumps(MODELS[kind].model_json_schema(), indent=2) + "\n"
+    if kind is Kind.THROUGHPUT:
+        # Imported late: its statistics would double the time that every command takes to start.
+        from dcae_bench.measurement.record import ThroughputRecord as Model
+    else:
+        Model = {Kind.PROFILE: Profile, Kind.RECORD: Record}[kind]
+    return json.dumps(Model.model_json_schema(), indent=2) + "\n"
 
 
-def schema(kind: Annotated[Kind, typer.Argument(help="profile or record")]) -> None:
-    """Print the JSON Schema of a profile or a record; editors use it to complete and check files."""
+def schema(kind: Annotated[Kind, typer.Argument(help="profile, record or throughput")]) -> None:
+    """Print the JSON Schema of a profile, a record or a timing; editors use it to complete and check files."""
     typer.echo(text(kind), nl=False)

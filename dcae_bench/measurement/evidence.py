@@ -1,0 +1,134 @@
+"""Evidence: a folder of records and traces with the hash of every file, and numbers that follow from the samples.
+
+The list of hashes has the form that ``sha256sum --check`` reads, so that a reader needs none of our code for it.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from dcae_bench.errors import MeasurementError, ResultsError, UserError
+from dcae_bench.files import sha256_file, write_text
+from dcae_bench.measurement.energy import energy_of
+from dcae_bench.measurement.gate import judge
+from dcae_bench.measurement.nvml import read_trace
+from dcae_bench.measurement.record import Restart, ThroughputRecord, derive, load
+
+SUMS = "SHA256SUMS"
+_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
+_THROUGHPUT = re.compile(rb'"kind"\s*:\s*"throughput"')
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a folder of evidence shows."""
+
+    files: int
+    records: int
+    problems: tuple[str, ...]
+
+
+def seal(folder: Path) -> int:
+    """Write the hashes of every file of ``folder``; the number of files. Raises :class:`MeasurementError`."""
+    folder = Path(folder)
+    if (folder / SUMS).exists():
+        raise MeasurementError(f"{folder / SUMS}: is there already; evidence is sealed once, delete it to seal again")
+    names = list(_files(folder))
+    if not names:
+        raise MeasurementError(f"{folder}: holds no files; name a folder of records")
+    write_text(folder / SUMS, "".join(f"{sha256_file(folder / name)}  {name}\n" for name in names))
+    return len(names)
+
+
+def verify(folder: Path) -> Findings:
+    """Check hashes, and derive anew what the records of timings say. Raises :class:`MeasurementError`."""
+    folder = Path(folder)
+    problems: list[str] = []
+    listed = _listed(folder / SUMS)
+    present = set(_files(folder))
+    for name in sorted(listed.keys() | present):
+        if name not in present:
+            problems.append(f"{name}: is missing")
+        elif name not in listed:
+            problems.append(f"{name}: is not in {SUMS}")
+        elif sha256_file(folder / name) != listed[name]:
+            problems.append(f"{name}: has another hash than {SUMS} holds")
+    records = 0
+    for name in sorted(present):
+        path = folder / name
+        if path.suffix == ".json" and _THROUGHPUT.search(path.read_bytes()):
+            records += 1
+            try:
+                problems += [f"{name}: {text}" for text in check(load(path), path.parent)]
+            except ResultsError as error:
+                problems.append(str(error))
+    return Findings(files=len(listed), records=records, problems=tuple(problems))
+
+
+def check(record: ThroughputRecord, folder: Path) -> Iterator[str]:
+    """What a record says but its samples do not; traces are beside it in ``folder``."""
+    if record.derived is None:
+        return
+    anew = derive(record.restarts, record.images_per_iteration, record.flops_per_image)
+    if not _same(anew, record.derived):
+        found, told = anew.images_per_s.value, record.derived.images_per_s.value
+        yield f"its numbers do not follow from its samples (images/s: {found:.6g} derived, {told:.6g} recorded)"
+    for number, restart in enumerate(record.restarts, 1):
+        try:
+            yield from (f"restart {number}: {text}" for text in _check_restart(restart, folder))
+        except UserError as error:
+            yield f"restart {number}: {error}"
+
+
+def _check_restart(restart: Restart, folder: Path) -> Iterator[str]:
+    trace = None if restart.trace is None else read_trace(folder / restart.trace)
+    gate = judge([restart.series], trace=trace, host=restart.host, pid=restart.pid, energy=restart.energy)
+    judged, told = ((one.state, *sorted(reason.kind for reason in one.reasons)) for one in (gate, restart.gate))
+    if judged != told:
+        yield f"the gate says {', '.join(judged)} of what was recorded, not {', '.join(told)}"
+    energy = restart.energy
+    if energy.energy_j is not None:
+        if trace is None or energy.start_s is None:
+            yield "its energy has no trace"
+        elif not _same(energy_of(trace, energy.start_s, energy.start_s + energy.seconds, energy.iterations), energy):
+            yield "its energy does not follow from the trace"
+
+
+def _listed(path: Path) -> dict[str, str]:
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise MeasurementError(f"{path}: cannot be read; name a folder that `verify --seal` sealed") from error
+    found = {}
+    for number, line in enumerate(lines, 1):
+        if not (match := _LINE.fullmatch(line)):
+            raise MeasurementError(f"{path}: line {number} is not a hash and a file; restore the file")
+        found[match[2]] = match[1]
+    return found
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Every file below ``folder`` but the list itself. Raises :class:`MeasurementError` where it is no folder."""
+    if not folder.is_dir():
+        raise MeasurementError(f"{folder}: is not a folder; name a folder of evidence")
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != SUMS:
+            yield name
+
+
+def _same(a: object, b: object) -> bool:
+    """Equal, but for the last digits, which another version of a library may round otherwise."""
+    if isinstance(a, BaseModel):
+        a, b = a.model_dump(), b.model_dump() if isinstance(b, BaseModel) else b
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return a == b
