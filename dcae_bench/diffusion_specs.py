@@ -72,8 +72,8 @@ class Dopri5Spec(_Spec):
     rtol: PositiveFloat = 1e-3
     step_control: Literal["sample", "batch"] = Field(
         default="sample",
-        description="sample: steps of its own for every sample; batch: one for all, by their mean error, as the authors "
-        "do, so that a sample depends on those beside it",
+        description="sample: steps of its own for every sample; batch: one for all, by their mean error, as the "
+        "authors do, so that a sample depends on those beside it",
     )
 
     @property
