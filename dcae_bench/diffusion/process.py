@@ -41,7 +41,8 @@ class Tables:
         """A table's entries of steps t (n,), shaped to scale ``like`` (n, c, h, w)."""
         key = (name, like.device, like.dtype)
         if key not in self._kept:
-            self._kept[key] = self._tables[name].to(like.device, like.dtype)
+            with torch.inference_mode(False):  # sampling may ask first, and training cannot use inference tensors
+                self._kept[key] = self._tables[name].to(like.device, like.dtype, copy=True)
         return per_sample(self._kept[key][t], like)
 
 

@@ -6,22 +6,14 @@ from torch import Tensor
 from dcae_bench.diffusion.ancestral import ancestral
 from dcae_bench.diffusion.dopri5 import solve_each, solve_together
 from dcae_bench.diffusion.dpm_solver import dpm_solver
-from dcae_bench.diffusion.flow import FlowMatching
 from dcae_bench.diffusion.guidance import Guided
-from dcae_bench.diffusion.learned_range import LearnedRange
 from dcae_bench.diffusion.noise import Noise
 from dcae_bench.diffusion.process import Process
-from dcae_bench.diffusion.vp import VariancePreserving
-from dcae_bench.diffusion_specs import AncestralSpec, DPMSolverSpec, GuidanceSpec, ProcessName, SamplerSpec
+from dcae_bench.diffusion_specs import AncestralSpec, DPMSolverSpec, GuidanceSpec, SamplerSpec
 from dcae_bench.errors import ConfigError, WeightsError
 from dcae_bench.models.denoiser import Denoiser
 
 UNGUIDED = GuidanceSpec(s=1)
-
-
-def build_process(name: ProcessName) -> Process:
-    """Build a diffusion process by name."""
-    return {"vp": VariancePreserving, "learned-range": LearnedRange, "flow": FlowMatching}[name]()
 
 
 @torch.inference_mode()
