@@ -54,7 +54,7 @@ class UViT(Denoiser):
     def _forward(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         patches = self.patch_embed(x)
         # The released models take the embedded time as a token directly, without an MLP.
-        tokens = [time_embedding(t, self.spec.width).to(patches.dtype)[:, None], patches]
+        tokens = [time_embedding(t, self.spec.width).to(self.pos_embed.dtype)[:, None], patches]
         if self.label_emb is not None:
             tokens.insert(0, self.label_emb(y)[:, None])
         x = torch.cat(tokens, dim=1) + self.pos_embed
