@@ -42,7 +42,9 @@ def solve_together(velocity: Velocity, x: Tensor, *, atol: float, rtol: float) -
 
     try:
         return odeint(right, x, ends, method="dopri5", atol=atol, rtol=rtol)[-1]
-    except AssertionError:  # torchdiffeq's way to say that no step is small enough
+    except AssertionError as error:  # torchdiffeq's way to say that no step is small enough
+        if not str(error).startswith(("underflow in dt", "non-finite values")):
+            raise
         return torch.full_like(x, torch.nan)
 
 

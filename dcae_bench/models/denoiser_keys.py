@@ -67,13 +67,13 @@ def from_diffusers(state: dict[str, Tensor], spec: DiTSpec, path: Path) -> dict[
         if len(parts) < len(places):
             lost = min(set(places) - set(present))
             raise WeightsError(f"{path}: key '{lost}' is missing; these are not whole weights")
-        if ".qkv." in key:
-            out[key] = torch.cat(parts)
-            continue
+        cut = ".qkv." in key
         for name, part in zip(places, parts, strict=True):
-            if not torch.equal(part, parts[0]):
+            if part.shape != parts[0].shape:
+                raise WeightsError(f"{path}: key '{name}' has another shape than '{places[0]}'; use whole weights")
+            if not cut and not part.equal(parts[0]):
                 raise WeightsError(f"{path}: '{name}' is not a copy of '{places[0]}'; these are not weights of a DiT")
-        out[key] = parts[0]
+        out[key] = torch.cat(parts) if cut else parts[0]
     return out | left
 
 

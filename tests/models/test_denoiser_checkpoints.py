@@ -87,6 +87,7 @@ def test_dit_of_diffusers(states, tmp_path):
     [
         ({"transformer_blocks.1.attn1.to_k.bias": None}, "key 'transformer_blocks.1.attn1.to_k.bias' is missing"),
         ({"transformer_blocks.1.norm1.emb.class_embedder.embedding_table.weight": 1.0}, "is not a copy of"),
+        ({"transformer_blocks.1.attn1.to_k.weight": torch.zeros(2, 1, 1)}, "to_k.weight' has another shape than"),
         ({"proj_out_2.weight": None}, "key 'final_layer.linear.weight' is missing"),
         ({"caption.weight": 1.0}, "key 'caption.weight' is unknown to the model"),
     ],
