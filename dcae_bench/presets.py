@@ -2,7 +2,7 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
@@ -15,6 +15,7 @@ CATALOGUE = REPOSITORY / "baselines" / "autoencoders.yaml"
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Content = TypeVar("Content", bound=BaseModel)
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
 
@@ -81,7 +82,7 @@ class Catalogue(_Frozen):
     def preset(self, name: str) -> Preset:
         """An autoencoder by name. Raises :class:`ConfigError` with close names."""
         if name not in self.autoencoders:
-            raise ConfigError(f"autoencoder '{name}' is not in the catalogue{_close(name, self.autoencoders)}")
+            raise ConfigError(f"autoencoder '{name}' is not in the catalogue{close_names(name, self.autoencoders)}")
         return self.autoencoders[name]
 
     def spec(self, name: str) -> AutoencoderSpec:
@@ -90,15 +91,20 @@ class Catalogue(_Frozen):
             return self.architectures[name]
         if name not in self.autoencoders:
             known = [*self.autoencoders, *self.architectures]
-            raise ConfigError(f"preset '{name}' is not in the catalogue{_close(name, known)}")
+            raise ConfigError(f"preset '{name}' is not in the catalogue{close_names(name, known)}")
         return self.architectures[self.autoencoders[name].architecture]
 
 
 @cache
 def catalogue(path: Path = CATALOGUE) -> Catalogue:
     """Read the catalogue. Raises :class:`ConfigError` with the file and the field."""
+    return read_catalogue(path, Catalogue)
+
+
+def read_catalogue(path: Path, content: type[Content]) -> Content:
+    """Read a YAML file of ``baselines/`` as a typed class. Raises :class:`ConfigError` with the file and the field."""
     try:
-        return Catalogue.model_validate(yaml.safe_load(path.read_text()))
+        return content.model_validate(yaml.safe_load(path.read_text()))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); restore it from the repository") from error
     except ValidationError as error:
@@ -124,8 +130,9 @@ def resolve(model: Any) -> Any:
         raise ValueError(str(error)) from error
 
 
-def _close(name: str, known: Any) -> str:
+def close_names(name: str, known: Any, verb: str = "dcae-bench zoo") -> str:
+    """The end of an error about an unknown name: names like it, or the command that lists all."""
     import difflib
 
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
-    return f"; did you mean {' or '.join(close)}?" if close else "; `dcae-bench zoo` lists the names"
+    return f"; did you mean {' or '.join(close)}?" if close else f"; `{verb}` lists the names"

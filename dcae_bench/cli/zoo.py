@@ -1,4 +1,4 @@
-"""``dcae-bench zoo``: every autoencoder of the catalogue with its size, cost and origin."""
+"""``dcae-bench zoo``: every autoencoder, or denoiser, of the catalogue with its size, cost and origin."""
 
 import json
 from typing import Annotated, Any
@@ -9,24 +9,41 @@ from rich.progress import track
 from rich.table import Table
 
 from dcae_bench.cli.options import wide_console
+from dcae_bench.denoiser_presets import denoiser_catalogue
+from dcae_bench.denoiser_specs import LatentSpace
 from dcae_bench.presets import catalogue
 
 RESOLUTIONS = (256, 512, 1024)
+# The latent spaces that denoisers are listed on: architecture of the autoencoder and patch size.
+SPACES = {
+    "f8p2": ("sd-vae-f8c4", 2),
+    "f32p1": ("dc-ae-f32c32", 1),
+    "f64p1": ("dc-ae-f64c128", 1),
+    "f128p1": ("dc-ae-f128c512", 1),
+}
+LATENT_RESOLUTION = 512
+CLASSES = 1000
 
 
 def zoo(
+    denoisers: Annotated[bool, typer.Option("--denoisers", help="List denoisers instead of autoencoders.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON with every digit instead of a table.")] = False,
 ) -> None:
     """List every autoencoder: family, f, c, parameters, GMACs to encode and decode, latent, weights and licence.
 
-    GMACs are 1e9 multiply-accumulates of convolutions and matrix products for one image.
+    GMACs are 1e9 multiply-accumulates of convolutions and matrix products for one image. Of denoisers it lists
+    trainable parameters, GMACs of one conditional pass, and tokens, on four latent spaces of 512 px images.
     """
-    rows = list_autoencoders()
+    if denoisers:
+        list_, render_ = list_denoisers, render_denoisers
+    else:
+        list_, render_ = list_autoencoders, render
+    rows = list_()
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     else:
         console = wide_console()
-        for table in render(rows):
+        for table in render_(rows):
             console.print(table)
 
 
@@ -91,4 +108,48 @@ def render(rows: list[dict[str, Any]]) -> tuple[Table, Table]:
         )
         latent = "x".join(map(str, passes[512]["latent"]))
         origins.add_row(row["name"], row["family"], latent, row["weights"] or "retrained", row["licence"] or "")
+    return costs, origins
+
+
+def list_denoisers() -> list[dict[str, Any]]:
+    """One row per size, with its cost on each latent space and the released models that have it."""
+    from dcae_bench.models.cost import denoiser_cost
+
+    known = denoiser_catalogue()
+    console = Console(stderr=True)
+    rows = []
+    for name, size in track(
+        known.architectures.items(), "Counting", console=console, transient=True, disable=not console.is_terminal
+    ):
+        spaces = {}
+        for space, (autoencoder, patch) in SPACES.items():
+            latent = LatentSpace.of(catalogue().spec(autoencoder), LATENT_RESOLUTION, patch)
+            counted = denoiser_cost(size.on(latent, CLASSES))
+            spaces[space] = {
+                "tokens": counted.tokens,
+                "parameters": counted.parameters,
+                "gmacs": counted.gmacs,
+                "torchprofile_gmacs": counted.torchprofile_gmacs,
+            }
+        released = [preset.weights.source for preset in known.denoisers.values() if preset.architecture == name]
+        rows.append({"name": name, **size.model_dump(), "spaces": spaces, "released": released})
+    return rows
+
+
+def render_denoisers(rows: list[dict[str, Any]]) -> tuple[Table, Table]:
+    """The rows as two tables for the terminal: what they cost, and which released weights have them."""
+    costs = Table(title=f"Million parameters / GMACs per pass, at {LATENT_RESOLUTION} px and {CLASSES} classes")
+    costs.add_column("denoiser")
+    for heading in ("width", "depth", "heads"):
+        costs.add_column(heading, justify="right")
+    for space, counted in rows[0]["spaces"].items() if rows else ():
+        costs.add_column(f"{space} ({counted['tokens']} tokens)", justify="right")
+    origins = Table(title="Released weights")
+    for heading in ("denoiser", "weights"):
+        origins.add_column(heading, overflow="fold")
+    for row in rows:
+        cells = [f"{one['parameters'] / 1e6:.2f} / {one['gmacs']:.4f}" for one in row["spaces"].values()]
+        costs.add_row(row["name"], *(str(row[key]) for key in ("width", "depth", "heads")), *cells)
+        for source in row["released"]:
+            origins.add_row(row["name"], source)
     return costs, origins

@@ -76,19 +76,24 @@ def load_weights(model: nn.Module, path: Path, *, sha256: str | None = None) -> 
         state = {key: value for key, value in state.items() if not key.startswith("loss.")}
     own = model.state_dict()
     layout = _detect(layouts(spec, own), state, path)
-    _check(write_layout(own, layout), state, path)
+    check_state(write_layout(own, layout), state, path, "this autoencoder")
     model.load_state_dict(read_layout(state, layout))
     return found
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """Tensors of a weights file by name, without running code. Raises :class:`WeightsError`."""
+    return tensors_of(read_content(path), path)
+
+
+def read_content(path: Path) -> Any:
+    """What a safetensors file or a pickle holds, without running code. Raises :class:`WeightsError`."""
     try:
         with open(path, "rb") as file:
             head = file.read(2)
         if head not in (b"PK", b"\x80\x02"):
             return load_file(path)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise WeightsError(f"{path}: weights cannot be read ({error.strerror}); fetch them first") from error
     except SafetensorError as error:
@@ -100,6 +105,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
             ) from error
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise WeightsError(f"{path}: is not a whole weights file ({reason}); delete it and make it again") from error
+
+
+def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
+    """Tensors of a file's content, on top or under ``state_dict``. Raises :class:`WeightsError` where none are."""
     content = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise WeightsError(
@@ -143,7 +152,11 @@ def _detect(known: dict[str, Layout], state: dict[str, Tensor], path: Path) -> L
     return known[best]
 
 
-def _check(wanted: dict[str, Tensor], found: dict[str, Tensor], path: Path) -> None:
+def check_state(wanted: dict[str, Tensor], found: dict[str, Tensor], path: Path, model: str) -> None:
+    """Compare a file's tensors with those wanted; ``model`` says what of, ``this autoencoder``.
+
+    Raises :class:`WeightsError` for a missing, extra or misshapen key, and for values that are not finite.
+    """
     problems = [
         ("key '{}' is missing", sorted(wanted.keys() - found.keys())),
         ("key '{}' is unknown to the model", sorted(found.keys() - wanted.keys())),
@@ -153,7 +166,7 @@ def _check(wanted: dict[str, Tensor], found: dict[str, Tensor], path: Path) -> N
     for text, keys in problems:
         if keys:
             more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
-            raise WeightsError(f"{path}: {text.format(keys[0])}{more}; these are not weights of this autoencoder")
+            raise WeightsError(f"{path}: {text.format(keys[0])}{more}; these are not weights of {model}")
 
 
 def _misshapen(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:

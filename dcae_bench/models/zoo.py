@@ -1,12 +1,21 @@
 """From a spec to a model."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 
+from dcae_bench.denoiser_specs import DenoiserSpec, UViTSpec
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.models.dc_ae import DCAE
+from dcae_bench.models.denoiser import Denoiser
+from dcae_bench.models.dit import DiT
 from dcae_bench.models.external import CustomAutoencoder, DiffusersAutoencoder, SpaceToChannel
 from dcae_bench.models.sd_vae import SDVAE
+from dcae_bench.models.uvit import UViT
 from dcae_bench.specs import AutoencoderSpec, CustomSpec, DCAESpec, DiffusersSpec, SpaceToChannelSpec
+
+Model = TypeVar("Model")
 
 
 def build(spec: AutoencoderSpec, *, seed: int | None = None) -> Autoencoder:
@@ -15,11 +24,21 @@ def build(spec: AutoencoderSpec, *, seed: int | None = None) -> Autoencoder:
     Weights are not loaded, but a class of your own may load them itself. Raises :class:`ConfigError` and
     :class:`WeightsError` for a source that cannot be had.
     """
+    return _seeded(lambda: _build(spec), seed)
+
+
+def build_denoiser(spec: DenoiserSpec, *, seed: int | None = None) -> Denoiser:
+    """Build the denoiser of a spec, with the initialisation of its paper drawn from ``seed`` if one is given."""
+    return _seeded(lambda: UViT(spec) if isinstance(spec, UViTSpec) else DiT(spec), seed)
+
+
+def _seeded(make: Callable[[], Model], seed: int | None) -> Model:
+    """Make a model from a seed, and leave the global generator as it was."""
     if seed is None:
-        return _build(spec)
+        return make()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _build(spec)
+        return make()
 
 
 def _build(spec: AutoencoderSpec) -> Autoencoder:

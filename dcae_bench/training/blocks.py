@@ -1,4 +1,4 @@
-"""The blocks of an autoencoder, computed again instead of kept, or compiled one by one."""
+"""The blocks of a model, computed again instead of kept, or compiled one by one."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from dcae_bench.errors import ConfigError
+from dcae_bench.models.denoiser import Denoiser
 from dcae_bench.models.efficientvit import EfficientViTBlock
 from dcae_bench.models.residual import Downsample, ResBlock, Upsample
 
@@ -17,10 +18,12 @@ COMPILED_VARIANTS = 128
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """Blocks of a DC-AE or SD-VAE in order, none inside another: residual, attention and resampling blocks.
+    """Blocks in order, none inside another: an autoencoder's residual, attention and resampling, or a transformer's.
 
     Raises :class:`ConfigError` for a model that has none.
     """
+    if isinstance(model, Denoiser):
+        return model.transformer_blocks()
     from diffusers.models.attention_processor import Attention  # slow imports, wanted only here
     from diffusers.models.downsampling import Downsample2D
     from diffusers.models.resnet import ResnetBlock2D

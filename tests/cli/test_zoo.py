@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dcae_bench.cli import main
-from dcae_bench.cli.zoo import render
+from dcae_bench.cli.zoo import render, render_denoisers
 from dcae_bench.data.packed import Index, PackedPhoto, index_path
 from dcae_bench.files import REPOSITORY, sha256_file
 from dcae_bench.models import cost
@@ -58,6 +58,25 @@ def test_the_tables_fold_no_cell(run, quick):
         assert text in printed
     assert "mit-han-lab/dc-ae-f128c512-mix-1.0/model.safetensors" in printed
     assert len(render([])) == 2
+
+
+def test_the_list_of_denoisers(run, monkeypatch):
+    def count(spec):
+        tokens = spec.latent.tokens
+        return cost.DenoiserCost(44_788_768, 44_788_768, tokens, tokens / 1000, tokens / 999)
+
+    monkeypatch.setattr(cost, "denoiser_cost", count)
+    rows = {row["name"]: row for row in json.loads(run("zoo", "--denoisers", "--json"))}
+    assert {"uvit-s", "uvit-m", "uvit-l", "uvit-h", "uvit-2b", "dit-s", "dit-b", "dit-l", "dit-xl"} < rows.keys()
+    row = rows["dit-xl"]
+    assert (row["family"], row["width"], row["depth"], row["heads"]) == ("dit", 1152, 28, 16)
+    tokens = {space: counted["tokens"] for space, counted in row["spaces"].items()}
+    assert tokens == {"f8p2": 1024, "f32p1": 256, "f64p1": 64, "f128p1": 16}
+    assert row["released"][0] == "mit-han-lab/dc-ae-f32c32-in-1.0-dit-xl-in-512px/model.safetensors"
+    printed = run("zoo", "--denoisers")
+    for text in ("uvit-2b", "44.79 / 0.2560", "f128p1 (16 tokens)", row["released"][1]):
+        assert text in printed
+    assert len(render_denoisers([])) == 2
 
 
 def test_the_list_of_weights(run, tmp_path, monkeypatch):

@@ -1,0 +1,71 @@
+"""Denoisers' weights on disk: our layout and the published ones, with every mismatch named."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from dcae_bench.denoiser_specs import DiTSpec
+from dcae_bench.errors import WeightsError
+from dcae_bench.models.checkpoints import check_state, read_content, tensors_of, weights_sha256
+from dcae_bench.models.denoiser import Denoiser
+from dcae_bench.models.denoiser_keys import from_diffusers, is_diffusers
+
+PIPELINE = "diffusion_model."
+AUTOENCODER = "autoencoder."
+# U-ViT's own repository has its label embedding without the module around it.
+RENAMED = {"label_emb.weight": "label_emb.embedding_table.weight"}
+
+
+def load_denoiser(model: Denoiser, path: Path, *, sha256: str | None = None, ema: float | None = None) -> str:
+    """Load weights of any layout into ``model``, key by key; returns the file's SHA-256.
+
+    ``path`` is a safetensors file or a pickle of tensors: our own weights, a released DC-AE pipeline (whose autoencoder
+    is left alone), a checkpoint of the authors' trainer (its moving average of decay ``ema``, which may be left out
+    where there is one), DiT's or U-ViT's own weights, or diffusers' ``DiTTransformer2DModel``. Raises
+    :class:`WeightsError` for a missing or damaged file, code inside a pickle, another hash than ``sha256`` (if given),
+    a moving average that is not there, a missing, extra or misshapen key, and for values that are not finite.
+    """
+    path = Path(path)
+    found = weights_sha256(path)
+    if sha256 is not None and found != sha256:
+        raise WeightsError(f"{path}: has SHA-256 {found}, expected {sha256}; delete the file and make it again")
+    own = model.state_dict()
+    family = model.spec.family
+    state = _own_names(_select(read_content(path), path, ema), family)
+    if isinstance(model.spec, DiTSpec) and is_diffusers(state):
+        state = from_diffusers(state, model.spec, path)
+    if not own.keys() & state.keys():
+        first = min(state, default="nothing")
+        raise WeightsError(f"{path}: no key is a {family}'s (the first is '{first}'); these are not weights of it")
+    check_state(own, state, path, f"this {family} (width {model.spec.width}, depth {model.spec.depth})")
+    model.load_state_dict(state)
+    return found
+
+
+def _select(content: Any, path: Path, ema: float | None) -> dict[str, Tensor]:
+    """The tensors of a file, of which a training checkpoint holds several sets."""
+    if not isinstance(content, dict) or not isinstance(averages := content.get("ema"), dict):
+        if ema is not None:
+            raise WeightsError(f"{path}: holds no moving averages, so none of decay {ema}; leave the decay out")
+        return tensors_of(content, path)
+    try:
+        known = {float(decay): state for decay, state in averages.items()}
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: 'ema' has the key {next(iter(averages))!r}, which is no decay") from error
+    if ema is None and len(known) == 1:
+        ema = next(iter(known))
+    if ema not in known:
+        decays = ", ".join(map(str, known)) or "none"
+        raise WeightsError(f"{path}: moving average of decay {ema} is not there; choose one of {decays}")
+    return tensors_of(known[ema], path)
+
+
+def _own_names(state: dict[str, Tensor], family: str) -> dict[str, Tensor]:
+    """Take a pipeline's denoiser out, and strip what the trainers put before the names."""
+    if any(key.startswith(PIPELINE) for key in state):
+        state = {key: value for key, value in state.items() if not key.startswith(AUTOENCODER)}
+    for prefix in (PIPELINE, f"{family}."):
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return {RENAMED.get(key, key) if family == "uvit" else key: value for key, value in state.items()}
