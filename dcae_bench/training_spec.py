@@ -55,6 +55,17 @@ class PhaseSpec(Model):
     trainable: tuple[LayerSet, ...] = Field(min_length=1)
     optimizer: OptimizerSpec
     gan: GANSpec | None = None
+    # Left out of the recipe at their defaults, which they had before they were fields.
+    crop: Literal["window", "center", "random"] = Field(
+        default="window",
+        exclude_if=lambda crop: crop == "window",
+        description="window: any square, reduced; center: the evaluation's ADM crop; random: a square as it is",
+    )
+    min_side: PositiveInt | None = Field(
+        default=None,
+        exclude_if=lambda side: side is None,
+        description="leave out photographs whose shorter side is below this (px)",
+    )
 
     @model_validator(mode="after")
     def _whole_batches(self) -> Self:

@@ -43,11 +43,6 @@ DATASET_OF = {item.label: item.dataset for item in PROFILE.evaluation.sets}
 RETRAINED_SETS = [label for label in SETS if not any((name, label) in MISSING for name in RETRAINED)]
 
 
-def data_files(dataset, split):
-    """Files of a prepared split."""
-    return [f"{ROOT}/data/{dataset}/{split}.npy"]
-
-
 def any_of(names):
     """Pattern of a wildcard that is one of the names."""
     return "|".join(map(re.escape, sorted(names))) or "(?!)"
