@@ -4,9 +4,11 @@ import importlib
 import inspect
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -31,6 +33,12 @@ class External(Autoencoder):
         n, _, h, w = x.shape
         self._expect(z, (n, self.latent_channels, h // self.compression, w // self.compression), "encode", x)
         return z
+
+    def _draw(self, x: Tensor, noise: Callable[[torch.Size], Tensor]) -> Tensor:
+        posterior = getattr(self.net.encode(x), "latent_dist", None)
+        if posterior is None:
+            return self._encode(x)
+        return posterior.mean + posterior.std * noise(posterior.mean.shape[1:])
 
     def _decode(self, z: Tensor) -> Tensor:
         x = self.net.decode(z)
@@ -68,6 +76,7 @@ class DiffusersAutoencoder(External):
 
         self.spec, self.compression, self.latent_channels = spec, spec.compression, spec.latent_channels
         config = read_config(spec) if spec.config is None else spec.config
+        self.has_posterior = spec.class_name in ("AutoencoderKL", "AsymmetricAutoencoderKL")
         found = config.get("_class_name", spec.class_name)
         if found != spec.class_name:
             raise ConfigError(f"{spec.source}: is a {found}, not the stated {spec.class_name}; correct class_name")
@@ -102,8 +111,16 @@ class SpaceToChannel(Autoencoder):
         self.spec, self.compression, self.latent_channels = spec, spec.compression, spec.latent_channels
         self.base = base
 
+    @property
+    def has_posterior(self) -> bool:
+        """That of the base."""
+        return self.base.has_posterior
+
     def _encode(self, x: Tensor) -> Tensor:
         return F.pixel_unshuffle(self.base.encode(x), self.spec.factor)
+
+    def _draw(self, x: Tensor, noise: Callable[[torch.Size], Tensor]) -> Tensor:
+        return F.pixel_unshuffle(self.base.draw(x, noise), self.spec.factor)
 
     def _decode(self, z: Tensor) -> Tensor:
         return self.base.decode(F.pixel_shuffle(z, self.spec.factor))

@@ -1,5 +1,8 @@
 """SD-VAE: LDM's KL autoencoders through diffusers, and stages stacked on the f8 network (paper, section 3.1)."""
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
 
 from dcae_bench.models.autoencoder import Autoencoder
@@ -15,6 +18,7 @@ class SDVAE(Autoencoder):
     """
 
     family = "sd-vae"
+    has_posterior = True
 
     def __init__(self, spec: SDVAESpec):
         super().__init__()
@@ -27,6 +31,10 @@ class SDVAE(Autoencoder):
 
     def _encode(self, x: Tensor) -> Tensor:
         return self.net.encode(x).latent_dist.mode()
+
+    def _draw(self, x: Tensor, noise: Callable[[torch.Size], Tensor]) -> Tensor:
+        posterior = self.net.encode(x).latent_dist
+        return posterior.mean + posterior.std * noise(posterior.mean.shape[1:])
 
     def _decode(self, z: Tensor) -> Tensor:
         return self.net.decode(z).sample
