@@ -1,34 +1,17 @@
 """Feature extractors by name."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 from dcae_bench.errors import ConfigError, WeightsError
-from dcae_bench.metrics.dinov2 import DINOv2Extractor
 from dcae_bench.metrics.features import FeatureExtractor, efficientnet_lite0_extractor
-from dcae_bench.metrics.inception import DEFINITIONS, Inception, InceptionExtractor
 from dcae_bench.metrics.vgg import VGG16Extractor
 
 EMBEDDED: Mapping[str, Callable[[], FeatureExtractor]] = {
     "efficientnet-lite0": efficientnet_lite0_extractor,
     "vgg16": VGG16Extractor,
 }
-
-
-def _inception(definition: str, weights: Path | None, any_hash: bool) -> FeatureExtractor:
-    return InceptionExtractor(Inception.load(weights, any_hash=any_hash), definition)
-
-
-def _dinov2(weights: Path | None, any_hash: bool) -> FeatureExtractor:
-    return DINOv2Extractor(weights)
-
-
-FROM_FILE: Mapping[str, Callable[[Path | None, bool], FeatureExtractor]] = {
-    **{f"inception-{definition}": partial(_inception, definition) for definition in DEFINITIONS},
-    "dinov2": _dinov2,
-}
-
+FROM_FILE = ("inception-pytorch-fid", "inception-torch-fidelity", "inception-clean-fid", "dinov2")
 NAMES = (*EMBEDDED, *FROM_FILE)
 
 
@@ -40,9 +23,20 @@ def load(name: str, weights: Path | None = None, *, any_hash: bool = False) -> F
     :class:`WeightsError`.
     """
     if name in FROM_FILE:
-        return FROM_FILE[name](weights, any_hash)
+        return _from_file(name, weights, any_hash)
     if name not in EMBEDDED:
         raise ConfigError(f"extractor {name!r}: does not exist; choose one of {', '.join(NAMES)}")
     if weights is not None:
         raise WeightsError(f"{weights}: extractor {name} has embedded weights and takes no file; leave the file out")
     return EMBEDDED[name]()
+
+
+def _from_file(name: str, weights: Path | None, any_hash: bool) -> FeatureExtractor:
+    # torch-fidelity takes seconds to import, which evaluations with embedded networks need not wait for.
+    if name == "dinov2":
+        from dcae_bench.metrics.dinov2 import DINOv2Extractor
+
+        return DINOv2Extractor(weights)
+    from dcae_bench.metrics.inception import Inception, InceptionExtractor
+
+    return InceptionExtractor(Inception.load(weights, any_hash=any_hash), name.removeprefix("inception-"))

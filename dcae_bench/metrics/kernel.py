@@ -47,8 +47,8 @@ def kernel_distance(real: Tensor, fake: Tensor) -> KernelResult:
     if not (real.isfinite().all() and fake.isfinite().all()):
         raise ValueError("features hold values that are not finite")
     size = min(SUBSET_SIZE, images)
-    # Each subset costs three kernels of size²; up to about ten times that size, one kernel of all is cheaper.
-    small = len(real) ** 2 + len(fake) ** 2 + len(real) * len(fake) <= 3 * SUBSETS * size**2
+    # Each subset costs three kernels of size²; of sets not much larger, three kernels of everything are cheaper.
+    small = max(len(real), len(fake)) <= 2 * SUBSET_SIZE
     value, spread = _of_one_kernel(real, fake, size) if small else _of_subsets(real, fake, size)
     notes = (f"subsets of {size} instead of {SUBSET_SIZE} images: there are no more",) if size < SUBSET_SIZE else ()
     return KernelResult(value, spread, images, size, notes)
