@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dcae_bench.cli.options import DataOption, ProfileOption, find_set
+from dcae_bench.cli.options import DataOption, InceptionOption, ProfileOption, find_sets
 from dcae_bench.config import load_profile
 
 Autoencoder = Annotated[
@@ -30,7 +30,11 @@ def evaluate(
     autoencoder: Autoencoder,
     data: DataOption,
     output: Annotated[
-        Path, typer.Option(help="Folder that gets <set>.json and <set>.samples.npy for each set.", metavar="DIR")
+        Path,
+        typer.Option(
+            help="Folder that gets, for each set, <set>.json, .images.parquet, .samples.npy and .gallery.npz.",
+            metavar="DIR",
+        ),
     ],
     weights: Weights = None,
     labels: Annotated[
@@ -44,11 +48,15 @@ def evaluate(
         int | None, typer.Option("--f", help="Compression of your own autoencoder; else probed.", min=1)
     ] = None,
     c: Annotated[int | None, typer.Option("--c", help="Its latent channels; else probed.", min=1)] = None,
+    inception: InceptionOption = None,
     profile: ProfileOption = "demo",
 ) -> None:
-    """Reconstruct each evaluation set once and record rFD, PSNR, SSIM and LPIPS."""
+    """Reconstruct each evaluation set once and record Fréchet distances, PSNR, SSIM and LPIPS.
+
+    Run the same command again after an interruption. Several GPUs: torchrun --nproc-per-node N -m dcae_bench evaluate.
+    """
     plan = load_profile(profile)
-    sets = [find_set(plan, label) for label in dict.fromkeys(labels or [])]
+    sets = find_sets(plan, labels) if labels else None
 
     from dcae_bench.evaluation.subject import choose
 
@@ -64,5 +72,6 @@ def evaluate(
         data=data,
         output=output,
         weights_source=chosen.source,
-        sets=sets or None,
+        sets=sets,
+        inception=inception,
     )

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from dcae_bench.cli.options import AutoencoderOption, DataOption, ProfileOption, find_autoencoder, find_set
+from dcae_bench.cli.options import AutoencoderOption, DataOption, ProfileOption, find_autoencoder, find_sets
 from dcae_bench.config import load_profile
 from dcae_bench.errors import ConfigError
 
@@ -27,7 +27,7 @@ def latents(
     """Encode an evaluation set once and record mean, RMS and standard deviation, overall and per channel."""
     plan = load_profile(profile)
     find_autoencoder(plan, autoencoder)
-    item = find_set(plan, label) if label is not None else plan.evaluation.sets[0]
+    item = find_sets(plan, [label] if label else [])[0]
     if strict and declared is None:
         raise ConfigError("--strict: there is nothing to compare with; add --declared FACTOR")
 

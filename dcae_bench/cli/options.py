@@ -1,5 +1,6 @@
 """Options that several verbs share."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,10 @@ ProfileOption = Annotated[
 DataOption = Annotated[
     Path, typer.Option("--data", help="Folder of the data sets that `prepare` wrote.", metavar="DIR")
 ]
+InceptionOption = Annotated[
+    Path | None,
+    typer.Option("--inception", help="Inception weights, if not fetched (`dcae-bench weights`).", metavar="FILE"),
+]
 AutoencoderOption = Annotated[str, typer.Option("--autoencoder", help="Autoencoder of the profile.", metavar="NAME")]
 
 
@@ -25,19 +30,20 @@ def wide_console() -> Console:
     return console if console.is_terminal else Console(width=200)
 
 
-def find_set(profile: Profile, label: str) -> EvaluationSet:
-    """An evaluation set of the profile. Raises :class:`ConfigError` with the labels there are."""
-    known = {item.label: item for item in profile.evaluation.sets}
-    if label not in known:
-        raise ConfigError(
-            f"--set {label}: profile {profile.name} has no such evaluation set; it has {', '.join(known)}"
-        )
-    return known[label]
-
-
 def find_autoencoder(profile: Profile, name: str) -> AutoencoderEntry:
     """An autoencoder of the profile. Raises :class:`ConfigError` with the names there are."""
     if name not in profile.autoencoders:
         known = ", ".join(profile.autoencoders)
         raise ConfigError(f"--autoencoder {name}: profile {profile.name} has no such autoencoder; it has {known}")
     return profile.autoencoders[name]
+
+
+def find_sets(profile: Profile, labels: Sequence[str]) -> tuple[EvaluationSet, ...]:
+    """Evaluation sets of the profile by their labels, all for none. Raises :class:`ConfigError`."""
+    known = {item.label: item for item in profile.evaluation.sets}
+    for label in labels:
+        if label not in known:
+            raise ConfigError(
+                f"--set {label}: profile {profile.name} has no such evaluation set; it has {', '.join(known)}"
+            )
+    return tuple(known[label] for label in dict.fromkeys(labels or known))

@@ -6,19 +6,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
 
 from dcae_bench.config import Profile
 from dcae_bench.data.crops import normalise
-from dcae_bench.data.packed import PackedPhotos
+from dcae_bench.data.images import Crops, open_crops
 from dcae_bench.device import choose, describe
 from dcae_bench.errors import CheckError, DataError
-from dcae_bench.evaluation.run import load_subject, require_protocol, set_images
+from dcae_bench.evaluation.run import data_of, load_subject
+from dcae_bench.evaluation.workers import batches_of, read_ahead
 from dcae_bench.evaluation_spec import EvaluationSet
 from dcae_bench.files import write_text
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.provenance import Stopwatch, collect
-from dcae_bench.records import Data, Metric, Record, save
+from dcae_bench.records import Metric, Record, save
 
 PROTOCOL = "latents/photos-v1"
 TOLERANCE = 0.01
@@ -45,13 +45,15 @@ class LatentStatistics:
     squares: np.ndarray
 
     @classmethod
-    def of(cls, model: Autoencoder, images: Tensor, *, batch_size: int, device: torch.device) -> "LatentStatistics":
-        """Encode uint8 images (n, 3, H, W) once. Raises :class:`DataError` when there are none."""
-        if not len(images):
+    def of(
+        cls, model: Autoencoder, crops: Crops, *, batch_size: int, device: torch.device, threads: int = 0
+    ) -> "LatentStatistics":
+        """Encode every crop once. Raises :class:`DataError` when there are none."""
+        if not len(crops):
             raise DataError("0 images have no latents; choose a data set with photographs")
         count, total, squares = 0, 0.0, 0.0
         with torch.inference_mode():
-            for batch in images.split(batch_size):
+            for _, batch in read_ahead(crops, batches_of(len(crops), batch_size), threads):
                 z = model.encode(normalise(batch.to(device))).double()
                 count += z.numel() // z.shape[1]
                 # Summed image by image, so that the batch size changes no bit of these sums.
@@ -107,12 +109,13 @@ def measure_latents(
     Raises :class:`ConfigError`, :class:`DataError`, :class:`WeightsError`, and with ``strict`` :class:`CheckError` for
     a declared factor that deviates, after the record is written.
     """
-    require_protocol(profile)
     device, clock = choose(profile), Stopwatch()
-    pack = PackedPhotos.open(data / item.dataset / "eval.npy")
+    crops = open_crops(profile, item, data)
     model, subject = load_subject(profile, autoencoder, phase, weights)
-    images = set_images(profile, item, pack)
-    found = LatentStatistics.of(model.to(device), images, batch_size=profile.evaluation.batch_size, device=device)
+    spec = profile.evaluation
+    found = LatentStatistics.of(
+        model.to(device), crops, batch_size=spec.batch_size, device=device, threads=spec.workers
+    )
     if found.rms == 0:
         raise DataError(f"{autoencoder} on {item.label}: every latent is 0, so there is no scaling factor")
     metrics = {
@@ -123,19 +126,13 @@ def measure_latents(
     }
     if declared is not None:
         metrics["declared_scaling_factor"] = check_declared(found.rms, declared)
-    recipe = {**profile.evaluation_recipe(), "pack": pack.sha256, "set": item.label, "declared": declared}
+    recipe = {**profile.evaluation_recipe(), "crops": crops.sha256, "set": item.label, "declared": declared}
     record = Record(
         kind="latents",
         profile=profile.name,
         protocol=PROTOCOL,
         subject=subject,
-        data=Data(
-            name=item.dataset,
-            split="eval",
-            resolution=item.resolution,
-            images=len(images),
-            sha256=pack.manifest_sha256,
-        ),
+        data=data_of(item, crops),
         metrics=metrics,
         provenance=collect(config=recipe, seed=profile.seed, device=describe(device, profile), clock=clock),
     )

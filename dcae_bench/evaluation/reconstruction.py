@@ -1,101 +1,153 @@
 """Reconstruction quality in one pass: every image is decoded once and feeds every metric."""
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dcae_bench.data.crops import normalise
+from dcae_bench.data.images import Crops
 from dcae_bench.errors import DataError
-from dcae_bench.metrics.features import FeatureExtractor
-from dcae_bench.metrics.frechet import FrechetResult, frechet_distance
-from dcae_bench.metrics.image import psnr, ssim, to_uint8
-from dcae_bench.metrics.lpips import LPIPS
+from dcae_bench.evaluation.protocols import pinned
+from dcae_bench.evaluation.reference import Reference
+from dcae_bench.evaluation.store import Store
+from dcae_bench.evaluation.suite import Suite
+from dcae_bench.evaluation.workers import Process, batches_of, read_ahead
+from dcae_bench.metrics.image import to_uint8
 from dcae_bench.models.autoencoder import Autoencoder
-from dcae_bench.records import Metric
 
-PROTOCOL = "reconstruction/photos-v1"
+Reconstruct = Callable[[Tensor, range], Tensor]
+"""From uint8 images (n, 3, H, W) and their indices to uint8 reconstructions of the same shape, on the same device."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast one process went through its part."""
+
+    images: int
+    seconds: float
+    waited: float
+    """Seconds of these in which nothing was computed because the images were not yet read."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Metrics of one set of images and the first few reconstructions."""
+    """Per-image values and both sides' features of one set, by image index."""
 
-    metrics: dict[str, Metric]
-    samples: np.ndarray
-    """uint8 (k, 2, height, width, 3): original and reconstruction."""
+    value_names: tuple[str, ...]
+    values: np.ndarray
+    """float64 (n, m)"""
+    real: dict[str, np.ndarray]
+    """Features float32 (n, dim) of the originals by extractor."""
+    fake: dict[str, np.ndarray]
+    speed: Speed
+
+    def column(self, name: str) -> np.ndarray:
+        """Values (n,) of one metric."""
+        return self.values[:, self.value_names.index(name)]
 
 
+@dataclass
 class ReconstructionEvaluator:
-    """Protocol ``reconstruction/photos-v1``: both sides rounded to uint8 before every metric.
+    """Measures anything that turns images into images, in one pass over a set of crops.
 
-    PSNR is per image over its three channels, SSIM 11x11 Gaussian with data range 255, LPIPS v0.1 AlexNet on the
-    rounded images; each is averaged over images. The Fréchet distance takes EfficientNet-Lite0's features of the
-    reconstructions and of the same rounded originals, so it is not an FID and is not called one.
+    Both sides are rounded to 8 bits before any metric sees them. An interrupted pass goes on where it stopped.
     """
 
-    def __init__(self, extractor: FeatureExtractor, lpips: LPIPS, *, batch_size: int, device: torch.device):
-        self.extractor, self.lpips = extractor, lpips.to(device)
-        self.batch_size, self.device = batch_size, device
+    suite: Suite
+    batch_size: int
+    tf32: bool = False
+    threads: int = 0
+    process: Process = field(default_factory=Process)
+    progress: Callable[[int, int], None] = lambda done, total: None
 
-    @torch.inference_mode()
-    def measure(self, model: Autoencoder, images: Tensor, *, samples: int) -> Measured:
-        """Measure ``model`` on uint8 images (n, 3, H, W). Raises :class:`DataError` for fewer than two images."""
-        if len(images) < 2:
-            raise DataError(f"{len(images)} images cannot be evaluated: a Fréchet distance needs at least 2")
-        values: dict[str, list[Tensor]] = {"psnr": [], "ssim": [], "lpips_alex_u8": []}
-        real_features, fake_features, kept = [], [], []
-        for real, fake in self._reconstructions(model, images):
-            values["psnr"].append(psnr(real, fake))
-            values["ssim"].append(ssim(real, fake))
-            values["lpips_alex_u8"].append(self.lpips(normalise(fake), normalise(real)))
-            real_features.append(self.extractor(real))
-            fake_features.append(self.extractor(fake))
-            if sum(map(len, kept)) < samples:
-                kept.append(torch.stack([real, fake], dim=1).cpu())
-        means = {name: torch.cat(parts).double().mean().item() for name, parts in values.items()}
-        if not all(math.isfinite(mean) for mean in means.values()):
-            shown = ", ".join(f"{name} {mean:g}" for name, mean in means.items())
-            raise DataError(f"the metrics are not finite ({shown}): an image was reproduced exactly, or not at all")
-        distance = frechet_distance(_join(real_features), _join(fake_features))
-        return Measured(
-            self._metrics(means, distance), torch.cat(kept)[:samples].permute(0, 1, 3, 4, 2).contiguous().numpy()
-        )
+    def measure(self, reconstruct: Reconstruct, crops: Crops, folder: Path) -> Measured:
+        """Measure every crop once; the state lives in ``folder`` until :meth:`finish`.
 
-    def _reconstructions(self, model: Autoencoder, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        for real in images.split(self.batch_size):
-            real = real.to(self.device)
-            yield real, to_uint8(model(normalise(real)).float())
+        Features of originals that are kept from before are not computed again. With several processes each does its
+        share, and all return the whole. Raises :class:`DataError` for fewer than two images, and
+        :class:`ResultsError`.
+        """
+        if len(crops) < 2:
+            raise DataError(f"{len(crops)} images cannot be evaluated: a Fréchet distance needs at least 2")
+        references = self._references(crops)
+        dims = {name: extractor.dim for name, extractor in self.suite.extractors.items()}
+        wanted = {f"fake-{name}": dim for name, dim in dims.items()}
+        wanted |= {f"real-{name}": dims[name] for name, reference in references.items() if not reference.there}
+        store = Store(folder, len(crops), self.suite.value_names, wanted)
+        if self.process.first:
+            store.create()
+        self.process.wait()
+        store.take_up()
+        missing = [name for name in dims if f"real-{name}" in store.feature_names]
+        with pinned(self.tf32), torch.inference_mode():
+            speed = self._go_through(reconstruct, crops, store, missing)
+        self.process.wait()
+        store.require_complete()
+        if self.process.first:
+            for name in missing:
+                references[name].keep(store.path(f"real-{name}"))
+        real = {name: store.features(f"real-{name}") if name in missing else references[name].read() for name in dims}
+        fake = {name: store.features(f"fake-{name}") for name in dims}
+        return Measured(self.suite.value_names, np.array(store.values()), real, fake, speed)
 
-    def _metrics(self, means: dict[str, float], distance: FrechetResult) -> dict[str, Metric]:
-        notes = ()
-        if distance.rank_deficient:
-            notes = (
-                f"{distance.images} images for {distance.dim} features: the covariances are rank-deficient, the "
-                "distance is computed exactly from singular values, and it is biased upwards; compare it only at equal "
-                "image counts",
-            )
+    @staticmethod
+    def forget(folder: Path) -> None:
+        """Remove the state of a finished pass; the arrays of its :class:`Measured` must not be used any more."""
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _references(self, crops: Crops) -> dict[str, Reference]:
+        kind = self.suite.device.type
         return {
-            "rfd_efficientnet_lite0": Metric(
-                label="rFD (EfficientNet-Lite0)",
-                value=distance.value,
-                better="lower",
-                notes=notes,
-                weights_sha256=self.extractor.weights_sha256,
-            ),
-            "psnr": Metric(label="PSNR", value=means["psnr"], better="higher", unit="dB"),
-            "ssim": Metric(label="SSIM", value=means["ssim"], better="higher"),
-            "lpips_alex_u8": Metric(
-                label="LPIPS (AlexNet)",
-                value=means["lpips_alex_u8"],
-                better="lower",
-                weights_sha256=self.lpips.weights_sha256,
-            ),
+            name: Reference(crops, extractor, device=kind, tf32=self.tf32)
+            for name, extractor in self.suite.extractors.items()
         }
 
+    def _go_through(self, reconstruct: Reconstruct, crops: Crops, store: Store, missing: list[str]) -> Speed:
+        batches = self.process.share(batches_of(len(crops), self.batch_size))
+        pending = [batch for batch in batches if not store.done(batch)]
+        total = sum(map(len, batches))
+        done = total - sum(map(len, pending))
+        images, start, waited = 0, time.perf_counter(), 0.0
+        reading = start
+        names = list(self.suite.extractors)
+        for batch, real in read_ahead(crops, pending, self.threads):
+            waited += time.perf_counter() - reading
+            real = real.to(self.suite.device, non_blocking=True)
+            fake = reconstruct(real, batch)
+            features = {f"fake-{name}": x.numpy() for name, x in self.suite.features(fake, names).items()}
+            features |= {f"real-{name}": x.numpy() for name, x in self.suite.features(real, missing).items()}
+            store.write(batch, self._finite(self.suite.values(real, fake), batch, crops), features)
+            images += len(batch)
+            self.progress(done + images, total)
+            reading = time.perf_counter()
+        return Speed(images, time.perf_counter() - start, waited)
 
-def _join(features: list[Tensor]) -> np.ndarray:
-    return torch.cat(features).double().cpu().numpy()
+    def _finite(self, values: Tensor, batch: range, crops: Crops) -> np.ndarray:
+        """Refuse NaN, which marks rows that are not measured and which no reconstruction can have."""
+        bad = values.isnan().any(dim=1).nonzero()
+        if len(bad):
+            row = int(bad[0])
+            shown = ", ".join(f"{name} {x:g}" for name, x in zip(self.suite.value_names, values[row], strict=True))
+            raise DataError(f"{crops.key(batch[row])}: the metrics are not numbers ({shown}); check the weights")
+        return values.numpy()
+
+
+def reconstructor(model: Autoencoder, noise: Callable[[range, torch.Size], Tensor] | None) -> Reconstruct:
+    """Reconstruct with an autoencoder in evaluation mode; ``noise`` draws from the posterior where there is one.
+
+    ``noise`` maps indices and a latent's shape (c, h, w) to standard normal numbers (n, c, h, w), so that a draw
+    belongs to an image and not to a batch. Without it the posterior's mean is taken.
+    """
+
+    def reconstruct(images: Tensor, indices: range) -> Tensor:
+        x = normalise(images)
+        draw = None if noise is None else lambda shape: noise(indices, shape).to(images.device)
+        return to_uint8(model.decode(model.encode(x) if draw is None else model.draw(x, draw)))
+
+    return reconstruct

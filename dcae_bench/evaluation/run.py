@@ -2,29 +2,39 @@
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
 from rich.console import Console
+from rich.progress import Progress
 from safetensors.torch import save as to_safetensors
-from torch import Tensor
 
 from dcae_bench.config import Profile
-from dcae_bench.data.crops import eval_crops
-from dcae_bench.data.packed import PackedPhotos
+from dcae_bench.data.images import Crops, open_crops
 from dcae_bench.device import choose, describe
-from dcae_bench.errors import ConfigError
-from dcae_bench.evaluation.reconstruction import PROTOCOL, ReconstructionEvaluator
+from dcae_bench.evaluation.gallery import write_gallery
+from dcae_bench.evaluation.noise import posterior_noise
+from dcae_bench.evaluation.protocols import protocol_of
+from dcae_bench.evaluation.reconstruction import Measured, ReconstructionEvaluator, Speed, reconstructor
+from dcae_bench.evaluation.suite import Suite
+from dcae_bench.evaluation.summary import summarise
+from dcae_bench.evaluation.workers import Process, processes
 from dcae_bench.evaluation_spec import EvaluationSet
-from dcae_bench.files import sha256_json, write_bytes
-from dcae_bench.metrics.features import efficientnet_lite0_extractor
-from dcae_bench.metrics.lpips import LPIPS
+from dcae_bench.files import sha256_json, write_bytes, write_with
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.models.checkpoints import load_weights
 from dcae_bench.models.zoo import build
-from dcae_bench.provenance import Stopwatch, collect
+from dcae_bench.provenance import Provenance, Stopwatch, collect, fingerprint
 from dcae_bench.records import Data, Record, Subject, WeightsSource, save
+
+CODE = ("dcae_bench.evaluation", "dcae_bench.metrics", "dcae_bench.models", "dcae_bench.data")
+"""Packages whose code shapes a result, for fingerprints."""
 
 
 def evaluate_reconstruction(
@@ -37,55 +47,144 @@ def evaluate_reconstruction(
     output: Path,
     weights_source: WeightsSource = "retrained",
     sets: Sequence[EvaluationSet] | None = None,
+    inception: Path | None = None,
 ) -> None:
-    """Measure ``weights`` and write ``<set>.json`` and ``<set>.samples.npy`` into ``output`` for each set.
+    """Measure ``weights`` on ``sets``, by default those that the profile plans for the autoencoder.
 
-    ``sets`` are those of the profile's plan for the autoencoder, or some of them. ``data`` holds the packed data sets.
-    Without ``weights`` the autoencoder is measured as its class builds it.
-    Raises :class:`ConfigError` (also for a protocol that this version does not have), :class:`DataError`,
-    :class:`WeightsError` and :class:`ResultsError`.
+    For each set ``output`` gets ``<set>.json``, the record; ``<set>.images.parquet``, the values of every image;
+    ``<set>.samples.npy``, the first reconstructions; and ``<set>.gallery.npz``, the worst and the median ones. ``data``
+    holds the prepared data sets. Without ``weights`` the autoencoder is measured as its class builds it. Interrupted,
+    the same command goes on.
+
+    Raises :class:`ConfigError`, :class:`DataError`, :class:`WeightsError` and :class:`ResultsError`.
     """
-    require_protocol(profile)
-    device = choose(profile)
     sets = profile.sets_of(autoencoder) if sets is None else sets
-    packs = {item.dataset: PackedPhotos.open(data / item.dataset / "eval.npy") for item in sets}
-    model, subject = load_subject(profile, autoencoder, phase, weights, weights_source)
-    model.to(device)
-    evaluator = ReconstructionEvaluator(
-        efficientnet_lite0_extractor(), LPIPS.load("alex"), batch_size=profile.evaluation.batch_size, device=device
-    )
-    console = Console(stderr=True)
-    for item in sets:
-        clock = Stopwatch()
-        pack = packs[item.dataset]
-        images = set_images(profile, item, pack)
-        measured = evaluator.measure(model, images, samples=profile.evaluation.samples)
-        record = Record(
-            kind="reconstruction",
-            profile=profile.name,
-            protocol=profile.evaluation.protocol,
-            subject=subject,
-            data=Data(
-                name=item.dataset,
-                split="eval",
-                resolution=item.resolution,
-                images=len(images),
-                sha256=pack.manifest_sha256,
-            ),
-            metrics=measured.metrics,
-            provenance=collect(
-                config={**profile.evaluation_recipe(), "pack": pack.sha256},
-                seed=profile.seed,
-                device=describe(device, profile),
-                clock=clock,
-            ),
+    crops = {item.label: open_crops(profile, item, data) for item in sets}
+    with processes() as process:
+        device = process.device(choose(profile))
+        model, subject = load_subject(profile, autoencoder, phase, weights, weights_source)
+        evaluation = Evaluation(profile, model.to(device), subject, device, process, inception)
+        for item in sets:
+            evaluation.run(item, crops[item.label], output)
+
+
+class Evaluation:
+    """One autoencoder on one device, measured set by set."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        model: Autoencoder,
+        subject: Subject,
+        device: torch.device,
+        process: Process,
+        inception: Path | None = None,
+    ):
+        """Load the protocol's networks. Raises :class:`WeightsError`."""
+        spec = profile.evaluation
+        self.profile, self.subject, self.device, self.process = profile, subject, device, process
+        self.settings = settings_of(profile, model, subject)
+        self.reconstruct = reconstructor(model, _noise(profile, self.settings))
+        self.suite = Suite.load(protocol_of(profile), device, inception)
+        self.evaluator = ReconstructionEvaluator(
+            self.suite,
+            batch_size=spec.batch_size,
+            tf32=self.settings.get("tf32") == "on",
+            threads=spec.workers,
+            process=process,
         )
+        self.console = Console(stderr=True, quiet=not process.first)
+
+    def run(self, item: EvaluationSet, crops: Crops, output: Path) -> None:
+        """Measure one set and write its files; the record comes last, so that it never stands alone."""
+        spec, clock = self.profile.evaluation, Stopwatch()
+        state = output / f".{item.label}-{self._recipe(crops)[:12]}"
+        with Progress(console=self.console, disable=not self.console.is_terminal) as bar:
+            task = bar.add_task(f"{self.subject.autoencoder} on {item.label}", total=len(crops))
+            self.evaluator.progress = lambda done, total: bar.update(task, completed=done, total=total)
+            measured = self.evaluator.measure(self.reconstruct, crops, state)
+        if self.process.first:
+            metrics = summarise(measured, self.suite, crops, resamples=spec.bootstrap, seed=self.profile.seed)
+            record = Record(
+                kind="reconstruction",
+                profile=self.profile.name,
+                protocol=spec.protocol,
+                settings=self.settings,
+                subject=self.subject,
+                data=data_of(item, crops),
+                metrics=metrics,
+                provenance=self._provenance(crops, clock),
+            )
+            write_images(output / f"{item.label}.images.parquet", measured, crops)
+            self._write_samples(output / f"{item.label}.samples.npy", crops, spec.samples)
+            gallery = output / f"{item.label}.gallery.npz"
+            write_gallery(gallery, measured, self.reconstruct, crops, self.device, spec.gallery)
+            save(record, output / f"{item.label}.json")
+            shown = ", ".join(f"{metric.label} {metric.value:.4g}" for metric in metrics.values())
+            self.console.print(
+                f"{self.subject.autoencoder} on {item.label}: {shown}{_speed(measured.speed)}", soft_wrap=True
+            )
+        del measured
+        self.process.wait()
+        if self.process.first:
+            self.evaluator.forget(state)
+
+    def _recipe(self, crops: Crops) -> str:
+        """Hash of all that shapes the per-image state: an interrupted pass of another recipe is not gone on with."""
+        spec = self.profile.evaluation.model_dump(mode="json", exclude={"bootstrap", "gallery", "samples", "workers"})
+        return sha256_json([spec, crops.sha256, self.subject.weights_sha256, self.settings, fingerprint(*CODE)])
+
+    def _provenance(self, crops: Crops, clock: Stopwatch) -> Provenance:
+        config = {**self.profile.evaluation_recipe(), "crops": crops.sha256}
+        device = describe(self.device, self.profile)
+        return collect(config=config, seed=self.profile.seed, device=device, clock=clock)
+
+    def _write_samples(self, path: Path, crops: Crops, count: int) -> None:
+        """The first images and their reconstructions, uint8 (k, 2, height, width, 3)."""
+        indices = range(min(count, len(crops)))
+        real = torch.stack([crops[index] for index in indices])
+        with torch.inference_mode():
+            parts = [
+                self.reconstruct(real[index : index + 1].to(self.device), range(index, index + 1)).cpu()
+                for index in indices
+            ]
+        pairs = torch.stack([real, torch.cat(parts)], dim=1).permute(0, 1, 3, 4, 2).contiguous()
         buffer = io.BytesIO()
-        np.save(buffer, measured.samples)
-        write_bytes(output / f"{item.label}.samples.npy", buffer.getvalue())
-        save(record, output / f"{item.label}.json")
-        shown = ", ".join(f"{metric.label} {metric.value:.4g}" for metric in measured.metrics.values())
-        console.print(f"{autoencoder} on {item.label}: {shown}", soft_wrap=True)
+        np.save(buffer, pairs.numpy())
+        write_bytes(path, buffer.getvalue())
+
+
+def settings_of(profile: Profile, model: Autoencoder, subject: Subject) -> dict[str, str]:
+    """The protocol's switches as they were for one subject.
+
+    There is none for a posterior where there is no posterior: in DC-AE, and in what the three phases train, where the
+    mean is the latent and its spread was never trained.
+    """
+    settings = profile.evaluation.settings
+    if model.has_posterior and subject.weights_source != "retrained":
+        return settings
+    return {key: value for key, value in settings.items() if key != "posterior"}
+
+
+def write_images(path: Path, measured: Measured, crops: Crops) -> None:
+    """Write the values of every image as Parquet: index, key and one column per metric, in the order of the set."""
+    columns: dict[str, Any] = {
+        "index": np.arange(len(crops)),
+        "key": [crops.key(index) for index in range(len(crops))],
+    }
+    columns |= {name: measured.column(name) for name in measured.value_names}
+    write_with(path, lambda file: pq.write_table(pa.table(columns), file))
+
+
+def data_of(item: EvaluationSet, crops: Crops) -> Data:
+    """What a record says of the images."""
+    return Data(
+        name=item.dataset,
+        split=crops.split,
+        resolution=item.resolution,
+        images=len(crops),
+        sha256=crops.manifest_sha256,
+    )
 
 
 def state_sha256(model: Autoencoder) -> str:
@@ -94,15 +193,6 @@ def state_sha256(model: Autoencoder) -> str:
     for key, value in sorted(model.state_dict().items()):
         digest.update(to_safetensors({key: value.detach().cpu().contiguous()}))
     return digest.hexdigest()
-
-
-def require_protocol(profile: Profile) -> None:
-    """Refuse a protocol that this version does not have. Raises :class:`ConfigError`."""
-    if profile.evaluation.protocol != PROTOCOL:
-        raise ConfigError(
-            f"profile {profile.name}: protocol '{profile.evaluation.protocol}' is not in this version, which measures "
-            f"'{PROTOCOL}'; evaluate with a version that has it"
-        )
 
 
 def load_subject(
@@ -132,8 +222,12 @@ def load_subject(
     return model.eval(), subject
 
 
-def set_images(profile: Profile, item: EvaluationSet, pack: PackedPhotos) -> Tensor:
-    """Images of one evaluation set, uint8 (n, 3, R, R). Raises :class:`DataError`."""
-    # Windows are at least as large as the largest resolution, so that each resolution shows the same content.
-    min_window = max(other.resolution for other in profile.evaluation.sets)
-    return eval_crops(pack, profile.evaluation.crops_per_photo, profile.seed, item.resolution, min_window)
+def _noise(profile: Profile, settings: dict[str, str]) -> Callable[[range, torch.Size], torch.Tensor] | None:
+    return partial(posterior_noise, profile.seed) if settings.get("posterior") == "sample" else None
+
+
+def _speed(speed: Speed) -> str:
+    if not speed.images:
+        return ""
+    waiting = speed.waited / speed.seconds
+    return f" ({speed.images / speed.seconds:.3g} img/s, {waiting:.0%} of the time waiting for images)"

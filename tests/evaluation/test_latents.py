@@ -5,21 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
-import yaml
 from torch import nn
 
 from dcae_bench.cli import main
-from dcae_bench.data.packed import Index, PackedPhoto, index_path
 from dcae_bench.errors import DataError
 from dcae_bench.evaluation.latents import LatentStatistics, check_declared
-from dcae_bench.files import sha256_file
-from dcae_bench.models.checkpoints import save_weights
-from dcae_bench.models.zoo import build
 from dcae_bench.records import load
-from dcae_bench.specs import SDVAESpec
 
 CPU = torch.device("cpu")
-MODEL = {"family": "sd-vae", "latent_channels": 4, "widths": [8, 8], "layers_per_block": 1, "norm_groups": 4}
 
 
 class Folded(nn.Module):
@@ -35,8 +28,8 @@ def images():
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (7, 3, 8, 8), dtype=np.uint8))
 
 
-def test_numbers_are_numpys(images):
-    found = LatentStatistics.of(Folded(), images, batch_size=3, device=CPU)
+def test_numbers_are_numpys(images, make_crops):
+    found = LatentStatistics.of(Folded(), make_crops(images), batch_size=3, device=CPU)
     z = Folded().encode(images.float() / 127.5 - 1).numpy()
     assert found.count == 7 * 16
     assert found.mean == pytest.approx(z.mean(), rel=1e-12)
@@ -48,15 +41,15 @@ def test_numbers_are_numpys(images):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 100])
-def test_the_batch_size_changes_nothing(images, batch_size):
-    wanted = LatentStatistics.of(Folded(), images, batch_size=3, device=CPU)
-    found = LatentStatistics.of(Folded(), images, batch_size=batch_size, device=CPU)
+def test_the_batch_size_changes_nothing(images, make_crops, batch_size):
+    wanted = LatentStatistics.of(Folded(), make_crops(images), batch_size=3, device=CPU)
+    found = LatentStatistics.of(Folded(), make_crops(images), batch_size=batch_size, device=CPU)
     assert (found.mean, found.rms, found.std, found.channels) == (wanted.mean, wanted.rms, wanted.std, wanted.channels)
 
 
-def test_no_images_are_an_error():
+def test_no_images_are_an_error(make_crops):
     with pytest.raises(DataError, match="0 images"):
-        LatentStatistics.of(Folded(), torch.empty(0, 3, 8, 8, dtype=torch.uint8), batch_size=1, device=CPU)
+        LatentStatistics.of(Folded(), make_crops(torch.empty(0, 3, 8, 8, dtype=torch.uint8)), batch_size=1, device=CPU)
 
 
 def test_the_published_factor_of_f64c128_is_its_published_rms():
@@ -74,34 +67,9 @@ def test_the_tolerance_is_one_percent(declared, verdict):
 
 
 @pytest.fixture
-def arguments(tmp_path):
+def arguments(tiny):
     """A profile, one packed set and weights, as the verb takes them."""
-    profile = yaml.safe_load(
-        """
-        {name: tiny, description: d, seed: 0, device: cpu, threads: 1, pack_short_side: 64, paper_rows_not_run: small,
-         training: {datasets: [tiny], loss: {lpips: 0.0, lpips_net: alex}, ema: {decay: 0.9}, checkpoint_images: 4,
-                    log_images: 4, phases: {1: {resolution: 32, images: 4, batch_size: 4, trainable: [all],
-                                                optimizer: {lr: 0.1, weight_decay: 0.0}}}},
-         evaluation: {protocol: reconstruction/photos-v1, sets: [{dataset: tiny, resolution: 32}], crops_per_photo: 2,
-                      batch_size: 2, samples: 1}}
-        """
-    )
-    profile["autoencoders"] = {"sd-vae-f2c4": {"model": MODEL}}
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(profile))
-    pack = tmp_path / "data" / "tiny" / "eval.npy"
-    pack.parent.mkdir(parents=True)
-    np.save(pack, np.random.default_rng(1).integers(0, 256, 3 * 40 * 40 * 3, dtype=np.uint8))
-    photos = tuple(PackedPhoto(name=str(n), offset=n * 40 * 40 * 3, height=40, width=40) for n in range(3))
-    index = Index(
-        name="tiny", split="eval", short_side=64, sha256=sha256_file(pack), manifest_sha256="0" * 64, photos=photos
-    )
-    index_path(pack).write_text(index.model_dump_json())
-    save_weights(build(SDVAESpec(**MODEL), seed=0).state_dict(), tmp_path / "model.safetensors")
-    return [
-        *("latents", "--profile", str(tmp_path / "tiny.yaml"), "--autoencoder", "sd-vae-f2c4"),
-        *("--weights", str(tmp_path / "model.safetensors"), "--data", str(tmp_path / "data")),
-        *("--output", str(tmp_path / "out" / "tiny-32.json")),
-    ]
+    return ["latents", *tiny.options, "--output", str(tiny.folder / "out" / "tiny-32.json")]
 
 
 def run(arguments, monkeypatch) -> int:
@@ -114,7 +82,7 @@ def run(arguments, monkeypatch) -> int:
 def test_the_verb_writes_a_record_and_the_channels(arguments, monkeypatch, tmp_path):
     assert run(arguments, monkeypatch) == 0
     record = load(tmp_path / "out" / "tiny-32.json")
-    assert (record.kind, record.protocol, record.data.images) == ("latents", "latents/photos-v1", 6)
+    assert (record.kind, record.protocol, record.data.images) == ("latents", "latents/photos-v1", 14)
     values = {name: metric.value for name, metric in record.metrics.items()}
     assert set(values) == {"mean", "rms", "std", "scaling_factor"}
     assert values["scaling_factor"] == pytest.approx(1 / values["rms"])

@@ -6,106 +6,205 @@ import torch
 from torch import nn
 
 from dcae_bench.data.crops import normalise
-from dcae_bench.errors import DataError
-from dcae_bench.evaluation.reconstruction import ReconstructionEvaluator
+from dcae_bench.errors import DataError, ResultsError
+from dcae_bench.evaluation.protocols import pinned
+from dcae_bench.evaluation.reconstruction import ReconstructionEvaluator, reconstructor
+from dcae_bench.evaluation.workers import Process, batches_of
 from dcae_bench.metrics.frechet import frechet_distance
 from dcae_bench.metrics.image import psnr, ssim, to_uint8
-from dcae_bench.metrics.lpips import LPIPS
 
 
-class Average:
-    """A cheap extractor: mean colours of a 2x2 grid, 12 numbers per image."""
+class Model(nn.Module):
+    """An autoencoder whose latent is the image, with a posterior of a known spread."""
 
-    name, dim, weights_sha256 = "average", 12, "0" * 64
-
-    def __call__(self, images):
-        return nn.functional.adaptive_avg_pool2d(images.float(), 2).flatten(1)
-
-
-class Shift(nn.Module):
-    """Adds a constant number of grey levels, plus a fraction that rounding must remove."""
-
-    def __init__(self, levels):
+    def __init__(self, body):
         super().__init__()
-        self.levels = levels
+        self.body = body
 
-    def forward(self, x):
-        return x + (self.levels + 0.3) / 127.5
+    def encode(self, x):
+        return x
 
+    def draw(self, x, noise):
+        return x + noise(x.shape[1:]) * 20 / 127.5
 
-@pytest.fixture(scope="module")
-def lpips():
-    torch.manual_seed(0)
-    return LPIPS("alex")
-
-
-@pytest.fixture
-def images():
-    random = np.random.default_rng(0)
-    return torch.from_numpy(random.integers(10, 240, (20, 3, 64, 64), dtype=np.uint8))
+    def decode(self, z):
+        return self.body(z)
 
 
-def evaluator(lpips, batch_size=4):
-    return ReconstructionEvaluator(Average(), lpips, batch_size=batch_size, device=torch.device("cpu"))
+def shift(levels):
+    """Adds grey levels, plus a fraction that rounding must remove."""
+    return reconstructor(Model(lambda x: x + (levels + 0.3) / 127.5), None)
 
 
-def values(measured):
-    return {name: metric.value for name, metric in measured.metrics.items()}
+def values(metrics):
+    return {name: metric.value for name, metric in metrics.items()}
 
 
-def test_constant_shift_has_the_closed_form_psnr_after_rounding(lpips, images):
-    measured = values(evaluator(lpips).measure(Shift(1), images, samples=2))
-    assert measured["psnr"] == pytest.approx(20 * np.log10(255), abs=1e-9)
+def test_constant_shift_has_the_closed_form_psnr_after_rounding(evaluator, crops, metrics_of, tmp_path):
+    found = values(metrics_of(evaluator.measure(shift(1), crops, tmp_path / "state"), crops))
+    assert found["psnr"] == pytest.approx(20 * np.log10(255), abs=1e-9)
     # Equal covariances: the distance is the squared distance of the means, 12 features moved by one grey level.
-    assert measured["rfd_efficientnet_lite0"] == pytest.approx(12, abs=1e-3)
+    assert found["rfd_efficientnet_lite0"] == pytest.approx(12, abs=1e-3)
 
 
-def test_each_metric_is_the_mean_of_its_own_function_on_rounded_images(lpips, images):
+def test_each_metric_is_the_mean_of_its_own_function_on_rounded_images(
+    evaluator, suite, crops, images, lpips, metrics_of, tmp_path
+):
     torch.manual_seed(1)
     model = nn.Conv2d(3, 3, 3, padding=1)
-    measured = values(evaluator(lpips).measure(model, images, samples=2))
+    found = values(metrics_of(evaluator.measure(reconstructor(Model(model), None), crops, tmp_path / "state"), crops))
     with torch.no_grad():
         fake = to_uint8(model(normalise(images)))
         perceptual = lpips(normalise(fake), normalise(images)).double().mean().item()
-    assert measured["psnr"] == pytest.approx(psnr(images, fake).mean().item(), abs=1e-9)
-    assert measured["ssim"] == pytest.approx(ssim(images, fake).mean().item(), abs=1e-9)
-    assert measured["lpips_alex_u8"] == pytest.approx(perceptual, rel=1e-6)
-    distance = frechet_distance(Average()(images).double().numpy(), Average()(fake).double().numpy())
-    assert measured["rfd_efficientnet_lite0"] == pytest.approx(distance.value, rel=1e-9)
+    assert found["psnr"] == pytest.approx(psnr(images, fake).mean().item(), abs=1e-9)
+    assert found["ssim"] == pytest.approx(ssim(images, fake).mean().item(), abs=1e-9)
+    assert found["lpips_alex_u8"] == pytest.approx(perceptual, rel=1e-6)
+    average = suite.extractors["efficientnet-lite0"]
+    distance = frechet_distance(average(images).double().numpy(), average(fake).double().numpy())
+    assert found["rfd_efficientnet_lite0"] == pytest.approx(distance.value, rel=1e-9)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 7, 20])
-def test_results_do_not_depend_on_the_batch_size(lpips, images, batch_size):
-    whole = values(evaluator(lpips, 20).measure(Shift(5), images, samples=3))
-    parts = values(evaluator(lpips, batch_size).measure(Shift(5), images, samples=3))
-    assert parts == pytest.approx(whole, rel=1e-4)  # float32: convolutions of other batches add in another order
+@pytest.mark.parametrize(("batch_size", "threads"), [(1, 0), (3, 2), (7, 1), (20, 3)])
+def test_batch_size_and_threads_change_nothing(suite, crops, batch_size, threads, tmp_path):
+    whole = ReconstructionEvaluator(suite, batch_size=20).measure(shift(5), crops, tmp_path / "a")
+    parts = ReconstructionEvaluator(suite, batch_size=batch_size, threads=threads).measure(
+        shift(5), crops, tmp_path / "b"
+    )
+    # float32: convolutions of other batches add in another order.
+    np.testing.assert_allclose(parts.values, whole.values, rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(parts.fake["efficientnet-lite0"], whole.fake["efficientnet-lite0"], rtol=1e-6)
 
 
-def test_samples_are_the_first_originals_and_their_reconstructions(lpips, images):
-    samples = evaluator(lpips, 4).measure(Shift(2), images, samples=6).samples
-    assert samples.shape == (6, 2, 64, 64, 3) and samples.dtype == np.uint8
-    assert (samples[:, 0] == images[:6].permute(0, 2, 3, 1).numpy()).all()
-    assert (samples[:, 1].astype(int) - samples[:, 0] == 2).all()
+def test_the_order_of_the_images_changes_nothing(evaluator, make_crops, images, metrics_of, tmp_path):
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(3))
+    straight, mixed = make_crops(images), make_crops(images[order])
+    a = metrics_of(evaluator.measure(shift(5), straight, tmp_path / "a"), straight)
+    b = metrics_of(evaluator.measure(shift(5), mixed, tmp_path / "b"), mixed)
+    assert values(b) == pytest.approx(values(a), rel=1e-5)
 
 
-def test_too_few_images_for_the_features_is_said_in_the_metric(lpips, images):
-    few = evaluator(lpips).measure(Shift(1), images[:6], samples=1).metrics["rfd_efficientnet_lite0"]
-    enough = evaluator(lpips).measure(Shift(1), images, samples=1).metrics["rfd_efficientnet_lite0"]
-    assert "6 images for 12 features" in few.notes[0]
-    assert enough.notes == ()
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_processes_share_every_batch_exactly_once(count):
+    batches = batches_of(50, 4)
+    shares = [Process(rank, count).share(batches) for rank in range(count)]
+    assert sorted(index for share in shares for batch in share for index in batch) == list(range(50))
 
 
-def test_the_embedded_distance_is_never_called_fid(lpips, images):
-    labels = [m.label for m in evaluator(lpips).measure(Shift(1), images, samples=1).metrics.values()]
-    assert "rFD (EfficientNet-Lite0)" in labels
-    assert not any("FID" in label for label in labels)
+def test_every_image_is_read_once(evaluator, crops, tmp_path):
+    evaluator.measure(shift(1), crops, tmp_path / "state")
+    assert crops.reads == [1] * len(crops)
 
 
-def test_a_single_image_is_refused(lpips, images):
+def test_a_killed_pass_goes_on_and_gives_the_same(evaluator, crops, make_crops, images, tmp_path):
+    whole = evaluator.measure(shift(3), make_crops(images), tmp_path / "whole")
+
+    def killed(real, indices):
+        if indices.start >= 12:
+            raise KeyboardInterrupt
+        return shift(3)(real, indices)
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluator.measure(killed, crops, tmp_path / "state")
+    resumed = evaluator.measure(shift(3), crops, tmp_path / "state")
+    assert crops.reads == [1] * 12 + [2] * 4 + [1] * 4
+    assert resumed.speed.images == 8
+    np.testing.assert_array_equal(resumed.values, whole.values)
+    for side in ("real", "fake"):
+        np.testing.assert_array_equal(
+            getattr(resumed, side)["efficientnet-lite0"], getattr(whole, side)["efficientnet-lite0"]
+        )
+
+
+def test_reference_features_are_computed_once(evaluator, suite, crops, make_crops, images, tmp_path):
+    average = suite.extractors["efficientnet-lite0"]
+    first = evaluator.measure(shift(1), crops, tmp_path / "a")
+    real = np.array(first.real["efficientnet-lite0"])
+    assert average.seen == 2 * len(images)
+    evaluator.forget(tmp_path / "a")
+    second = evaluator.measure(shift(2), make_crops(images), tmp_path / "b")
+    assert average.seen == 3 * len(images)
+    np.testing.assert_array_equal(second.real["efficientnet-lite0"], real)
+    other = images.clone()
+    other[0, 0, 0, 0] += 1
+    evaluator.measure(shift(2), make_crops(other), tmp_path / "c")
+    assert average.seen == 5 * len(images)
+
+
+def test_a_cut_reference_is_computed_again(evaluator, suite, crops, tmp_path):
+    evaluator.measure(shift(1), crops, tmp_path / "a")
+    (kept,) = (tmp_path / "cache" / "reference").glob("*.raw")
+    kept.write_bytes(kept.read_bytes()[:-4])
+    seen = suite.extractors["efficientnet-lite0"].seen
+    evaluator.measure(shift(1), crops, tmp_path / "b")
+    assert suite.extractors["efficientnet-lite0"].seen == seen + 2 * len(crops)
+
+
+def test_a_cache_that_cannot_be_written_only_costs_time(evaluator, crops, tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DCAE_BENCH_CACHE", str(tmp_path / "file"))
+    measured = evaluator.measure(shift(1), crops, tmp_path / "a")
+    assert np.isfinite(measured.real["efficientnet-lite0"]).all()
+    assert "computed again next time" in caplog.text
+
+
+def test_draws_belong_to_images_and_not_to_batches(images):
+    def noise(indices, shape):
+        generators = [torch.Generator().manual_seed(index) for index in indices]
+        return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+
+    reconstruct = reconstructor(Model(lambda z: z), noise)
+    whole = reconstruct(images[:6], range(6))
+    parts = [reconstruct(images[a:b], range(a, b)) for a, b in ((0, 1), (1, 4), (4, 6))]
+    assert (torch.cat(parts) == whole).all()
+    assert (whole != images[:6]).float().mean() > 0.9
+
+
+def test_too_few_images_for_the_features_is_said_in_the_metric(evaluator, make_crops, images, metrics_of, tmp_path):
+    few, enough = make_crops(images[:6]), make_crops(images)
+    found = metrics_of(evaluator.measure(shift(1), few, tmp_path / "a"), few)["rfd_efficientnet_lite0"]
+    assert "6 images for 12 features" in found.notes[0]
+    found = metrics_of(evaluator.measure(shift(1), enough, tmp_path / "b"), enough)["rfd_efficientnet_lite0"]
+    assert found.notes == ()
+
+
+def test_a_single_image_is_refused(evaluator, make_crops, images, tmp_path):
     with pytest.raises(DataError, match="at least 2"):
-        evaluator(lpips).measure(Shift(1), images[:1], samples=1)
+        evaluator.measure(shift(1), make_crops(images[:1]), tmp_path / "state")
 
 
-def test_an_exact_copy_has_no_finite_psnr_and_is_refused(lpips, images):
-    with pytest.raises(DataError, match="psnr inf"):
-        evaluator(lpips).measure(nn.Identity(), images, samples=1)
+def test_an_exact_copy_has_no_finite_psnr_and_is_refused(evaluator, crops, metrics_of, tmp_path):
+    measured = evaluator.measure(lambda real, indices: real, crops, tmp_path / "state")
+    with pytest.raises(DataError, match="psnr is not finite"):
+        metrics_of(measured, crops)
+
+
+def test_values_that_are_no_numbers_name_the_image(evaluator, crops, tmp_path, monkeypatch):
+    broken = torch.zeros(4, 3, dtype=torch.float64)
+    broken[2, 1] = torch.nan
+    monkeypatch.setattr(evaluator.suite, "values", lambda real, fake: broken)
+    with pytest.raises(DataError, match=r"image-2: the metrics are not numbers \(psnr 0, ssim nan"):
+        evaluator.measure(shift(1), crops, tmp_path / "state")
+
+
+def test_a_full_disk_is_one_error(evaluator, crops, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.pwrite", full)
+    with pytest.raises(ResultsError, match=r"cannot be written \(No space left on device\); free some space"):
+        evaluator.measure(shift(1), crops, tmp_path / "state")
+
+
+def test_means_carry_an_interval_around_them(evaluator, crops, metrics_of, tmp_path):
+    torch.manual_seed(2)
+    conv = reconstructor(Model(nn.Conv2d(3, 3, 3, padding=1)), None)
+    for metric in metrics_of(evaluator.measure(conv, crops, tmp_path / "state"), crops, resamples=20).values():
+        assert metric.interval.low < metric.value < metric.interval.high
+        assert metric.interval.level == 0.95
+
+
+def test_tf32_is_pinned_and_given_back():
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    with pinned(tf32=not before[0]):
+        assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (not before[0], False)
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == before

@@ -6,16 +6,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderDC, AutoencoderTiny
-from torch import nn
 
 from dcae_bench.config import load_profile
 from dcae_bench.errors import ConfigError, WeightsError
 from dcae_bench.evaluation import subject
-from dcae_bench.evaluation.reconstruction import ReconstructionEvaluator
+from dcae_bench.evaluation.reconstruction import reconstructor
 from dcae_bench.evaluation.run import state_sha256
 from dcae_bench.evaluation.subject import choose
 from dcae_bench.files import REPOSITORY
-from dcae_bench.metrics.lpips import LPIPS
 from dcae_bench.models.checkpoints import load_weights
 from dcae_bench.models.diffusers_config import diffusers_config
 from dcae_bench.models.zoo import build
@@ -34,15 +32,6 @@ NORMS = {"norms": ["bn2d", "bn2d", "trms2d", "trms2d"], "activations": ["relu", 
 NANO = DCAESpec(family="dc-ae", latent_channels=8, encoder=CODER, decoder={**CODER, **NORMS})
 
 
-class Colours:
-    """A cheap extractor: mean colours of a 2x2 grid."""
-
-    name, dim, weights_sha256 = "colours", 12, "0" * 64
-
-    def __call__(self, images):
-        return nn.functional.adaptive_avg_pool2d(images.float(), 2).flatten(1)
-
-
 @pytest.fixture
 def example(tmp_path, monkeypatch):
     """The documented example, in a module of its own in the current folder."""
@@ -53,7 +42,7 @@ def example(tmp_path, monkeypatch):
     return page, code[2]
 
 
-def test_diffusers_weights_measure_the_same_in_our_class_and_in_theirs(tmp_path):
+def test_diffusers_weights_measure_the_same_in_our_class_and_in_theirs(evaluator, make_crops, metrics_of, tmp_path):
     """A checkpoint that diffusers wrote from random weights, through the harness's own evaluator."""
     torch.manual_seed(0)
     twin = AutoencoderDC(**diffusers_config(NANO))
@@ -65,18 +54,22 @@ def test_diffusers_weights_measure_the_same_in_our_class_and_in_theirs(tmp_path)
         family="diffusers", source=str(tmp_path), class_name="AutoencoderDC", compression=8, latent_channels=8
     )
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 3, 64, 64), dtype=np.uint8))
-    evaluator = ReconstructionEvaluator(Colours(), LPIPS("alex"), batch_size=3, device=torch.device("cpu"))
-    measured = {}
+    crops = make_crops(images)
+    metrics, reconstructions = {}, {}
     for spec in (NANO, theirs):
         model = build(spec)
         load_weights(model, tmp_path)
-        measured[spec.family] = evaluator.measure(model.eval(), images, samples=6)
-    ours, other = (measured[family].metrics for family in ("dc-ae", "diffusers"))
+        reconstruct = reconstructor(model.eval(), None)
+        measured = evaluator.measure(reconstruct, crops, tmp_path / spec.family)
+        metrics[spec.family] = metrics_of(measured, crops)
+        with torch.inference_mode():
+            reconstructions[spec.family] = reconstruct(images, range(6)).numpy().astype(int)
+    ours, other = metrics["dc-ae"], metrics["diffusers"]
     assert ours.keys() == other.keys() and len(ours) == 4
     for name in ours:
         assert ours[name].value == pytest.approx(other[name].value, rel=1e-4), name
     # Both round to uint8, where fp32 sums in another order may cross a rounding edge by one level.
-    levels = np.abs(measured["dc-ae"].samples.astype(int) - measured["diffusers"].samples)
+    levels = np.abs(reconstructions["dc-ae"] - reconstructions["diffusers"])
     assert levels.max() <= 1 and (levels > 0).mean() < 1e-3
 
 

@@ -1,0 +1,49 @@
+"""The metrics of a protocol on batches: numbers per image, and features of images."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dcae_bench.evaluation.protocols import ReconstructionProtocol
+from dcae_bench.metrics import extractors
+from dcae_bench.metrics.features import FeatureExtractor
+from dcae_bench.metrics.image import psnr, ssim, ssim_both
+from dcae_bench.metrics.lpips import LPIPS
+
+LPIPS_NAMES = {"alex": "AlexNet", "vgg": "VGG"}
+
+
+class Suite:
+    """What one decoded batch feeds: values of each pair of images, and the features of either side."""
+
+    def __init__(
+        self,
+        protocol: ReconstructionProtocol,
+        networks: dict[str, FeatureExtractor],
+        lpips: dict[str, LPIPS],
+        device: torch.device,
+    ):
+        """Use :meth:`load`; ``networks`` holds the extractors by registry name, ``lpips`` the networks of LPIPS."""
+        self.protocol, self.extractors, self.device = protocol, networks, device
+        self.lpips = {net: model.to(device) for net, model in lpips.items()}
+        reflected = ("ssim_torchmetrics",) if protocol.reflected_ssim else ()
+        self.value_names = ("psnr", "ssim", *reflected, *(f"lpips_{net}_u8" for net in self.lpips))
+
+    @classmethod
+    def load(cls, protocol: ReconstructionProtocol, device: torch.device, inception: Path | None = None) -> "Suite":
+        """Load every network of a protocol. Raises :class:`WeightsError` for weights that are not on this machine."""
+        names = dict.fromkeys([*protocol.distances, *protocol.kernel_distances])
+        networks = {name: extractors.load(name, inception if name.startswith("inception") else None) for name in names}
+        return cls(protocol, networks, {net: LPIPS.load(net) for net in protocol.lpips}, device)
+
+    def values(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Values (n, m) in float64, in the order of ``value_names``, of uint8 images (n, 3, h, w) on the device."""
+        similarities = ssim_both(real, fake) if self.protocol.reflected_ssim else (ssim(real, fake),)
+        columns = [psnr(real, fake), *similarities]
+        columns += [net.of_uint8(fake, real) for net in self.lpips.values()]
+        return torch.stack([column.double().cpu() for column in columns], dim=1)
+
+    def features(self, images: Tensor, names: list[str]) -> dict[str, Tensor]:
+        """Features (n, dim) in float32 by the named extractors of uint8 images (n, 3, h, w) on the device."""
+        return {name: self.extractors[name](images).float().cpu() for name in names}
