@@ -12,6 +12,7 @@ from dcae_bench.cli import (
     latents,
     plan,
     prepare,
+    sanity,
     schema,
     show,
     table,
@@ -34,6 +35,7 @@ app.command("prepare")(prepare.prepare)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("latents")(latents.latents)
+app.command("sanity")(sanity.sanity)
 app.command("table")(table.table)
 app.command("check")(check.check)
 app.add_typer(figures.app, name="figure")

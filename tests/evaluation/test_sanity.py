@@ -1,0 +1,61 @@
+"""The evaluator's own check: what holds on real photographs, and that it can fail."""
+
+import math
+
+import pytest
+import torch
+from rich.console import Console
+
+from dcae_bench.data.crops import eval_crops
+from dcae_bench.data.packed import Photos
+from dcae_bench.data.photos import load_manifest, read_photo
+from dcae_bench.evaluation.protocols import PHOTOS_V1
+from dcae_bench.evaluation.reconstruction import ReconstructionEvaluator
+from dcae_bench.evaluation.sanity import QUALITIES, jpeg, ladder
+from dcae_bench.evaluation.suite import Suite
+from dcae_bench.tables.sanity import findings, page
+
+
+def test_jpeg_ladder_of_photographs_holds_with_the_embedded_networks(make_crops, tmp_path):
+    photos = load_manifest("photos-mixed").split("eval")[:5]
+    crops = make_crops(eval_crops(Photos([read_photo(photo) for photo in photos], [p.name for p in photos]), 2, 0, 96))
+    evaluator = ReconstructionEvaluator(Suite.load(PHOTOS_V1, torch.device("cpu")), batch_size=5)
+    found = ladder(evaluator, crops, tmp_path, Console(quiet=True))
+    assert list(found) == ["identity", *(f"JPEG {quality}" for quality in QUALITIES)]
+    checks = findings(found)
+    assert [check.claim for check in checks if not check.holds] == []
+    assert len(checks) == 8
+    shown = page(found, checks, "about")
+    assert "| JPEG 10" in shown and "**no**" not in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "claim"),
+    [
+        ("identity", "rfd", 0.5, "rfd of the identity is 0"),
+        ("identity", "psnr", 90.0, "psnr of the identity is infinite"),
+        ("identity", "ssim", 0.999, "ssim of the identity is 1"),
+        ("JPEG 50", "rfd", 0.5, "rfd rises with every rung"),
+        ("JPEG 50", "psnr", 41.0, "psnr falls with every rung"),
+    ],
+)
+def test_a_violation_is_found_and_shown(name, key, value, claim):
+    sound = {
+        "identity": {"rfd": 0.0, "psnr": math.inf, "ssim": 1.0},
+        "JPEG 75": {"rfd": 1.0, "psnr": 40.0, "ssim": 0.9},
+        "JPEG 50": {"rfd": 2.0, "psnr": 30.0, "ssim": 0.8},
+    }
+    assert all(check.holds for check in findings(sound))
+    broken = {**sound, name: {**sound[name], key: value}}
+    failed = [check.claim for check in findings(broken) if not check.holds]
+    assert claim in failed
+    assert "**no**" in page(broken, findings(broken), "about")
+
+
+def test_jpeg_of_high_quality_stays_close():
+    torch.manual_seed(0)
+    smooth = torch.nn.functional.interpolate(torch.rand(2, 3, 4, 4), 32, mode="bicubic").clamp(0, 1)
+    images = (smooth * 255).to(torch.uint8)
+    close = (jpeg(95)(images, range(2)).int() - images.int()).abs().float().mean()
+    far = (jpeg(10)(images, range(2)).int() - images.int()).abs().float().mean()
+    assert close < far and close < 6
