@@ -1,4 +1,4 @@
-"""``dcae-bench figure``: draws reconstructions and loss curves."""
+"""``dcae-bench figure``: draws reconstructions, galleries and loss curves."""
 
 from pathlib import Path
 from typing import Annotated
@@ -43,3 +43,14 @@ def losses(
             )
         )
     loss_curves_figure(logs, output)
+
+
+@app.command()
+def gallery(
+    record: Annotated[Path, typer.Argument(help="Reconstruction record with .gallery.npz beside it.")],
+    output: Annotated[Path, typer.Option(help="PNG file.", metavar="FILE")],
+) -> None:
+    """Draw the images that an autoencoder reconstructs worst, and the median ones."""
+    from dcae_bench.tables.gallery import gallery_figure, load_gallery
+
+    gallery_figure(load_gallery(record), output)

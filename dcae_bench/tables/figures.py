@@ -128,7 +128,7 @@ def reconstructions_figure(items: Sequence[Samples], path: Path, *, images_per_r
             if place == 0:
                 x, y = (at + size / 2) / WIDTH_IN, 1 - 0.17 / height
                 figure.text(x, y, title, size=11, weight="bold", color=colour, **CENTRED)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def loss_curves_figure(logs: Sequence[TrainingLog], path: Path) -> None:
@@ -160,7 +160,7 @@ def loss_curves_figure(logs: Sequence[TrainingLog], path: Path) -> None:
         figure.legend(
             lines.values(), lines.keys(), loc="outside lower center", ncols=4, frameon=False, handlelength=3.2
         )
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 class _Row(NamedTuple):
@@ -240,7 +240,9 @@ def _scale(axes: Axes) -> None:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, atomically. Raises :class:`ResultsError` when the folder cannot be written."""
+
     def save(file: BinaryIO) -> None:
         # Without the version stamp, equal inputs give equal bytes.
         figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
