@@ -87,11 +87,11 @@ def test_the_paper_profile_has_the_papers_autoencoders():
     }
 
 
-def test_a_protocol_that_is_not_there_yet_is_one_line(monkeypatch, capsys, tmp_path):
+def test_data_that_were_not_prepared_are_one_line(monkeypatch, capsys, tmp_path):
     arguments = ["--profile", "paper", "--autoencoder", "dc-ae-f32c32", "--weights", "w", "--data", "d"]
     monkeypatch.setattr("sys.argv", ["dcae-bench", "evaluate", *arguments, "--output", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "'reconstruction/paper-v1' is not in this version" in line
+    assert "d/imagenet/eval.json: cannot be read" in line and "dcae-bench prepare" in line
