@@ -1,19 +1,14 @@
 """What a profile's measurements need and this machine lacks: found without torch and without reading an image."""
 
 import json
-import os
 from pathlib import Path
 
 from dcae_bench import weights
 from dcae_bench.config import Profile
 from dcae_bench.data.external import ROOT_VARIABLE, external_datasets
-from dcae_bench.files import cache_dir
+from dcae_bench.metrics import inception_weights
 from dcae_bench.presets import catalogue
 from dcae_bench.protocols import PAPER
-
-INCEPTION_VARIABLE = "DCAE_BENCH_INCEPTION"
-# pytorch-fid and torch-fidelity publish one file under two names, which end in the beginning of its hash.
-INCEPTION_FILES = "*inception-2015-12-05-6726825d.pth"
 
 Missing = dict[tuple[str, str], tuple[str, ...]]
 """What is missing, and what it would take, by autoencoder and label of the evaluation set."""
@@ -34,7 +29,7 @@ def missing(profile: Profile, data: Path) -> Missing:
                 reasons.append(reason)
             if entry.weights == "released":
                 reasons += [] if weights.here(name) else [_weights_reason(name)]
-                if profile.evaluation.protocol == PAPER and not _inception_here():
+                if profile.evaluation.protocol == PAPER and not inception_weights.here():
                     reasons.append("Inception weights are not here: `dcae-bench weights fetch inception`")
             if reasons:
                 found[name, item.label] = tuple(reasons)
@@ -74,8 +69,3 @@ def _weights_reason(name: str) -> str:
     else:
         remedy = f"`dcae-bench weights fetch {name}`"
     return f"released weights of {name} are not here: {remedy}"
-
-
-def _inception_here() -> bool:
-    """Whether the file is where the metrics look for it, or the user names one."""
-    return bool(os.environ.get(INCEPTION_VARIABLE)) or any((cache_dir() / "weights").glob(INCEPTION_FILES))

@@ -52,11 +52,12 @@ class EvaluationSpec(Model):
         default=(), description="further networks whose features give a Fréchet distance, e.g. dinov2"
     )
     bootstrap: NonNegativeInt = Field(
-        default=0, description="resamples behind the interval of a Fréchet distance; 0: no interval"
+        default=0, description="resamples behind the interval of a Fréchet distance; 0: the infinitesimal jackknife"
     )
     gallery: NonNegativeInt = Field(default=0, description="k worst and k median images that are shown; 0: none")
     workers: NonNegativeInt = Field(
-        default=0, description="processes that read images ahead; 0: none beside the job's own. No part of the recipe"
+        default=0,
+        description="threads that read images ahead; 0: a batch is read when its turn comes. No part of the recipe",
     )
 
     @model_validator(mode="after")

@@ -6,10 +6,11 @@ import sys
 
 import pytest
 
-from dcae_bench.availability import INCEPTION_VARIABLE, missing
+from dcae_bench.availability import missing
 from dcae_bench.config import load_profile
 from dcae_bench.data.external import ROOT_VARIABLE
 from dcae_bench.errors import WeightsError
+from dcae_bench.metrics import inception_weights
 from dcae_bench.presets import catalogue
 from dcae_bench.weights import Receipt, _Receipts, receipts_path
 
@@ -20,7 +21,7 @@ NAME, SET = "dc-ae-f64c128-in-1.0", "imagenet-512"
 def bare_machine(monkeypatch, tmp_path):
     """No weights, no data."""
     monkeypatch.setenv("DCAE_BENCH_CACHE", str(tmp_path / "cache"))
-    for variable in (ROOT_VARIABLE, INCEPTION_VARIABLE):
+    for variable in (ROOT_VARIABLE, inception_weights.VARIABLE):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -75,7 +76,7 @@ def test_each_thing_that_comes_takes_its_reason_away(released, tmp_path, monkeyp
 
 def test_a_named_inception_file_counts_as_there(released, tmp_path, monkeypatch):
     """A wrong name is an error of the evaluation, which says so, not a reason to leave rows out."""
-    monkeypatch.setenv(INCEPTION_VARIABLE, "/somewhere.pth")
+    monkeypatch.setenv(inception_weights.VARIABLE, "/somewhere.pth")
     assert not any("Inception" in reason for reasons in missing(released, tmp_path).values() for reason in reasons)
 
 
@@ -118,6 +119,7 @@ def test_damaged_receipts_are_one_error(released, tmp_path):
         missing(released, tmp_path)
 
 
-def test_looking_needs_no_torch():
-    code = "import sys; import dcae_bench.availability; sys.exit('torch' in sys.modules)"
+@pytest.mark.parametrize("module", ["dcae_bench.availability", "dcae_bench.cli"])
+def test_looking_and_the_commands_help_need_no_torch(module):
+    code = f"import sys; import {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -12,7 +12,7 @@ from dcae_bench.files import sha256_json
 DEMO = yaml.safe_load((CONFIG_DIR / "demo.yaml").read_text())
 
 
-DEMO_EVALUATION = "cd5cb6003d280fc7ed24b6c8da9e73a482b38ac11f5491336f337a8bbc3534d1"
+DEMO_EVALUATION = "fccb3b8c9351310612db7c8caba970f0622588e4363889137386ca47d7bd1f66"
 DEMO_TRAINING = "fd78e788255eda63b0cd6ff503d1fe0914a5acc2746fa8a1ecf995e3abbc0cf4"
 
 
@@ -408,7 +408,7 @@ def test_settings_are_the_protocols_unless_the_profile_says_otherwise():
     assert parse_profile(DEMO, "x").evaluation.settings == {"posterior": "mean"}
 
 
-def test_the_demos_recipes_are_those_of_its_first_records():
+def test_the_demos_recipes_stay_as_they_are():
     """A changed hash makes every result that people have stale: change these on purpose only."""
     demo = load_profile("demo")
     assert sha256_json(demo.evaluation_recipe()) == DEMO_EVALUATION

@@ -1,18 +1,21 @@
 """The weights of FID's Inception network: one file, found on this machine or fetched when asked for, hash checked."""
 
+from __future__ import annotations
+
 import os
 import pickle
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from dcae_bench.download import Progress, download
 from dcae_bench.errors import WeightsError
 from dcae_bench.files import atomic_write, cache_dir, sha256_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE}"
@@ -72,6 +75,9 @@ def load_inception_state(path: Path | None = None, *, any_hash: bool = False) ->
 
     ``any_hash`` admits a file that is not FID's, for distances under another name. Raises :class:`WeightsError`.
     """
+    # Commands and the workflow ask where the file is; only who reads it has to wait for torch.
+    import torch
+
     path, source = _locate(path) if any_hash else (inception_weights(path), "")
     sha256 = _sha256(path, source)
     try:
@@ -79,9 +85,14 @@ def load_inception_state(path: Path | None = None, *, any_hash: bool = False) ->
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{source}{path}: is not a file of tensors ({reason}); {_remedy()}") from error
-    if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
+    if not isinstance(tensors, Mapping) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise WeightsError(f"{source}{path}: holds something else than named tensors; {_remedy()}")
     return InceptionState(tensors, sha256, official=sha256.startswith(SHA256_PREFIX))
+
+
+def here() -> bool:
+    """Whether a file is named or lies where it is found; it is not read."""
+    return bool(os.environ.get(VARIABLE)) or fetched() is not None
 
 
 def fetched() -> Path | None:

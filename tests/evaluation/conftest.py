@@ -15,7 +15,7 @@ from dcae_bench.evaluation.protocols import PHOTOS_V1
 from dcae_bench.evaluation.reconstruction import ReconstructionEvaluator
 from dcae_bench.evaluation.suite import Suite
 from dcae_bench.evaluation.summary import summarise
-from dcae_bench.files import sha256_file
+from dcae_bench.files import cache_dir, sha256_file
 from dcae_bench.metrics.lpips import LPIPS
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build
@@ -68,8 +68,22 @@ def lpips():
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
-    """Reference features of one test are not found by another."""
-    monkeypatch.setenv("DCAE_BENCH_CACHE", str(tmp_path / "cache"))
+    """Reference features of one test are not found by another; converted weights are."""
+    return use_cache(tmp_path / "cache", monkeypatch)
+
+
+def use_cache(folder, monkeypatch):
+    weights = cache_dir() / "weights"
+    weights.mkdir(parents=True, exist_ok=True)
+    folder.mkdir()
+    (folder / "weights").symlink_to(weights.resolve())
+    monkeypatch.setenv("DCAE_BENCH_CACHE", str(folder))
+
+
+@pytest.fixture
+def another_cache(tmp_path, monkeypatch):
+    """Makes a cache without reference features, by name, the one in use."""
+    return lambda name: use_cache(tmp_path / name, monkeypatch)
 
 
 @pytest.fixture

@@ -87,14 +87,14 @@ def run_processes(server, tiny, count, output):
     return load(output / f"{LABEL}.json"), pq.read_table(output / f"{LABEL}.images.parquet")
 
 
-def test_one_two_and_three_processes_give_the_same_bits(server, tiny, monkeypatch):
+def test_one_two_and_three_processes_give_the_same_bits(server, tiny, monkeypatch, another_cache):
     """14 images in batches of 2 divide by none of these; each is counted once, in the same order."""
     assert evaluate(tiny, tiny.folder / "1", monkeypatch) == 0
     alone = load(tiny.folder / "1" / f"{LABEL}.json")
     table = pq.read_table(tiny.folder / "1" / f"{LABEL}.images.parquet")
     for count in (2, 3):
         # A cache of its own, so that the originals are shared out as well.
-        monkeypatch.setenv("DCAE_BENCH_CACHE", str(tiny.folder / f"cache-{count}"))
+        another_cache(f"cache-{count}")
         record, images = run_processes(server, tiny, count, tiny.folder / str(count))
         assert record.data.images == 14
         assert images.equals(table)

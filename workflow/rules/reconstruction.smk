@@ -1,6 +1,8 @@
 # Reconstruction quality. Retrained weights: after each phase one job measures every set. Released weights: one job per
 # set, since sets are large, and data of some may be missing.
 
+# What stands beside each record: values of every image, the first reconstructions, the worst and the median ones.
+BESIDE_RECORD = [".images.parquet", ".samples.npy", ".gallery.npz"]
 EVALUATION_CODE = fingerprint("dcae_bench.evaluation", "dcae_bench.metrics", "dcae_bench.models", "dcae_bench.data")
 
 
@@ -15,9 +17,10 @@ if RETRAINED_SETS:
                 f"{ROOT}/reconstruction/{{{{autoencoder}}}}@retrained/phase{{{{phase}}}}/{{set}}.json",
                 set=RETRAINED_SETS,
             ),
-            samples=expand(
-                f"{ROOT}/reconstruction/{{{{autoencoder}}}}@retrained/phase{{{{phase}}}}/{{set}}.samples.npy",
+            images=expand(
+                f"{ROOT}/reconstruction/{{{{autoencoder}}}}@retrained/phase{{{{phase}}}}/{{set}}{{end}}",
                 set=RETRAINED_SETS,
+                end=BESIDE_RECORD,
             ),
         log:
             f"{ROOT}/logs/evaluate-{{autoencoder}}-phase{{phase}}.log",
@@ -44,7 +47,7 @@ rule evaluate_released:
         data=lambda wildcards: data_files(DATASET_OF[wildcards.set], "eval"),
     output:
         record=f"{ROOT}/reconstruction/{{autoencoder}}@released/{{set}}.json",
-        samples=f"{ROOT}/reconstruction/{{autoencoder}}@released/{{set}}.samples.npy",
+        images=expand(f"{ROOT}/reconstruction/{{{{autoencoder}}}}@released/{{{{set}}}}{{end}}", end=BESIDE_RECORD),
     log:
         f"{ROOT}/logs/evaluate-{{autoencoder}}-released-{{set}}.log",
     conda:

@@ -54,6 +54,23 @@ rule figure_reconstructions:
         "dcae-bench figure reconstructions --output {output} {input.records} > {log} 2>&1"
 
 
+# For those who ask: of any record, its path with another end.
+rule figure_gallery:
+    input:
+        record=f"{ROOT}/reconstruction/{{record}}.json",
+        gallery=f"{ROOT}/reconstruction/{{record}}.gallery.npz",
+    output:
+        f"{ROOT}/reconstruction/{{record}}.gallery.png",
+    log:
+        f"{ROOT}/logs/figure_gallery/{{record}}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        code=fingerprint("dcae_bench.tables"),
+    shell:
+        "dcae-bench figure gallery --output {output} {input.record} > {log} 2>&1"
+
+
 rule figure_losses:
     input:
         records=expand(
