@@ -1,4 +1,4 @@
-"""What must hold of the evaluator's own ladder, an identity and falling JPEG quality, and the page that shows it."""
+"""What must hold of the evaluator's own measurements, and the page that shows them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,9 @@ from dcae_bench.tables.markdown import grid
 
 ZERO = 1e-6
 """What counts as 0 for an identity in float64, relative to the score of the last rung."""
+
+SAME = 1e-4
+"""Relative difference that float32's rounding may make in other batches or another order."""
 
 Ladder = Mapping[str, Mapping[str, float]]
 """Scores by name of each rung, the identity first, then ever stronger compression."""
@@ -44,11 +47,34 @@ def findings(ladder: Ladder) -> list[Finding]:
     return found
 
 
-def page(ladder: Ladder, checks: Sequence[Finding], about: str) -> str:
-    """Markdown: the ladder, then every check with its numbers. ``about`` says what was measured, and how."""
+def differences(variants: Ladder) -> dict[str, dict[str, float]]:
+    """Relative differences of every variant's scores from those of the first."""
+    first, *_ = variants.values()
+    return {
+        name: {key: abs(value - first[key]) / max(abs(first[key]), 1e-12) for key, value in scores.items()}
+        for name, scores in variants.items()
+    }
+
+
+def steady(variants: Ladder) -> list[Finding]:
+    """Check that batches, threads and order change no score by more than rounding."""
+    first, *others = [(name, max(apart.values())) for name, apart in differences(variants).items()]
+    return [
+        Finding(f"the scores of {name} are those of {first[0]}", apart <= SAME, f"apart by {apart:.1e}")
+        for name, apart in others
+    ]
+
+
+def page(ladder: Ladder, variants: Ladder, checks: Sequence[Finding], about: str) -> str:
+    """Markdown: the ladder, the variants' relative differences, then every check with its numbers.
+
+    ``about`` says what was measured, and how.
+    """
     keys = list(next(iter(ladder.values())))
     rows = [[name, *(f"{scores[key]:.5g}" for key in keys)] for name, scores in ladder.items()]
     scores = grid(["reconstruction", *keys], rows, ["left", *["right"] * len(keys)])
     cells = [[check.claim, "yes" if check.holds else "**no**", check.numbers] for check in checks]
     shown = grid(["check", "holds", "numbers"], cells, ["left", "left", "left"])
-    return "\n".join([f"# The evaluator checked\n\n{about}\n", scores, shown])
+    rows = [[name, *(f"{x:.1e}" for x in apart.values())] for name, apart in differences(variants).items()]
+    invariant = grid(["relative difference", *keys], rows, ["left", *["right"] * len(keys)])
+    return "\n".join([f"# The evaluator checked\n\n{about}\n", scores, invariant, shown])

@@ -11,9 +11,9 @@ from dcae_bench.data.packed import Photos
 from dcae_bench.data.photos import load_manifest, read_photo
 from dcae_bench.evaluation.protocols import PHOTOS_V1
 from dcae_bench.evaluation.reconstruction import ReconstructionEvaluator
-from dcae_bench.evaluation.sanity import QUALITIES, jpeg, ladder
+from dcae_bench.evaluation.sanity import QUALITIES, Reversed, invariance, jpeg, ladder
 from dcae_bench.evaluation.suite import Suite
-from dcae_bench.tables.sanity import findings, page
+from dcae_bench.tables.sanity import differences, findings, page, steady
 
 
 def test_jpeg_ladder_of_photographs_holds_with_the_embedded_networks(make_crops, tmp_path):
@@ -22,10 +22,12 @@ def test_jpeg_ladder_of_photographs_holds_with_the_embedded_networks(make_crops,
     evaluator = ReconstructionEvaluator(Suite.load(PHOTOS_V1, torch.device("cpu")), batch_size=5)
     found = ladder(evaluator, crops, tmp_path, Console(quiet=True))
     assert list(found) == ["identity", *(f"JPEG {quality}" for quality in QUALITIES)]
-    checks = findings(found)
+    variants = invariance(evaluator, crops, tmp_path, Console(quiet=True))
+    assert len(steady(variants)) == 4
+    checks = [*findings(found), *steady(variants)]
     assert [check.claim for check in checks if not check.holds] == []
-    assert len(checks) == 8
-    shown = page(found, checks, "about")
+    assert len(checks) == 12
+    shown = page(found, variants, checks, "about")
     assert "| JPEG 10" in shown and "**no**" not in shown
 
 
@@ -49,7 +51,7 @@ def test_a_violation_is_found_and_shown(name, key, value, claim):
     broken = {**sound, name: {**sound[name], key: value}}
     failed = [check.claim for check in findings(broken) if not check.holds]
     assert claim in failed
-    assert "**no**" in page(broken, findings(broken), "about")
+    assert "**no**" in page(broken, sound, findings(broken), "about")
 
 
 def test_jpeg_of_high_quality_stays_close():
@@ -59,3 +61,18 @@ def test_jpeg_of_high_quality_stays_close():
     close = (jpeg(95)(images, range(2)).int() - images.int()).abs().float().mean()
     far = (jpeg(10)(images, range(2)).int() - images.int()).abs().float().mean()
     assert close < far and close < 6
+
+
+def test_a_score_that_moves_with_the_batch_is_found():
+    variants = {"batches of 16": {"rfd": 2.0, "psnr": 30.0}, "batches of 1": {"rfd": 2.001, "psnr": 30.0}}
+    (check,) = steady(variants)
+    assert not check.holds and check.numbers == "apart by 5.0e-04"
+    assert differences(variants)["batches of 1"] == {"rfd": pytest.approx(5e-4), "psnr": 0.0}
+
+
+def test_reversed_crops_are_the_same_ones(make_crops, images):
+    crops = make_crops(images)
+    backwards = Reversed(crops)
+    assert [backwards.key(i) for i in range(20)] == [crops.key(i) for i in reversed(range(20))]
+    assert torch.equal(backwards[0], images[-1]) and torch.equal(backwards[19], images[0])
+    assert backwards.sha256 != crops.sha256

@@ -66,6 +66,29 @@ rule evaluate_released:
         " --data {params.data} --output {params.folder} > {log} 2>&1"
 
 
+# For those who ask: fails if the evaluator itself does not hold on a set.
+rule sanity:
+    input:
+        data=lambda wildcards: data_files(DATASET_OF[wildcards.set], "eval"),
+    output:
+        report(f"{ROOT}/sanity/{{set}}.md", category="Checks", labels={"check": "evaluator", "set": "{set}"}),
+    log:
+        f"{ROOT}/logs/sanity-{{set}}.log",
+    conda:
+        "../../environment.yml"
+    threads: PROFILE.threads
+    resources:
+        gpu=0 if PROFILE.device == "cpu" else 1,
+    params:
+        profile=PROFILE_SOURCE,
+        data=lambda wildcards, input: Path(input.data[0]).parent.parent,
+        recipe=PROFILE.evaluation_recipe(),
+        code=EVALUATION_CODE,
+    shell:
+        "dcae-bench sanity --profile {params.profile} --set {wildcards.set} --data {params.data} --output {output}"
+        " > {log} 2>&1"
+
+
 # For those who ask: fails if the record deviates from the authors' own measurement.
 rule check:
     input:
