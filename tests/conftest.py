@@ -1,6 +1,36 @@
 """What every test shares."""
 
+import pytest
+
 
 def pytest_ignore_collect(collection_path, config):
     """Leave the tests out of a benchmark run."""
     return True if config.getoption("benchmark_only") else None
+
+
+@pytest.fixture(scope="session")
+def inception_state():
+    """Random weights for FID's network under which features differ between images, as trained ones do."""
+    import torch
+    import torchvision
+
+    rng = torch.Generator().manual_seed(0)
+    model = torchvision.models.inception_v3(num_classes=1008, aux_logits=False, weights=None, init_weights=False)
+    state = model.state_dict()
+    for name, values in state.items():
+        if name.endswith("conv.weight"):
+            values.normal_(0, (2 / values[0].numel()) ** 0.5, generator=rng)
+        elif name.endswith(("bn.weight", "running_var")):
+            values.uniform_(0.5, 1.5, generator=rng)
+        elif name.endswith(("bn.bias", "running_mean")):
+            values.normal_(0, 0.3, generator=rng)
+    return state
+
+
+@pytest.fixture(scope="session")
+def inception_file(inception_state, tmp_path_factory):
+    import torch
+
+    path = tmp_path_factory.mktemp("inception") / "random.pth"
+    torch.save(inception_state, path)
+    return path

@@ -27,7 +27,7 @@ def summarise(measured: Measured, suite: Suite, crops: Crops, *, resamples: int,
         metrics[f"r{suite.extractors[name].key}"] = metric
     for name in suite.protocol.kernel_distances:
         key = suite.extractors[name].key
-        metrics[key.replace("fid", "kid", 1).replace("fd_", "kd_")] = _kernel_distance(name, measured, suite)
+        metrics[f"k{key.removeprefix('f')}"] = _kernel_distance(name, measured, suite)
     for key in measured.value_names:
         metrics[key] = _mean(key, measured.column(key), suite)
     return metrics

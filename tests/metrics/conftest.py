@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-import torchvision
 from PIL import Image
 
 
@@ -26,29 +25,6 @@ def empty_cache(tmp_path, monkeypatch):
 @pytest.fixture
 def rng():
     return torch.Generator().manual_seed(0)
-
-
-@pytest.fixture(scope="session")
-def inception_state():
-    """Random weights for FID's network under which features differ between images, as trained ones do."""
-    rng = torch.Generator().manual_seed(0)
-    model = torchvision.models.inception_v3(num_classes=1008, aux_logits=False, weights=None, init_weights=False)
-    state = model.state_dict()
-    for name, values in state.items():
-        if name.endswith("conv.weight"):
-            values.normal_(0, (2 / values[0].numel()) ** 0.5, generator=rng)
-        elif name.endswith(("bn.weight", "running_var")):
-            values.uniform_(0.5, 1.5, generator=rng)
-        elif name.endswith(("bn.bias", "running_mean")):
-            values.normal_(0, 0.3, generator=rng)
-    return state
-
-
-@pytest.fixture(scope="session")
-def inception_file(inception_state, tmp_path_factory):
-    path = tmp_path_factory.mktemp("inception") / "random.pth"
-    torch.save(inception_state, path)
-    return path
 
 
 @pytest.fixture(scope="session")
