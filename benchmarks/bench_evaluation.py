@@ -38,7 +38,7 @@ from dcae_bench.metrics.lpips import LPIPS
 
 IMAGES = int(os.environ.get("DCAE_BENCH_IMAGES", "1000"))
 SIDE, BATCH, WORKERS = 256, 16, os.cpu_count() or 1
-SUBSET = min(1000, IMAGES // 2)
+SUBSET = min(1000, IMAGES)
 
 
 class Crops:
@@ -112,19 +112,23 @@ def test_evaluation(benchmark, crops, weights, all_cores, own_cache, tmp_path):
     parts = {}
     with timed(seconds, "usual tools"):
         theirs = usual_tools(crops, codec(25), weights, tmp_path / "png", parts)
-    for key, value in theirs.items():
-        assert found["first"][key] == pytest.approx(value, rel=1e-3), key
+    # Other weights than FID's have other keys, so that nobody takes these numbers for FIDs.
+    ours = {key.replace("rfd_inception", "rfid").replace("kd_inception", "kid"): x for key, x in found["first"].items()}
+    apart = {key: abs(ours[key] / value - 1) for key, value in theirs.items()}
     benchmark.extra_info.update(
         seconds=seconds,
         parts=parts,
         images=IMAGES,
         side=SIDE,
         threads=WORKERS,
+        relative_difference=apart,
         first=seconds["usual tools"] / seconds["first"],
         further=seconds["usual tools"] / seconds["further"],
     )
     print(json.dumps(benchmark.extra_info, indent=1))
     benchmark.pedantic(lambda: None, rounds=1)
+    # clean-fid's matrix square root is inexact where there are fewer images than features.
+    assert all(x < (1e-2 if key in ("rfid_pytorch_fid", "rfid_clean_fid") else 1e-3) for key, x in apart.items()), apart
 
 
 def paper_suite(weights):
@@ -289,4 +293,4 @@ def test_memory_from_1000_to_10000_images(benchmark, own_cache, tmp_path):
     benchmark.extra_info.update(peak_mib=peaks)
     print(json.dumps(peaks))
     benchmark.pedantic(lambda: None, rounds=1)
-    assert peaks[10_000] <= 1.1 * max(peaks[1_000], peaks[3_000])
+    assert peaks[10_000] <= 1.1 * peaks[1_000]
