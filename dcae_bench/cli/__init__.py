@@ -7,6 +7,7 @@ import typer
 from dcae_bench.cli import (
     check,
     doctor,
+    encode,
     evaluate,
     figures,
     latents,
@@ -34,6 +35,7 @@ app.command("plan")(plan.plan)
 app.command("prepare")(prepare.prepare)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("encode")(encode.encode)
 app.command("latents")(latents.latents)
 app.command("sanity")(sanity.sanity)
 app.command("table")(table.table)
