@@ -13,11 +13,13 @@ from dcae_bench.cli import (
     latents,
     plan,
     prepare,
+    sample,
     sanity,
     schema,
     show,
     table,
     train,
+    train_diffusion,
     verify,
     weights,
     zoo,
@@ -34,6 +36,8 @@ app = typer.Typer(
 app.command("plan")(plan.plan)
 app.command("prepare")(prepare.prepare)
 app.command("train")(train.train)
+app.command("train-diffusion")(train_diffusion.train_diffusion)
+app.command("sample")(sample.sample)
 app.command("evaluate")(evaluate.evaluate)
 app.command("encode")(encode.encode)
 app.command("latents")(latents.latents)

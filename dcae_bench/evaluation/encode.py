@@ -2,8 +2,6 @@
 
 import hashlib
 import io
-import json
-import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,9 +30,10 @@ from dcae_bench.diffusion_spec import LatentDataSpec, LatentSource
 from dcae_bench.errors import DataError
 from dcae_bench.evaluation.latents import LatentStatistics
 from dcae_bench.evaluation.noise import posterior_noise
+from dcae_bench.evaluation.packing import PackedArray
 from dcae_bench.evaluation.run import load_autoencoder
 from dcae_bench.evaluation.workers import Process, batches_of, processes, read_ahead
-from dcae_bench.files import cannot_write, require_room, sha256_file, sha256_json, write_at, write_bytes, write_text
+from dcae_bench.files import sha256_file, sha256_json, write_bytes, write_text
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.presets import Scaling, catalogue
 from dcae_bench.provenance import fingerprint
@@ -124,19 +123,17 @@ class Encoding:
     def run(self) -> None:
         """Encode what is not encoded yet, then count, and write the manifest last."""
         batches = batches_of(self.count, self.profile.diffusion.encode_batch)
-        state = _State(self.output, self.recipe_sha256, self.count, self.shape, self.spec.dtype)
+        state = PackedArray(self.output / LATENTS, self.recipe_sha256, (self.count, *self.shape), self.spec.dtype)
         if self.process.first:
-            self._forget_others(state.folder)
-            state.create(len(batches))
+            state.create()
         self.process.wait()
-        done = state.done()
-        mine = [batch for batch in self.process.share(batches) if not done[batch.start // len(batches[0])]]
+        mine = state.missing(self.process.share(batches))
         console = Console(stderr=True, quiet=not self.process.first)
         mirrored = _Mirrored(self.crops) if self.spec.flips else self.crops
         with Progress(console=console, disable=not console.is_terminal) as bar, torch.inference_mode():
             task = bar.add_task(f"{self.subject.autoencoder}: encoding {self.crops.name}", total=len(mine))
             for batch, images in read_ahead(mirrored, mine, self.profile.evaluation.workers):
-                state.write(batch, self._encode(batch, images, mirrored), batch.start // len(batches[0]))
+                state.write(batch, self._encode(batch, images, mirrored))
                 bar.advance(task)
         self.process.wait()
         if self.process.first:
@@ -160,9 +157,9 @@ class Encoding:
             )
         return latents
 
-    def _finish(self, state: "_State") -> None:
+    def _finish(self, state: PackedArray) -> None:
         """One pass over the array for its statistics and hash, then everything into place."""
-        statistics, digest = state.measure()
+        statistics, digest = self._measure(state)
         scaling = self._declared()
         if scaling is None and statistics.rms == 0:
             raise DataError(f"{self.subject.autoencoder} on {self.crops.name}: every latent is 0, so there is no scale")
@@ -205,18 +202,24 @@ class Encoding:
             recipe_sha256=self.recipe_sha256,
         )
         write_text(self.output / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
-        shutil.rmtree(state.folder, ignore_errors=True)
+        state.forget()
+
+    def _measure(self, state: PackedArray) -> tuple[LatentStatistics, str]:
+        """Statistics, summed latent by latent, and SHA-256 of the file."""
+        digest = hashlib.sha256(state.header)
+        total, squares = np.zeros(self.shape[0]), np.zeros(self.shape[0])
+        for content in state.contents(ROWS):
+            digest.update(content)
+            rows = content.astype(np.float64)
+            total += rows.sum(axis=(2, 3)).sum(axis=0)
+            squares += np.square(rows).sum(axis=(2, 3)).sum(axis=0)
+        return LatentStatistics(self.count * self.shape[1] * self.shape[2], total, squares), digest.hexdigest()
 
     def _declared(self) -> Scaling | None:
         """What the authors of released weights state."""
         return (
             catalogue().preset(self.subject.autoencoder).scaling if self.subject.weights_source == "released" else None
         )
-
-    def _forget_others(self, mine: Path) -> None:
-        for folder in self.output.glob(".encoding-*"):
-            if folder != mine:
-                shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Mirrored:
@@ -231,71 +234,3 @@ class _Mirrored:
     def __getitem__(self, index: int) -> Tensor:
         flip, inner = divmod(index, len(self._crops))
         return self._crops[inner].flip(-1) if flip else self._crops[inner]
-
-
-class _State:
-    """The array on its way, and which batches of it are written."""
-
-    def __init__(self, output: Path, recipe_sha256: str, count: int, shape: tuple[int, int, int], dtype: str):
-        self.count, self.shape, self.dtype = count, shape, np.dtype(dtype)
-        self.folder, self._finished = output / f".encoding-{recipe_sha256[:12]}", output / LATENTS
-        self.path, self._done = self.folder / LATENTS, self.folder / "done.raw"
-        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False}
-        buffer = io.BytesIO()
-        np.lib.format.write_array_header_1_0(buffer, {**header, "shape": (count, *shape)})
-        self._header = buffer.getvalue()
-        self._row_bytes = int(np.prod(shape)) * self.dtype.itemsize
-
-    def create(self, batches: int) -> None:
-        """Make the files unless they are there. Raises :class:`ResultsError` where they have no room."""
-        meta = json.dumps({"count": self.count, "shape": self.shape, "dtype": self.dtype.name, "batches": batches})
-        try:
-            if (self.folder / "meta.json").read_text() == meta:
-                # Where it is not, it was killed between putting the array into place and writing the manifest.
-                if not self.path.exists() and self.done().all():
-                    self._finished.replace(self.path)
-                if self.path.exists():
-                    return
-        except OSError:
-            pass
-        shutil.rmtree(self.folder, ignore_errors=True)
-        size = len(self._header) + self.count * self._row_bytes
-        require_room(self.folder, size >> 20)
-        try:
-            self.folder.mkdir(parents=True)
-            self._done.write_bytes(bytes(batches))
-            with open(self.path, "wb") as file:
-                file.write(self._header)
-                file.truncate(size)
-        except OSError as error:
-            raise cannot_write(self.folder, error) from error
-        write_text(self.folder / "meta.json", meta)
-
-    def done(self) -> np.ndarray:
-        """Which batches are written (bool)."""
-        return np.frombuffer(self._done.read_bytes(), np.bool_)
-
-    def write(self, rows: range, latents: np.ndarray, batch: int) -> None:
-        """Write a batch and then that it is written. Raises :class:`ResultsError`."""
-        write_at(self.path, len(self._header) + rows.start * self._row_bytes, latents)
-        write_at(self._done, batch, np.ones(1, np.bool_))
-
-    def put_into_place(self) -> None:
-        """Move the finished array. Raises :class:`ResultsError`."""
-        try:
-            self.path.replace(self._finished)
-        except OSError as error:
-            raise cannot_write(self._finished, error) from error
-
-    def measure(self) -> tuple[LatentStatistics, str]:
-        """Statistics, summed latent by latent, and SHA-256 of the file."""
-        digest = hashlib.sha256(self._header)
-        total, squares = np.zeros(self.shape[0]), np.zeros(self.shape[0])
-        with open(self.path, "rb") as file:
-            file.seek(len(self._header))
-            while content := file.read(ROWS * self._row_bytes):
-                digest.update(content)
-                rows = np.frombuffer(content, self.dtype).reshape(-1, *self.shape).astype(np.float64)
-                total += rows.sum(axis=(2, 3)).sum(axis=0)
-                squares += np.square(rows).sum(axis=(2, 3)).sum(axis=0)
-        return LatentStatistics(self.count * self.shape[1] * self.shape[2], total, squares), digest.hexdigest()
