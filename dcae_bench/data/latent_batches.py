@@ -11,8 +11,6 @@ from torch import Tensor
 from dcae_bench.data.latents import Latents
 from dcae_bench.keyed_random import keyed
 
-AHEAD = 2
-
 
 class LatentBatch(NamedTuple):
     """Latents (n, c, h, w), labels (n,), numbers in [0, 1) for times (n,), and noise (n, c, h, w)."""
@@ -49,20 +47,22 @@ class LatentBatches:
         end: int,
         label_dropout: float = 0.0,
         pin: bool = False,
+        threads: int = 1,
     ):
-        """Batches of ``share`` images, ``stride`` images apart, before ``end``.
+        """Batches of ``share`` images, ``stride`` images apart, before ``end``, made ahead by ``threads``.
 
         A share ``label_dropout`` of the labels becomes the null class, if the latents have classes. ``pin`` makes
         copies to a GPU run beside its work.
         """
         self._latents, self._seed, self._dropout, self._pin = latents, seed, label_dropout, pin
         self._share, self._stride, self._end = share, stride, end
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="latents")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="latents")
+        self._depth = threads + 1
         self._ahead: dict[int, Future[LatentBatch]] = {}
 
     def __call__(self, first: int) -> LatentBatch:
         """Images ``first`` to ``first + share``. Raises :class:`DataError`."""
-        for start in range(first, min(first + (AHEAD + 1) * self._stride, self._end), self._stride):
+        for start in range(first, min(first + (self._depth + 1) * self._stride, self._end), self._stride):
             if start not in self._ahead:
                 self._ahead[start] = self._pool.submit(self.make, start)
         return self._ahead.pop(first).result()

@@ -86,6 +86,8 @@ class DiffusionTrainer(Loop):
             end=plan.row.images,
             label_dropout=training.label_dropout,
             pin=self.device.type == "cuda",
+            # Drawing and reading leave Python's lock for most of their time; beyond four threads they wait for it.
+            threads=min(4, profile.threads),
         )
         self.begin()
 

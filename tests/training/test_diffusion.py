@@ -1,4 +1,5 @@
 import json
+import resource
 import sys
 
 import numpy as np
@@ -122,7 +123,7 @@ def test_what_an_image_meets_depends_on_seed_latent_and_epoch_alone(folder):
     latents = Latents(folder / "two")
 
     def all_of(share, seed=0, end=28):
-        batches = LatentBatches(latents, seed, share=share, stride=share, end=end, label_dropout=0.5)
+        batches = LatentBatches(latents, seed, share=share, stride=share, end=end, label_dropout=0.5, threads=share)
         parts = [batches(first) for first in range(0, end, share)]
         batches.close()
         return [torch.cat(field) for field in zip(*parts, strict=True)]
@@ -139,6 +140,20 @@ def test_what_an_image_meets_depends_on_seed_latent_and_epoch_alone(folder):
     assert noise.unique().numel() > 0.99 * noise.numel()
     assert uniform.min() >= 0 and uniform.max() < 1 and set(labels.tolist()) == {0, 1, 2}
     assert not all_of(7, seed=1)[3].equal(noise)
+
+
+def test_a_million_latents_are_opened_and_read_with_flat_memory(tmp_path, folder):
+    cache, count = copied(folder, tmp_path / "cache", count=1_281_167, shape=[4, 64, 64], dtype="float16"), 1_281_167
+    with open(cache / LATENTS, "wb") as file:  # 42 GB of zeros that take no room
+        header = {"descr": "<f2", "fortran_order": False, "shape": (count, 4, 64, 64)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + count * 4 * 64 * 64 * 2)
+    np.save(cache / LABELS, np.zeros(count, np.int64))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    batches = LatentBatches(Latents(cache), 0, share=8, stride=8, end=64)
+    assert sum(len(batches(first).x0) for first in range(0, 64, 8)) == 64
+    batches.close()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10  # KiB
 
 
 def test_label_dropout_is_the_share_it_says(folder):
