@@ -39,7 +39,13 @@ from dcae_bench.presets import Scaling, catalogue
 from dcae_bench.provenance import fingerprint
 from dcae_bench.records import Subject
 
-CODE = ("dcae_bench.models", "dcae_bench.data", "dcae_bench.evaluation", "dcae_bench.keyed_random")
+CODE = (
+    "dcae_bench.models",
+    "dcae_bench.data",
+    "dcae_bench.evaluation.encode",
+    "dcae_bench.evaluation.noise",
+    "dcae_bench.keyed_random",
+)
 """The code whose change makes latents stale."""
 ROWS = 256
 """Latents of one step of the last pass, which only reads."""

@@ -40,6 +40,7 @@ CODE = (
     "dcae_bench.diffusion",
     "dcae_bench.diffusion_specs",
     "dcae_bench.evaluation.sampling",
+    "dcae_bench.metrics.image",
     "dcae_bench.keyed_random",
 )
 """The code whose change makes samples stale."""
