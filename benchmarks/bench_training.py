@@ -5,7 +5,7 @@ import pytest
 
 from dcae_bench.config import load_profile
 from dcae_bench.data.packed import Photos
-from dcae_bench.training.loop import PhaseRun, Trainer
+from dcae_bench.training.autoencoder import PhaseRun, Trainer
 
 
 @pytest.mark.benchmark(group="training step, demo")

@@ -7,6 +7,9 @@ import yaml
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 from pydantic import ValidationError as PydanticError
 
+from dcae_bench.diffusion_plan import RowPlan, latent_spec, plan_row
+from dcae_bench.diffusion_spec import DiffusionSpec, LatentDataSpec, LatentSource
+from dcae_bench.diffusion_specs import GuidanceSpec
 from dcae_bench.errors import ConfigError
 from dcae_bench.evaluation_spec import EvaluationSet, EvaluationSpec
 from dcae_bench.fields import Model, Name
@@ -71,6 +74,7 @@ class Profile(Model):
     training: TrainingSpec | None = Field(default=None, description="null: released weights are evaluated, no more")
     evaluation: EvaluationSpec
     autoencoders: dict[Name, AutoencoderEntry] = Field(min_length=1)
+    diffusion: DiffusionSpec | None = Field(default=None, description="denoisers on the latents; null: none")
     beside: Name | None = Field(
         default=None, description="profile whose finished records stand beside this one's in the tables"
     )
@@ -124,6 +128,12 @@ class Profile(Model):
                     raise ValueError(f"resolution {resolution} of {where} is not a multiple of {f}, the f of {name}")
         return self
 
+    @model_validator(mode="after")
+    def _rows_fit(self) -> Self:
+        for name in self.diffusion.rows if self.diffusion else ():
+            self._plan(name)
+        return self
+
     @property
     def phases(self) -> tuple[int, ...]:
         """Numbers of the training phases; none where nothing is trained."""
@@ -156,7 +166,8 @@ class Profile(Model):
 
     def datasets(self) -> tuple[str, ...]:
         """Every data set the profile needs, each once, in order."""
-        return tuple(dict.fromkeys([*self.trained_on(), *(item.dataset for item in self.evaluation.sets)]))
+        encoded = [name for data in self._encoded() for name in data.datasets]
+        return tuple(dict.fromkeys([*self.trained_on(), *(item.dataset for item in self.evaluation.sets), *encoded]))
 
     def splits_of(self, dataset: str) -> tuple[Literal["train", "eval"], ...]:
         """Splits of a data set that the profile needs."""
@@ -168,7 +179,34 @@ class Profile(Model):
             used = [self._trained.phases[n].resolution for n in self.phases if dataset in self.training_sets(n)]
         else:
             used = [item.resolution for item in self.evaluation.sets if (item.dataset, split) == (dataset, "eval")]
+        used += [data.resolution for data in self._encoded() if dataset in data.datasets and data.split == split]
         return max(used, default=None)
+
+    def _encoded(self) -> list[LatentDataSpec]:
+        """Images whose latents some row needs."""
+        if self.diffusion is None:
+            return []
+        return [self.diffusion.data[name] for name in dict.fromkeys(row.data for row in self.diffusion.rows.values())]
+
+    def row(self, name: str) -> RowPlan:
+        """A row of the diffusion part. Raises :class:`ConfigError` with the names there are."""
+        if name not in self._diffusion.rows:
+            known = ", ".join(self._diffusion.rows)
+            raise ConfigError(f"--row {name}: profile {self.name} has no such row; it has {known}")
+        return self._plan(name)
+
+    def _plan(self, name: str) -> RowPlan:
+        return plan_row(self._diffusion, name, self._retrained)
+
+    @property
+    def _diffusion(self) -> DiffusionSpec:
+        if self.diffusion is None:
+            raise ConfigError(f"profile {self.name}: has no 'diffusion'; name a profile that does with --profile")
+        return self.diffusion
+
+    @property
+    def _retrained(self) -> dict[str, AutoencoderSpec]:
+        return {name: self.autoencoders[name].model for name in self.named("retrained")}
 
     @property
     def _trained(self) -> TrainingSpec:
@@ -192,6 +230,42 @@ class Profile(Model):
             "model": self.autoencoders[autoencoder].model.model_dump(mode="json"),
             "phase": number,
             "plan": self.phase(autoencoder, number).model_dump(mode="json"),
+        }
+
+    def diffusion_recipe(self, row: str) -> dict[str, Any]:
+        """All that shapes a trained denoiser, except weights of the autoencoder, data and code."""
+        return {**self._conditions(), **self.row(row).recipe()}
+
+    def latents_recipe(self, latent: str, images: str) -> dict[str, Any]:
+        """All that shapes cached latents (``autoencoder@weights``, name in ``data``), except weights, data and code."""
+        spec = self._diffusion
+        if images not in spec.data:
+            raise ConfigError(f"--images {images}: profile {self.name} has {', '.join(spec.data)}")
+        return {
+            **self._conditions(),
+            "latent": latent,
+            "data": spec.data[images].model_dump(mode="json"),
+            "model": self.latent_autoencoder(latent).model_dump(mode="json"),
+            "batch": spec.encode_batch,
+        }
+
+    def latent_autoencoder(self, latent: str) -> AutoencoderSpec:
+        """The autoencoder of ``autoencoder@weights``. Raises :class:`ConfigError`."""
+        try:
+            return latent_spec(LatentSource.parse(latent), self._retrained)
+        except ValueError as error:
+            raise ConfigError(f"profile {self.name}: {error}") from error
+
+    def sampling_recipe(self, row: str, guidance: GuidanceSpec) -> dict[str, Any]:
+        """All that shapes samples, except weights and code."""
+        plan = self.row(row)
+        return {
+            **self._conditions(),
+            **self._diffusion.model_dump(mode="json", include={"samples", "sample_batch", "seed_policy"}),
+            "sampler": plan.training.chosen_sampler.model_dump(mode="json"),
+            "guidance": guidance.scale,
+            "denoiser": plan.denoiser.model_dump(mode="json"),
+            "model": plan.autoencoder.model_dump(mode="json"),
         }
 
     def evaluation_recipe(self) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from dcae_bench.errors import ResultsError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -35,9 +37,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        raise ResultsError(
-            f"{path}: cannot be written ({error.strerror or error}); free some space or make the folder writable"
-        ) from error
+        raise cannot_write(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -58,6 +58,28 @@ def write_with(path: Path, save: Callable[[BinaryIO], Any]) -> None:
     """Let ``save`` fill an open binary file that then replaces ``path`` atomically."""
     with atomic_write(path) as file:
         save(file)
+
+
+def write_at(path: Path, offset: int, rows: np.ndarray) -> None:
+    """Write an array's bytes into an existing file. Raises :class:`ResultsError` when there is no room.
+
+    By a write and not through a mapping: a full disk is then an error and not a signal.
+    """
+    try:
+        with open(path, "r+b", buffering=0) as file:
+            content = memoryview(np.ascontiguousarray(rows)).cast("B")
+            while content:
+                written = os.pwrite(file.fileno(), content, offset)
+                content, offset = content[written:], offset + written
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> ResultsError:
+    """The user's error for a write that failed."""
+    return ResultsError(
+        f"{path}: cannot be written ({error.strerror or error}); free some space or make the folder writable"
+    )
 
 
 def require_room(folder: Path, free_mib: int) -> None:

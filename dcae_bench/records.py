@@ -32,6 +32,21 @@ class Subject(_Frozen):
     weights_sha256: str
 
 
+class Denoiser(_Frozen):
+    """The denoiser that was trained or sampled, on the latents of the record's subject."""
+
+    row: str = Field(description="name in the profile")
+    name: str = Field(description="size, e.g. uvit-s")
+    family: Literal["uvit", "dit"]
+    process: Literal["vp", "learned-range", "flow"]
+    patch: int = Field(description="latent cells per side of a token")
+    tokens: int = Field(description="of one latent")
+    classes: int | None = Field(description="null: unconditional")
+    parameters: int = Field(description="trainable ones")
+    gmacs: float = Field(description="1e9 multiply-accumulates of matrix products in one conditional forward pass")
+    weights_sha256: str
+
+
 class Data(_Frozen):
     """The images a result was measured on."""
 
@@ -80,10 +95,11 @@ class Record(_Frozen):
     """One measured result. Tables print nothing that is not in one of these."""
 
     version: Literal[1] = 1
-    kind: Literal["training", "reconstruction", "latents"]
+    kind: Literal["training", "reconstruction", "latents", "diffusion_training"]
     profile: str
     protocol: str = Field(description="versioned name of the way of measuring, e.g. reconstruction/photos-v1")
     subject: Subject
+    denoiser: Denoiser | None = Field(default=None, description="null: the result is the autoencoder's own")
     data: Data
     metrics: dict[str, Metric]
     settings: dict[str, str] = Field(
@@ -102,7 +118,7 @@ class Record(_Frozen):
             self.provenance.config_sha256,
             self.provenance.code_sha256,
         )
-        return sha256_json(parts)
+        return sha256_json(parts if self.denoiser is None else (*parts, self.denoiser.weights_sha256))
 
 
 def save(record: Record, path: Path) -> None:

@@ -46,9 +46,27 @@ def _path(location: tuple[Any, ...]) -> list[str]:
 
 
 def _suggestion(location: tuple[Any, ...], model: type[BaseModel]) -> str:
-    names = sorted(_field_names(model, set()))
-    close = difflib.get_close_matches(str(location[-1]), names, n=1)
+    # The right key may be one of the same mapping, or one that belongs elsewhere.
+    known = (names for names in (_names_at(model, location[:-1]), _field_names(model, set())))
+    close = next(filter(None, (difflib.get_close_matches(str(location[-1]), sorted(n), n=1) for n in known)), None)
     return f"; did you mean '{close[0]}'?" if close else "; remove it or see config/README.md for the known keys"
+
+
+def _names_at(model: type[BaseModel], location: tuple[Any, ...]) -> set[str]:
+    """Field names of the models that a place in the file may hold."""
+    places = {model}
+    for part in location:
+        annotations = [place.model_fields[part].annotation for place in places if part in place.model_fields]
+        if annotations:  # else an entry of a mapping or list, or the family that pydantic adds
+            places = {found for annotation in annotations for found in _models(annotation)}
+    return {name for place in places for name in place.model_fields}
+
+
+def _models(annotation: Any) -> set[type[BaseModel]]:
+    """Models that a type is made of, without those inside them."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {annotation}
+    return {found for part in get_args(annotation) for found in _models(part)}
 
 
 def _field_names(model: type[BaseModel], seen: set[type]) -> set[str]:
@@ -57,10 +75,7 @@ def _field_names(model: type[BaseModel], seen: set[type]) -> set[str]:
         return set()
     seen.add(model)
     names = set(model.model_fields)
-    pending: list[Any] = [field.annotation for field in model.model_fields.values()]
-    while pending:
-        annotation = pending.pop()
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            names |= _field_names(annotation, seen)
-        pending += get_args(annotation)
+    for field in model.model_fields.values():
+        for inner in _models(field.annotation):
+            names |= _field_names(inner, seen)
     return names

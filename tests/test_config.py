@@ -46,7 +46,9 @@ def refusal(content) -> str:
 def mappings(content, path=()):
     """Paths of every mapping whose keys the schema fixes."""
     if isinstance(content, dict):
-        if path not in {("autoencoders",), ("training", "phases")} and path[-1:] != ("lr",):
+        named = {("autoencoders",), ("training", "phases")}
+        named |= {("diffusion", part) for part in ("denoisers", "data", "trainings", "rows")}
+        if path not in named and path[-1:] != ("lr",):
             yield path
         for key, value in content.items():
             yield from mappings(value, (*path, key))

@@ -7,16 +7,19 @@ import typer
 from dcae_bench.cli import (
     check,
     doctor,
+    encode,
     evaluate,
     figures,
     latents,
     plan,
     prepare,
+    sample,
     sanity,
     schema,
     show,
     table,
     train,
+    train_diffusion,
     verify,
     weights,
     zoo,
@@ -33,7 +36,10 @@ app = typer.Typer(
 app.command("plan")(plan.plan)
 app.command("prepare")(prepare.prepare)
 app.command("train")(train.train)
+app.command("train-diffusion")(train_diffusion.train_diffusion)
+app.command("sample")(sample.sample)
 app.command("evaluate")(evaluate.evaluate)
+app.command("encode")(encode.encode)
 app.command("latents")(latents.latents)
 app.command("sanity")(sanity.sanity)
 app.command("table")(table.table)

@@ -22,6 +22,16 @@ InceptionOption = Annotated[
     typer.Option("--inception", help="Inception weights, if not fetched (`dcae-bench weights`).", metavar="FILE"),
 ]
 AutoencoderOption = Annotated[str, typer.Option("--autoencoder", help="Autoencoder of the profile.", metavar="NAME")]
+RowOption = Annotated[str, typer.Option("--row", help="Row of the profile's diffusion part.", metavar="NAME")]
+LatentsOption = Annotated[
+    Path, typer.Option("--latents", help="Folder of the latents that `encode` wrote.", metavar="DIR")
+]
+DenoiserAutoencoderOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--autoencoder", help="Weights behind the latents, if retrained; released ones are found.", metavar="FILE"
+    ),
+]
 
 
 def wide_console() -> Console:

@@ -1,6 +1,5 @@
 """Crops: square parts of photographs, each a pure function of a seed and an index."""
 
-import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -14,8 +13,8 @@ from dcae_bench.data.adm import dm_crop
 from dcae_bench.data.packed import Photos
 from dcae_bench.data.photo_sets import PhotoSet
 from dcae_bench.errors import DataError
+from dcae_bench.keyed_random import keyed
 
-Purpose = Literal["order", "train window", "train place", "eval window"]
 Crop = Literal["window", "center", "random"]
 """How training crops are taken: a window of any size, reduced; the ADM centre crop; or a square of the photograph as it
 is. The last two refuse a photograph that is smaller than the crop; the first enlarges it, as a pack may be smaller."""
@@ -38,7 +37,7 @@ def train_window(photos: PhotoSet, seed: int, index: int, resolution: int) -> Wi
     the authors use none.
     """
     photo = train_photo(photos, seed, index)
-    return _draw(photos, photo, resolution, _random(seed, "train window", index))
+    return _draw(photos, photo, resolution, keyed(seed, "train window", index))
 
 
 def train_photo(photos: PhotoSet, seed: int, index: int) -> int:
@@ -54,7 +53,7 @@ def train_place(photos: PhotoSet, seed: int, index: int, resolution: int) -> Win
     """
     photo = train_photo(photos, seed, index)
     height, width = _require_side(photos, photo, resolution)
-    random = _random(seed, "train place", index)
+    random = keyed(seed, "train place", index)
     top, left = (int(random.integers(side - resolution + 1)) for side in (height, width))
     return Window(photo, top, left, resolution)
 
@@ -94,7 +93,7 @@ def eval_windows(photos: Photos, per_photo: int, seed: int, min_window: int) -> 
             )
         windows.append(Window(photo, (height - side) // 2, (width - side) // 2, side))
         for number in range(1, per_photo):
-            windows.append(_draw(photos, photo, min_window, _random(seed, "eval window", name, number)))
+            windows.append(_draw(photos, photo, min_window, keyed(seed, "eval window", name, number)))
     return windows
 
 
@@ -155,10 +154,4 @@ def _draw(photos: PhotoSet, photo: int, smallest: int, random: np.random.Generat
 
 @lru_cache(maxsize=4)
 def _order(count: int, seed: int, epoch: int) -> np.ndarray:
-    return _random(seed, "order", epoch).permutation(count)
-
-
-def _random(seed: int, purpose: Purpose, *key: int | str) -> np.random.Generator:
-    """Build a generator of its own for every (seed, purpose, key); Philox gives the same stream on every platform."""
-    digest = hashlib.sha256(repr((seed, purpose, *key)).encode()).digest()
-    return np.random.Generator(np.random.Philox(key=np.frombuffer(digest[:16], np.dtype("<u8"))))
+    return keyed(seed, "order", epoch).permutation(count)

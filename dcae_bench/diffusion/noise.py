@@ -1,6 +1,5 @@
 """Random numbers of sampling: keyed by sample, or as the authors draw them on eight GPUs."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,6 +7,8 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
+
+from dcae_bench.keyed_random import digest, keyed
 
 PAPER_RANKS = 8
 PAPER_BATCH = 64
@@ -29,7 +30,7 @@ class SampleNoise:
     def __init__(
         self, seed: int, indices: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu"
     ) -> None:
-        self._streams = [_stream(seed, index) for index in indices]
+        self._streams = [keyed(seed, index, "sample") for index in indices]
         self._shape = tuple(shape)
         self._device = device
 
@@ -94,13 +95,5 @@ def paper_labels(count: int, classes: int = 1000, seed: int = 0) -> Tensor:
     return torch.randint(0, classes, (count,), generator=torch.Generator().manual_seed(seed))
 
 
-def _stream(seed: int, index: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=np.frombuffer(_digest(seed, index, "sample"), "<u8")))
-
-
 def _key(*parts: int | str) -> int:
-    return int.from_bytes(_digest(*parts)[:8], "little") >> 1
-
-
-def _digest(*parts: int | str) -> bytes:
-    return hashlib.sha256(repr(parts).encode()).digest()[:16]
+    return int.from_bytes(digest(*parts)[:8], "little") >> 1

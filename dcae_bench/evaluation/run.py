@@ -32,6 +32,7 @@ from dcae_bench.models.checkpoints import load_weights
 from dcae_bench.models.zoo import build
 from dcae_bench.provenance import Provenance, Stopwatch, collect, fingerprint
 from dcae_bench.records import Data, Record, Subject, WeightsSource, save
+from dcae_bench.specs import AutoencoderSpec
 
 CODE = ("dcae_bench.evaluation", "dcae_bench.metrics", "dcae_bench.models", "dcae_bench.data")
 """Packages whose code shapes a result, for fingerprints."""
@@ -206,7 +207,13 @@ def load_subject(
 
     Without ``weights`` it is as its class builds it. Raises :class:`WeightsError`.
     """
-    spec = profile.autoencoders[autoencoder].model
+    return load_autoencoder(profile.autoencoders[autoencoder].model, autoencoder, phase, weights, weights_source)
+
+
+def load_autoencoder(
+    spec: AutoencoderSpec, autoencoder: str, phase: int | None, weights: Path | None, weights_source: WeightsSource
+) -> tuple[Autoencoder, Subject]:
+    """The same for an autoencoder that need not be one of a profile."""
     model = build(spec)
     weights_sha256 = load_weights(model, weights) if weights is not None else state_sha256(model)
     subject = Subject(

@@ -1,7 +1,6 @@
 """The state of one evaluation on disk, by image index: what is written stays when the process is killed."""
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dcae_bench.errors import ResultsError
-from dcae_bench.files import write_text
+from dcae_bench.files import cannot_write, write_at, write_text
 
 META = "pass.json"
 
@@ -53,7 +52,7 @@ class Store:
                 with open(self._path(name), "wb") as file:
                     file.truncate(4 * dim * self.images)
         except OSError as error:
-            raise _cannot_write(self.folder, error) from error
+            raise cannot_write(self.folder, error) from error
         write_text(self.folder / META, json.dumps({**meta, "features": self._features}) + "\n")
         return self
 
@@ -97,22 +96,10 @@ class Store:
         return self.folder / f"{name}.raw"
 
     def _write(self, name: str, rows: np.ndarray, start: int) -> None:
-        path = self._path(name)
-        try:
-            with open(path, "r+b", buffering=0) as file:
-                content, offset = memoryview(rows).cast("B"), start * rows[0].nbytes
-                while content:
-                    written = os.pwrite(file.fileno(), content, offset)
-                    content, offset = content[written:], offset + written
-        except OSError as error:
-            raise _cannot_write(path, error) from error
+        write_at(self._path(name), start * rows[0].nbytes, rows)
 
     def _read_meta(self) -> dict | None:
         try:
             return json.loads((self.folder / META).read_text())
         except (OSError, ValueError):
             return None
-
-
-def _cannot_write(path: Path, error: OSError) -> ResultsError:
-    return ResultsError(f"{path}: cannot be written ({error.strerror}); free some space or make the folder writable")

@@ -13,18 +13,21 @@ class TrainingLog:
     def __init__(self, path: Path, images: int, *, every: int):
         """Continue the log of a run that stands at ``images``; ``every`` is the interval in images."""
         self.path, self.every = path, every
-        self._sums: dict[str, float] = {}
-        self._batches = 0
+        self._seen: dict[str, list[float]] = {}
         kept = [line for line in read_log(path) if line["images"] <= images]
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def add(self, images: int, parts: dict[str, float]) -> None:
-        """Count one batch that ended at ``images``, and write the line when it completes an interval."""
+        """Count one batch that ended at ``images``, and write the line when it completes an interval.
+
+        A part that not every batch has is averaged over those that have it.
+        """
         for name, value in parts.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        self._batches += 1
+            total = self._seen.setdefault(name, [0.0, 0])
+            total[0] += value
+            total[1] += 1
         if images % self.every == 0:
-            means = {name: total / self._batches for name, total in self._sums.items()}
+            means = {name: total / batches for name, (total, batches) in self._seen.items()}
             try:
                 with open(self.path, "a") as file:
                     file.write(json.dumps({"images": images, **means}) + "\n")
@@ -32,7 +35,7 @@ class TrainingLog:
                 raise ResultsError(
                     f"{self.path}: cannot be written ({error.strerror}); free some space and run the command again"
                 ) from error
-            self._sums, self._batches = {}, 0
+            self._seen = {}
 
 
 def read_log(path: Path) -> list[dict[str, float]]:

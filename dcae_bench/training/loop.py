@@ -1,9 +1,10 @@
-"""The one training loop: a phase from its first image to its last, resumed by running it again."""
+"""The one training loop: from the first image to the last, resumed by running it again."""
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,255 +12,119 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from dcae_bench.config import Profile
-from dcae_bench.data.batches import TrainBatches
-from dcae_bench.data.photo_sets import PhotoSet
 from dcae_bench.errors import TrainingError
-from dcae_bench.models.autoencoder import Autoencoder
-from dcae_bench.models.checkpoints import load_weights
-from dcae_bench.models.zoo import build
-from dcae_bench.training.blocks import checkpoint_blocks, compile_blocks
 from dcae_bench.training.checkpoint import CHECKPOINT, DIVERGED, load_checkpoint, save_checkpoint
-from dcae_bench.training.discriminator import PatchDiscriminator
 from dcae_bench.training.log import TrainingLog
-from dcae_bench.training.losses import ReconstructionLoss, adaptive_weight, discriminator_loss, generator_loss
-from dcae_bench.training.phases import EMA, Freezer, make_optimizer, set_learning_rate
-from dcae_bench.training_spec import OptimizerSpec, PhaseSpec
+from dcae_bench.training_spec import OptimizerSpec
 
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 @dataclass(frozen=True)
-class PhaseRun:
-    """One phase of one autoencoder: its plan, its data, where it starts and where its state lives."""
+class LoopSpec:
+    """What the loop needs to know of a training. Progress is counted in images."""
 
-    profile: Profile
-    autoencoder: str
-    phase: int
-    photos: PhotoSet
-    initial: Path | None
+    name: str
+    """As messages call it."""
     directory: Path
     recipe_sha256: str
-    readers: int = 0
-    """Threads that decode photographs ahead."""
-
-    @property
-    def plan(self) -> PhaseSpec:
-        """The phase's part of the profile."""
-        return self.profile.phase(self.autoencoder, self.phase)
+    images: int
+    batch_size: int
+    accumulate: int
+    checkpoint_images: int
+    log_images: int
 
 
-class Trainer:
-    """Trains one phase. State that an interruption must not lose goes through :meth:`state` and :meth:`load_state`."""
+class Loop(ABC):
+    """Steps, log, checkpoints and stops. State that an interruption must not lose is :meth:`state`'s."""
 
-    def __init__(self, run: PhaseRun):
-        """Build models and optimisers and pick up the run's last checkpoint.
+    def __init__(self, spec: LoopSpec, profile: Profile, precision: Literal["fp32", "bf16", "fp16"]):
+        """Choose the device and join the other processes; :meth:`begin` follows once models are there.
 
-        Raises :class:`WeightsError` if the initial weights do not fit, :class:`TrainingError` if the checkpoint is of
-        another recipe.
+        Raises :class:`TrainingError` where a batch cannot be shared.
         """
-        profile, plan = run.profile, run.plan
         torch.set_num_threads(profile.threads)
-        self.run, self.plan = run, plan
-        self.accelerator = Accelerator(cpu=profile.device == "cpu", mixed_precision=MIXED_PRECISION[profile.precision])
+        self.spec = spec
+        self.accelerator = Accelerator(cpu=profile.device == "cpu", mixed_precision=MIXED_PRECISION[precision])
         self.device = self.accelerator.device
         world = self.accelerator.num_processes
-        if plan.batch_size % (world * plan.accumulate):
+        if spec.batch_size % (world * spec.accumulate):
             raise TrainingError(
-                f"batch_size {plan.batch_size} of phase {run.phase} is not a multiple of {world} processes x "
-                f"accumulate {plan.accumulate}"
+                f"{spec.name}: batch_size {spec.batch_size} is not a multiple of {world} processes x accumulate "
+                f"{spec.accumulate}"
             )
-
-        model = build(profile.autoencoders[run.autoencoder].model, seed=profile.seed)
-        if run.initial is not None:
-            load_weights(model, run.initial)
-        self.freezer = Freezer(model, plan.trainable)
-        execution = profile.training.execution
-        self.memory_format = torch.channels_last if execution.channels_last else torch.contiguous_format
-        self.ema = EMA(model.to(self.device, memory_format=self.memory_format), profile.training.ema)
-        if world > 1:
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-            self.freezer.model = model
-        if execution.compile:
-            compile_blocks(model)
-        if execution.checkpoint_activations:
-            checkpoint_blocks(model)
-        optimizer = make_optimizer(model.parameters(), plan.optimizer)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.loss = ReconstructionLoss(profile.training.loss).to(self.device)
-
-        self.discriminator: nn.Module | None = None
-        if plan.gan is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(profile.seed)
-                discriminator = PatchDiscriminator(plan.gan.discriminator)
-            d_optimizer = make_optimizer(discriminator.parameters(), plan.gan.optimizer)
-            self.discriminator, self.d_optimizer = self.accelerator.prepare(discriminator, d_optimizer)
-
-        # Each phase sees crops of its own, the same for every autoencoder.
-        crop_seed = int(np.random.SeedSequence([profile.seed, run.phase]).generate_state(1)[0])
-        self.share = plan.batch_size // world
-        self.batches = TrainBatches(
-            run.photos,
-            crop_seed,
-            share=self.share,
-            stride=plan.batch_size,
-            end=plan.images,
-            resolution=plan.resolution,
-            crop=plan.crop,
-            threads=run.readers,
-        )
+        self.share = spec.batch_size // world
+        """Images of a batch that are this process's."""
         self.images, self.seconds_before = 0, 0.0
-        self.resume()
-        if self.accelerator.is_main_process:
-            self.log = TrainingLog(run.directory / "log.jsonl", self.images, every=profile.training.log_images)
 
-    @property
-    def autoencoder(self) -> Autoencoder:
-        """The bare model, without what distributed training wraps around it."""
-        return self.accelerator.unwrap_model(self.model)
+    def begin(self) -> None:
+        """Pick up the run's last checkpoint, if there is one. Raises :class:`TrainingError`."""
+        state = load_checkpoint(self.spec.directory / CHECKPOINT, self.spec.recipe_sha256)
+        if state is not None:
+            self.load_state(state)
+        if self.accelerator.is_main_process:
+            self.log = TrainingLog(self.spec.directory / "log.jsonl", self.images, every=self.spec.log_images)
 
     def train(self, elapsed: Callable[[], float], progress: Callable[[int, dict[str, float]], None]) -> None:
-        """Run to the phase's last image, with a checkpoint at every interval.
+        """Run to the last image, with a checkpoint at every interval.
 
         ``elapsed`` gives the seconds spent so far, ``progress`` is told images and loss parts after each batch.
         Raises :class:`TrainingError` at a loss or a gradient that is not finite.
         """
-        every = self.run.profile.training.checkpoint_images
         try:
-            while self.images < self.plan.images:
+            while self.images < self.spec.images:
                 parts = self.step()
                 if self.accelerator.is_main_process:
                     self.log.add(self.images, parts)
                 progress(self.images, parts)
-                if self.images % every == 0 or self.images == self.plan.images:
+                if self.images % self.spec.checkpoint_images == 0 or self.images == self.spec.images:
                     self.checkpoint(CHECKPOINT, elapsed())
         finally:
-            self.batches.close()
+            self.close()
 
+    @abstractmethod
     def step(self) -> dict[str, float]:
-        """One batch: losses and gradients of both nets, then both updates, so that a bad batch changes nothing.
+        """One batch, after which ``images`` has moved on; returns what the log shows of it."""
 
-        With ``accumulate`` n the batch goes through in n parts, and gradients and logged losses are the parts' means.
-        That is the whole batch's gradient up to rounding wherever images are computed apart. A BatchNorm in training
-        mode sees one part at a time: it normalises by each part's statistics and moves its averages n times. LDM's
-        adaptive GAN weight, a ratio of norms, is taken per part too.
-        """
-        plan, gan = self.plan, self.plan.gan
-        self.freezer.train_mode()
-        statistics = [buffer.clone() for buffer in self.buffers()]
-        end = self.images + plan.batch_size
-        lr = set_learning_rate(self.optimizer, plan.optimizer, end)
-        if gan is not None:
-            set_learning_rate(self.d_optimizer, gan.optimizer, end)
-        values: dict[str, float] = {}
-        for images in self.batch().chunk(plan.accumulate):
-            loss, d_loss, parts = self.losses(images)
-            for name, part in {"loss": loss, **parts}.items():
-                values[name] = values.get(name, 0.0) + part.item() / plan.accumulate
-            if not np.isfinite([*values.values()]).all():
-                self.stop_diverged(values, statistics)
-            self.accelerator.backward(loss / plan.accumulate)
-            if d_loss is not None:
-                self.accelerator.backward(d_loss / plan.accumulate)
-        values["lr"] = lr
-        values["grad_norm"] = self.clip(self.model, plan.optimizer)
-        if gan is not None:
-            values["disc_grad_norm"] = self.clip(self.discriminator, gan.optimizer)
-        # A scaler (fp16) meets infinite gradients now and then, skips the step and lowers its scale.
-        if self.accelerator.scaler is None and not np.isfinite([*values.values()]).all():
-            self.stop_diverged(values, statistics)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if gan is not None:
-            self.d_optimizer.step()
-            self.d_optimizer.zero_grad(set_to_none=True)
-        self.images = end
-        self.ema.update(self.autoencoder, end // plan.batch_size)
-        return values
+    def close(self) -> None:
+        """Give back what reads data; training is over."""
+        return
 
-    def losses(self, images: Tensor) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
-        """Forward pass of images (n, 3, R, R): (autoencoder's loss, discriminator's if there is one, their parts)."""
-        with self.accelerator.autocast():
-            reconstruction = self.model(images)
-        loss, parts = self.loss(reconstruction, images)
-        if self.plan.gan is None:
-            return loss, None, parts
-        loss, d_loss, gan_parts = self.adversarial(loss, reconstruction, images)
-        return loss, d_loss, parts | gan_parts
+    def state(self, seconds: float) -> dict[str, Any]:
+        """Everything an unbroken run would have at this image."""
+        state = {"recipe_sha256": self.spec.recipe_sha256, "images": self.images, "seconds": seconds}
+        if self.accelerator.scaler is not None:
+            state["scaler"] = self.accelerator.scaler.state_dict()
+        return state
 
-    def adversarial(
-        self, loss: Tensor, reconstruction: Tensor, images: Tensor
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Add the GAN term to the loss and compute the discriminator's own: (loss, discriminator loss, their parts)."""
-        gan, discriminator = self.plan.gan, self.discriminator
-        discriminator.train()
-        # The autoencoder's loss must not leave gradients in the discriminator.
-        discriminator.requires_grad_(False)
-        g_loss = generator_loss(discriminator(reconstruction.float()))
-        discriminator.requires_grad_(True)
-        weight = gan.weight * adaptive_weight(loss, g_loss, self.autoencoder.last_layer) if gan.adaptive else gan.weight
-        d_loss = discriminator_loss(discriminator(images), discriminator(reconstruction.detach().float()))
-        return loss + weight * g_loss, d_loss, {"gan": g_loss.detach(), "disc": d_loss.detach()}
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over a state."""
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.images, self.seconds_before = state["images"], state["seconds"]
+
+    def checkpoint(self, name: str, seconds: float) -> None:
+        """Write the state atomically; one process does."""
+        if self.accelerator.is_main_process:
+            save_checkpoint(self.state(seconds), self.spec.directory / name)
+        self.accelerator.wait_for_everyone()
 
     def clip(self, model: nn.Module, spec: OptimizerSpec) -> float:
         """Limit a net's gradient norm if its optimiser has a limit; returns the norm before."""
         return self.accelerator.clip_grad_norm_(model.parameters(), spec.clip_norm or float("inf")).item()
 
-    def batch(self) -> Tensor:
-        """The share of the next batch that is this process's: (batch / processes, 3, R, R) in [-1, 1]."""
-        batch = self.batches(self.images + self.accelerator.process_index * self.share)
-        return batch.to(self.device, memory_format=self.memory_format)
+    def require_finite(self, values: dict[str, float], kept: Iterable[tuple[Tensor, Tensor]] = ()) -> None:
+        """Stop before a bad batch changes anything, with the state before it saved for inspection.
 
-    def buffers(self) -> list[Tensor]:
-        """State that a forward pass moves: BatchNorm's statistics of both nets."""
-        return [*self.model.buffers(), *(self.discriminator.buffers() if self.discriminator is not None else ())]
-
-    def stop_diverged(self, values: dict[str, float], statistics: list[Tensor]) -> None:
-        """Save the state before this batch for inspection and stop; the forward pass had moved the statistics."""
-        for buffer, before in zip(self.buffers(), statistics, strict=True):
-            buffer.copy_(before)
+        ``kept`` are tensors that the forward pass moved, each with what it was. Raises :class:`TrainingError`.
+        """
+        if np.isfinite([*values.values()]).all():
+            return
+        for moved, before in kept:
+            moved.copy_(before)
         self.checkpoint(DIVERGED, self.seconds_before)
         shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         raise TrainingError(
-            f"{self.run.autoencoder}, phase {self.run.phase}: the loss or its gradient is not finite at image "
-            f"{self.images} ({shown}); "
-            f"the weights before this batch are in {self.run.directory / DIVERGED}; lower the phase's learning rate"
+            f"{self.spec.name}: the loss or its gradient is not finite at image {self.images} ({shown}); the weights "
+            f"before this batch are in {self.spec.directory / DIVERGED}; lower the learning rate"
         )
-
-    def state(self, seconds: float) -> dict[str, Any]:
-        """Everything an unbroken run would have at this image."""
-        state = {
-            "recipe_sha256": self.run.recipe_sha256,
-            "images": self.images,
-            "seconds": seconds,
-            "model": self.autoencoder.state_dict(),
-            "ema": self.ema.state,
-            "optimizer": self.optimizer.state_dict(),
-        }
-        if self.accelerator.scaler is not None:
-            state["scaler"] = self.accelerator.scaler.state_dict()
-        if self.discriminator is not None:
-            state["discriminator"] = self.accelerator.unwrap_model(self.discriminator).state_dict()
-            state["d_optimizer"] = self.d_optimizer.state_dict()
-        return state
-
-    def checkpoint(self, name: str, seconds: float) -> None:
-        """Write the state atomically; one process does."""
-        if self.accelerator.is_main_process:
-            save_checkpoint(self.state(seconds), self.run.directory / name)
-        self.accelerator.wait_for_everyone()
-
-    def resume(self) -> None:
-        """Take over the run's checkpoint, if there is one."""
-        state = load_checkpoint(self.run.directory / CHECKPOINT, self.run.recipe_sha256)
-        if state is None:
-            return
-        self.autoencoder.load_state_dict(state["model"])
-        self.ema.load(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        if self.discriminator is not None:
-            self.accelerator.unwrap_model(self.discriminator).load_state_dict(state["discriminator"])
-            self.d_optimizer.load_state_dict(state["d_optimizer"])
-        self.images, self.seconds_before = state["images"], state["seconds"]

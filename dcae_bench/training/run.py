@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dcae_bench import device
 from dcae_bench.config import Profile
@@ -18,9 +17,10 @@ from dcae_bench.models.checkpoints import save_weights, weights_sha256
 from dcae_bench.provenance import Stopwatch, collect, fingerprint
 from dcae_bench.records import Data, Metric, Record, Subject, save
 from dcae_bench.training import CODE
+from dcae_bench.training.autoencoder import PhaseRun, Trainer
 from dcae_bench.training.checkpoint import CHECKPOINT
 from dcae_bench.training.log import read_log
-from dcae_bench.training.loop import PhaseRun, Trainer
+from dcae_bench.training.progress import with_progress
 
 PROTOCOL = "training/three-phase-v1"
 
@@ -67,39 +67,13 @@ def train_phase(
     console = Console(stderr=True)
     if trainer.images:
         console.print(f"{autoencoder}, phase {phase}: resumed at image {trainer.images} of {run.plan.images}")
-    _with_progress(trainer, clock, console)
+    with_progress(trainer, clock, console)
     if trainer.accelerator.is_main_process:
         _finish(trainer, clock, packs, recipe, output)
         # The checkpoint goes first: a kill in between must not leave it without the log that belongs to it.
         (run.directory / CHECKPOINT).unlink(missing_ok=True)
         shutil.rmtree(run.directory)
         console.print(f"{autoencoder}, phase {phase}: {run.plan.images} images in {clock.seconds:.0f} s -> {output}")
-
-
-def _with_progress(trainer: Trainer, clock: Stopwatch, console: Console) -> None:
-    """Show a progress bar on a terminal, a line per tenth of the phase in a log file."""
-    total = trainer.plan.images
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[parts]}"),
-        TimeRemainingColumn(),
-    )
-    printed = trainer.images * 10 // total
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        name = f"{trainer.run.autoencoder} phase {trainer.run.phase}"
-        task = bar.add_task(name, total=total, completed=trainer.images, parts="")
-
-        def progress(images: int, parts: dict[str, float]) -> None:
-            nonlocal printed
-            shown = ", ".join(f"{key} {value:.4g}" for key, value in parts.items() if key != "lr")
-            bar.update(task, completed=images, parts=shown)
-            if not console.is_terminal and images * 10 // total > printed:
-                printed = images * 10 // total
-                console.print(f"{name}: {images}/{total} images, {clock.seconds:.0f} s, {shown}", soft_wrap=True)
-
-        trainer.train(lambda: clock.seconds, progress)
 
 
 def _finish(

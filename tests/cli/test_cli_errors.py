@@ -287,7 +287,7 @@ def test_unwritable_output_keeps_the_finished_state(train, refused, tmp_path, mo
     assert (tmp_path / "out").read_text() == "in the way"
     assert list((tmp_path / "run").glob("*/checkpoint.pt"))
     (tmp_path / "out").unlink()
-    monkeypatch.setattr("dcae_bench.training.loop.Trainer.step", lambda self: pytest.fail("trained again"))
+    monkeypatch.setattr("dcae_bench.training.autoencoder.Trainer.step", lambda self: pytest.fail("trained again"))
     with pytest.raises(SystemExit) as ended:
         main()
     assert not ended.value.code

@@ -13,7 +13,7 @@ from dcae_bench.data.packed import Index, PackedPhoto, PackedPhotos, Photos, ind
 from dcae_bench.files import sha256_file, sha256_json
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build
-from dcae_bench.training.loop import PhaseRun, Trainer
+from dcae_bench.training.autoencoder import PhaseRun, Trainer
 
 OPTIMIZER = {"lr": 0.01, "weight_decay": 0.1, "warmup_images": 8}
 CONTENT = {

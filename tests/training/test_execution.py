@@ -16,8 +16,8 @@ from dcae_bench.errors import ConfigError
 from dcae_bench.files import sha256_json
 from dcae_bench.models.residual import ResBlock
 from dcae_bench.models.zoo import build
+from dcae_bench.training.autoencoder import PhaseRun, Trainer
 from dcae_bench.training.blocks import blocks, checkpoint_blocks, compile_blocks
-from dcae_bench.training.loop import PhaseRun, Trainer
 from dcae_bench.training.phases import Freezer
 
 OPTIMIZER = {"lr": 1e-3, "weight_decay": 0.1}

@@ -162,7 +162,7 @@ def diverge(trainer) -> dict[str, torch.Tensor]:
     with pytest.raises(TrainingError, match="the loss or its gradient is not finite at image") as caught:
         trainer.train(lambda: 1.0, progress)
     message = str(caught.value)
-    assert f"at image {trainer.images} " in message and "lower the phase's learning rate" in message
+    assert f"at image {trainer.images} " in message and "lower the learning rate" in message
     assert str(trainer.run.directory / DIVERGED) in message and "\n" not in message
     return last
 

@@ -1,0 +1,42 @@
+"""``dcae-bench sample``: images from a trained denoiser."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dcae_bench.cli.options import DenoiserAutoencoderOption, LatentsOption, ProfileOption, RowOption
+from dcae_bench.config import load_profile
+from dcae_bench.diffusion_specs import GuidanceSpec
+from dcae_bench.errors import ConfigError
+
+
+def sample(
+    row: RowOption,
+    weights: Annotated[Path, typer.Option(help="Weights of the denoiser.", metavar="FILE")],
+    latents: LatentsOption,
+    output: Annotated[
+        Path, typer.Option(help="Folder that gets samples.npy, labels.npy and samples.json.", metavar="DIR")
+    ],
+    autoencoder: DenoiserAutoencoderOption = None,
+    s: Annotated[
+        float | None, typer.Option("--s", help="Guidance scale s, 1 is none; by default the row's first.", min=0)
+    ] = None,
+    w: Annotated[float | None, typer.Option("--w", help="The same as w = s - 1, as U-ViT states it.", min=-1)] = None,
+    profile: ProfileOption = "demo",
+) -> None:
+    """Sample and decode images. Run the same command again after an interruption.
+
+    Several GPUs: torchrun --nproc-per-node N -m dcae_bench sample.
+    """
+    plan = load_profile(profile)
+    plan.row(row)
+    if s is not None and w is not None:
+        raise ConfigError(f"--s {s:g} and --w {w:g}: guidance is given either as s or as w (s = 1 + w); leave one out")
+    guidance = None if s is None and w is None else GuidanceSpec(s=s, w=w)
+
+    from dcae_bench.evaluation.sampling import sample_images
+
+    sample_images(
+        plan, row, weights=weights, latents=latents, output=output, autoencoder=autoencoder, guidance=guidance
+    )

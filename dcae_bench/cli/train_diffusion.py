@@ -1,0 +1,22 @@
+"""``dcae-bench train-diffusion``: one denoiser on cached latents, resumed by running it again."""
+
+from dcae_bench.cli.options import DenoiserAutoencoderOption, LatentsOption, ProfileOption, RowOption
+from dcae_bench.cli.train import Output, RunDir
+from dcae_bench.config import load_profile
+
+
+def train_diffusion(
+    row: RowOption,
+    latents: LatentsOption,
+    output: Output,
+    run_dir: RunDir,
+    autoencoder: DenoiserAutoencoderOption = None,
+    profile: ProfileOption = "demo",
+) -> None:
+    """Train one denoiser. Run the same command again after an interruption: it ends with the same weights."""
+    plan = load_profile(profile)
+    plan.row(row)
+
+    from dcae_bench.training.diffusion_run import train_diffusion
+
+    train_diffusion(plan, row, latents=latents, output=output, run_dir=run_dir, autoencoder=autoencoder)

@@ -1,0 +1,92 @@
+"""Images behind latents: the crops of one or more data sets in order, each with its label."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from dcae_bench.data.images import Crops, FileCrops, PackedCrops
+from dcae_bench.data.manifest import FileManifest
+from dcae_bench.data.packed import PackedPhotos
+from dcae_bench.data.photo_sets import is_packed
+from dcae_bench.diffusion_spec import LatentDataSpec
+from dcae_bench.errors import DataError
+from dcae_bench.files import sha256_json
+
+NO_LABEL = -1
+
+
+class LabelledCrops:
+    """Several sets of crops as one (:class:`~dcae_bench.data.images.Crops`), with ``labels`` (n,) in int64."""
+
+    def __init__(self, sets: Sequence[Crops], labels: np.ndarray):
+        """Join ``sets``, which are of one split and resolution; without a class a label is :data:`NO_LABEL`."""
+        self._sets = list(sets)
+        self._starts = np.cumsum([0, *map(len, self._sets)])
+        if len(labels) != len(self):
+            raise ValueError(f"{len(self)} crops have {len(labels)} labels")
+        self.labels = labels
+        self.name = "+".join(crops.name for crops in self._sets)
+        self.split, self.resolution = self._sets[0].split, self._sets[0].resolution
+        self.manifest_sha256 = _joined([crops.manifest_sha256 for crops in self._sets])
+        self.sha256 = _joined([crops.sha256 for crops in self._sets])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def key(self, index: int) -> str:
+        """Unique name of a crop: that of its own set, behind the set's name where there are several."""
+        crops, inner = self._find(index)
+        return crops.key(inner) if len(self._sets) == 1 else f"{crops.name}/{crops.key(inner)}"
+
+    def __getitem__(self, index: int) -> Tensor:
+        crops, inner = self._find(index)
+        return crops[inner]
+
+    def _find(self, index: int) -> tuple[Crops, int]:
+        number = int(np.searchsorted(self._starts, range(len(self))[index], side="right")) - 1
+        return self._sets[number], index - int(self._starts[number])
+
+
+def open_labelled(spec: LatentDataSpec, data: Path, seed: int) -> LabelledCrops:
+    """The images of a profile's latents, prepared into ``data``: files are cut in their centre, packs into windows.
+
+    They are also what generated images are compared with. Raises :class:`DataError` for data that are not there, images
+    that are too small, and labels of another number than ``spec`` says.
+    """
+    sets: list[Crops] = []
+    labels: list[np.ndarray] = []
+    for place, dataset in enumerate(spec.datasets):
+        if is_packed(dataset, spec.split, data):
+            if spec.labels == "folder":
+                raise DataError(f"{dataset}: photographs of a pack have no folders; take labels 'dataset' or none")
+            pack = PackedPhotos.open(data / dataset / f"{spec.split}.npy")
+            shape = {"resolution": spec.resolution, "min_window": spec.resolution}
+            crops: Crops = PackedCrops(pack, per_photo=spec.crops_per_photo, seed=seed, **shape)
+            found = None
+        else:
+            manifest = FileManifest(data / dataset / f"{spec.split}.parquet")
+            crops = FileCrops(manifest, spec.resolution, upscale=spec.upscale)
+            found = _folders(manifest, spec.classes) if spec.labels == "folder" else None
+        if found is None:
+            found = np.full(len(crops), place if spec.labels == "dataset" else NO_LABEL, np.int64)
+        sets.append(crops)
+        labels.append(found)
+    return LabelledCrops(sets, np.concatenate(labels))
+
+
+def _folders(manifest: FileManifest, classes: int | None) -> np.ndarray:
+    """Labels of a manifest as places in their sorted list."""
+    names, labels = np.unique([row.label or "" for row in manifest], return_inverse=True)
+    if "" in names:
+        raise DataError(f"{manifest.path}: has images without a label; lay them out in one folder per class")
+    if len(names) != classes:
+        raise DataError(
+            f"{manifest.path}: has {len(names)} classes, the profile says {classes}; correct 'classes' or the data"
+        )
+    return labels.astype(np.int64)
+
+
+def _joined(hashes: list[str]) -> str:
+    return hashes[0] if len(hashes) == 1 else sha256_json(hashes)

@@ -1,0 +1,262 @@
+"""From a trained denoiser to images: one pass, resumable and shared by processes."""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from dcae_bench.config import Profile
+from dcae_bench.data.latents import LatentManifest, read_manifest, require_weights
+from dcae_bench.device import choose
+from dcae_bench.diffusion.decode import decode
+from dcae_bench.diffusion.noise import PAPER_RANKS, Noise, SampleNoise, paper_batches, paper_labels
+from dcae_bench.diffusion.processes import build_process
+from dcae_bench.diffusion.sampling import sample
+from dcae_bench.diffusion_plan import RowPlan
+from dcae_bench.diffusion_specs import AncestralSpec, GuidanceSpec, SamplerSpec
+from dcae_bench.errors import ConfigError, DataError
+from dcae_bench.evaluation.packing import PackedArray
+from dcae_bench.evaluation.protocols import pinned
+from dcae_bench.evaluation.workers import Process, batches_of, processes
+from dcae_bench.files import sha256_file, sha256_json, write_bytes, write_text
+from dcae_bench.models.autoencoder import Autoencoder
+from dcae_bench.models.denoiser import Denoiser
+from dcae_bench.models.denoiser_checkpoints import load_denoiser
+from dcae_bench.models.zoo import build_denoiser
+from dcae_bench.provenance import Stopwatch, fingerprint
+from dcae_bench.training.diffusion_run import open_autoencoder
+
+SAMPLES, LABELS, MANIFEST = "samples.npy", "labels.npy", "samples.json"
+CODE = (
+    "dcae_bench.models",
+    "dcae_bench.diffusion",
+    "dcae_bench.diffusion_specs",
+    "dcae_bench.evaluation.sampling",
+    "dcae_bench.metrics.image",
+    "dcae_bench.keyed_random",
+)
+"""The code whose change makes samples stale."""
+
+
+class SampleManifest(BaseModel):
+    """What stands beside samples, ``samples.json``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    version: Literal[1] = 1
+    row: str
+    denoiser_sha256: str
+    autoencoder: str = Field(description="autoencoder@weights")
+    autoencoder_sha256: str
+    latents_sha256: str = Field(description="of the latents that the denoiser learned from")
+    crops_sha256: str = Field(description="of the images behind them, which are the reference")
+    data_sha256: str
+    sampler: SamplerSpec
+    nfe: int | None = Field(description="evaluations per sample, a doubled batch of guidance as one; null: adaptive")
+    guidance_scale: float = Field(description="convention s: 1 is the conditional model alone")
+    count: int
+    shape: tuple[int, int, int] = Field(description="H, W, 3 of one image")
+    classes: int | None
+    seed: int
+    seed_policy: Literal["sample", "paper_8gpu"]
+    precision: Literal["fp32"] = "fp32"
+    tf32: bool = False
+    seconds: float = Field(description="of the last run of the command, loading not counted")
+    sha256: str = Field(description="of samples.npy")
+    labels_sha256: str
+    recipe_sha256: str = Field(description="of all that shaped the samples, code included")
+
+
+def sample_images(
+    profile: Profile,
+    row: str,
+    *,
+    weights: Path,
+    latents: Path,
+    output: Path,
+    autoencoder: Path | None = None,
+    guidance: GuidanceSpec | None = None,
+) -> SampleManifest:
+    """Sample a row's denoiser ``weights`` and decode: ``samples.npy``, uint8 (n, H, W, 3), in the folder ``output``.
+
+    Beside it are ``labels.npy`` (n,), -1 where there are none, and ``samples.json``, written last. ``latents`` is the
+    cache that the denoiser learned from, of which only the manifest is read; ``autoencoder`` are the weights that made
+    it, released ones are found by name. ``guidance`` is by default the row's first. Interrupted, the same command goes
+    on; finished, it does nothing. Raises :class:`ConfigError`, :class:`DataError`, :class:`WeightsError` and
+    :class:`ResultsError`.
+    """
+    plan, manifest = profile.row(row), read_manifest(latents)
+    guidance = guidance or plan.guidance[0]
+    if plan.denoiser.classes is None and not guidance.plain:
+        raise ConfigError(f"guidance s = {guidance.scale:g}: row {row} is unconditional; use s = 1")
+    with processes() as process:
+        device = process.device(choose(profile))
+        decoder, subject = open_autoencoder(profile, plan, autoencoder)
+        require_weights(manifest, subject.weights_sha256, latents)
+        denoiser = build_denoiser(plan.denoiser)
+        denoiser_sha256 = load_denoiser(denoiser, weights)
+        recipe = [profile.sampling_recipe(row, guidance), denoiser_sha256, manifest.sha256, manifest.scaling_factor]
+        sampling = Sampling(
+            profile=profile,
+            plan=plan,
+            manifest=manifest,
+            denoiser=denoiser.eval().to(device),
+            denoiser_sha256=denoiser_sha256,
+            autoencoder=decoder.to(device),
+            guidance=guidance,
+            device=device,
+            process=process,
+            output=output,
+            recipe_sha256=sha256_json([*recipe, fingerprint(*CODE)]),
+        )
+        if (found := sampling.finished()) is None:
+            sampling.run()
+            found = read_samples(output)
+        return found
+
+
+@dataclass
+class Sampling:
+    """One pass of one denoiser at one guidance."""
+
+    profile: Profile
+    plan: RowPlan
+    manifest: LatentManifest
+    denoiser: Denoiser
+    denoiser_sha256: str
+    autoencoder: Autoencoder
+    guidance: GuidanceSpec
+    device: torch.device
+    process: Process
+    output: Path
+    recipe_sha256: str
+
+    @property
+    def count(self) -> int:
+        """Images to sample."""
+        return self.profile.diffusion.samples
+
+    @property
+    def sampler(self) -> SamplerSpec:
+        """The row's sampler."""
+        return self.plan.training.chosen_sampler
+
+    @property
+    def labels(self) -> Tensor | None:
+        """Label of every sample: classes in turn, or as the authors draw them."""
+        classes = self.plan.denoiser.classes
+        if classes is None:
+            return None
+        if self.profile.diffusion.seed_policy == "paper_8gpu":
+            return paper_labels(self.count, classes, self.profile.seed)
+        return torch.arange(self.count) % classes
+
+    def finished(self) -> SampleManifest | None:
+        """The manifest of these very samples, if they are there. Raises :class:`DataError` if others are."""
+        if not (self.output / MANIFEST).exists():
+            return None
+        found = read_samples(self.output)
+        if found.recipe_sha256 != self.recipe_sha256:
+            raise DataError(
+                f"{self.output}: holds samples of denoiser {found.denoiser_sha256[:12]} and recipe "
+                f"{found.recipe_sha256[:12]}, these are {self.denoiser_sha256[:12]} and {self.recipe_sha256[:12]}; "
+                "take another folder, or delete this one and sample again"
+            )
+        return found
+
+    def run(self) -> None:
+        """Sample what is not sampled yet, and write the manifest last."""
+        side = self.plan.data.resolution
+        state = PackedArray(self.output / SAMPLES, self.recipe_sha256, (self.count, side, side, 3), "uint8")
+        if self.process.first:
+            state.create()
+        self.process.wait()
+        clock, console = Stopwatch(), Console(stderr=True, quiet=not self.process.first)
+        with Progress(console=console, disable=not console.is_terminal) as bar, pinned(tf32=False):
+            task = bar.add_task(f"row {self.plan.name}: sampling", total=self.count)
+            for rows, noise in self._batches(state):
+                images = self._sample(rows, noise).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+                # The authors' eight parts may reach past the count.
+                kept = range(rows.start, min(rows.stop, self.count))
+                if len(kept):
+                    state.write(kept, images[: len(kept)])
+                bar.advance(task, len(rows))
+        self.process.wait()
+        if self.process.first:
+            self._finish(state, clock)
+            console.print(f"row {self.plan.name}: {self.count} samples -> {self.output}", soft_wrap=True)
+        self.process.wait()
+
+    def _batches(self, state: PackedArray) -> Iterator[tuple[range, Noise]]:
+        """Indices and noise of this process's batches that are not there yet."""
+        spec, shape = self.profile.diffusion, self.manifest.shape
+        if spec.seed_policy == "sample":
+            for rows in state.missing(self.process.share(batches_of(self.count, spec.sample_batch))):
+                yield rows, SampleNoise(self.profile.seed, rows, shape, self.device)
+            return
+        ranks = range(self.process.rank, PAPER_RANKS, self.process.count)
+        # A rank's batches share a stream. Its starts are drawn for batches that are left out too; noise between steps
+        # is drawn by the steps themselves, so that none may be.
+        whole = isinstance(self.sampler, AncestralSpec)
+        for batch in paper_batches(self.count, self.profile.seed, shape, self.device, ranks=ranks):
+            if whole or state.missing([range(batch.indices.start, min(batch.indices.stop, self.count))]):
+                yield batch.indices, batch.noise
+
+    def _sample(self, rows: range, noise: Noise) -> Tensor:
+        labels = self.labels
+        if labels is not None:
+            labels = labels[[index % self.count for index in rows]].to(self.device)
+        process = build_process(self.plan.training.process)
+        latents = sample(self.denoiser, process, self.sampler, noise, labels, self.guidance)
+        return decode(self.autoencoder, latents, self.manifest)
+
+    def _finish(self, state: PackedArray, clock: Stopwatch) -> None:
+        labels = self.labels
+        buffer = io.BytesIO()
+        np.save(buffer, np.full(self.count, -1) if labels is None else labels.numpy())
+        write_bytes(self.output / LABELS, buffer.getvalue())
+        state.put_into_place()
+        manifest = SampleManifest(
+            row=self.plan.name,
+            denoiser_sha256=self.denoiser_sha256,
+            autoencoder=self.plan.row.latent,
+            autoencoder_sha256=self.manifest.weights_sha256,
+            latents_sha256=self.manifest.sha256,
+            crops_sha256=self.manifest.crops_sha256,
+            data_sha256=self.manifest.data_sha256,
+            sampler=self.sampler,
+            nfe=getattr(self.sampler, "nfe", None) or getattr(self.sampler, "steps", None),
+            guidance_scale=self.guidance.scale,
+            count=self.count,
+            shape=state.shape[1:],
+            classes=self.plan.denoiser.classes,
+            seed=self.profile.seed,
+            seed_policy=self.profile.diffusion.seed_policy,
+            seconds=round(clock.seconds, 3),
+            sha256=sha256_file(self.output / SAMPLES),
+            labels_sha256=sha256_file(self.output / LABELS),
+            recipe_sha256=self.recipe_sha256,
+        )
+        write_text(self.output / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+        state.forget()
+
+
+def read_samples(folder: Path) -> SampleManifest:
+    """The manifest of finished samples. Raises :class:`DataError`."""
+    path = Path(folder) / MANIFEST
+    try:
+        return SampleManifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); sample first (dcae-bench sample)") from error
+    except ValidationError as error:
+        raise DataError(
+            f"{path}: is not a manifest of samples ({error.errors()[0]['msg']}); delete {folder} and sample again"
+        ) from error

@@ -1,0 +1,214 @@
+"""Training a denoiser: one row of a profile's diffusion part on the common loop."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dcae_bench.config import Profile
+from dcae_bench.data.latent_batches import LatentBatch, LatentBatches
+from dcae_bench.data.latents import Latents
+from dcae_bench.diffusion.decode import decode
+from dcae_bench.diffusion.noise import SampleNoise
+from dcae_bench.diffusion.processes import build_process
+from dcae_bench.diffusion.sampling import sample
+from dcae_bench.diffusion_plan import RowPlan
+from dcae_bench.errors import DataError, WeightsError
+from dcae_bench.files import write_bytes
+from dcae_bench.models.autoencoder import Autoencoder
+from dcae_bench.models.denoiser import Denoiser
+from dcae_bench.models.zoo import build_denoiser
+from dcae_bench.training.blocks import checkpoint_blocks, compile_blocks
+from dcae_bench.training.checkpoint import DIVERGED
+from dcae_bench.training.loop import Loop, LoopSpec
+from dcae_bench.training.phases import EMA, make_optimizer, set_learning_rate
+
+QUARTILES = 4
+
+
+@dataclass(frozen=True)
+class DiffusionRun:
+    """One denoiser: its plan, its latents, the autoencoder that shows previews, and where its state lives."""
+
+    profile: Profile
+    plan: RowPlan
+    latents: Latents
+    autoencoder: Autoencoder
+    directory: Path
+    recipe_sha256: str
+
+
+class DiffusionTrainer(Loop):
+    """Trains one denoiser."""
+
+    def __init__(self, run: DiffusionRun):
+        """Build model and optimiser and pick up the run's last checkpoint.
+
+        Raises :class:`DataError` for latents that are not the plan's, :class:`TrainingError` for a checkpoint of
+        another recipe.
+        """
+        require_fit(run.latents, run.plan)
+        profile, plan, training = run.profile, run.plan, run.plan.training
+        self.run = run
+        super().__init__(
+            LoopSpec(
+                name=f"row {plan.name}",
+                directory=run.directory,
+                recipe_sha256=run.recipe_sha256,
+                images=plan.row.images,
+                batch_size=training.batch_size,
+                accumulate=training.accumulate,
+                checkpoint_images=training.checkpoint_images,
+                log_images=training.log_images,
+            ),
+            profile,
+            training.precision or profile.precision,
+        )
+        self.process = build_process(training.process)
+        model = build_denoiser(plan.denoiser, seed=profile.seed).to(self.device)
+        self.ema = EMA(model, training.ema)
+        if training.execution.compile:
+            compile_blocks(model)
+        if training.execution.checkpoint_activations:
+            checkpoint_blocks(model)
+        self.model, self.optimizer = self.accelerator.prepare(
+            model, make_optimizer(model.parameters(), training.optimizer)
+        )
+        self.batches = LatentBatches(
+            run.latents,
+            profile.seed,
+            share=self.share,
+            stride=training.batch_size,
+            end=plan.row.images,
+            label_dropout=training.label_dropout,
+            pin=self.device.type == "cuda",
+            # Drawing and reading leave Python's lock for most of their time; beyond four threads they wait for it.
+            threads=min(4, profile.threads),
+        )
+        self.begin()
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The bare model, without what distributed training wraps around it."""
+        return self.accelerator.unwrap_model(self.model)
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self.batches.close()
+
+    def step(self) -> dict[str, float]:
+        """One batch, in ``accumulate`` parts whose gradients are averaged.
+
+        Beside the loss, its mean in each quarter of the time that the batch has samples in: ``loss_t1`` is that of the
+        lowest times.
+        """
+        training = self.run.plan.training
+        self.model.train()
+        end = self.images + training.batch_size
+        lr = set_learning_rate(self.optimizer, training.optimizer, end)
+        batch = self.batches(self.images + self.accelerator.process_index * self.share)
+        losses = []
+        for part in batch.chunk(training.accumulate):
+            each = self.losses(part.to(self.device))
+            losses.append(each.detach())
+            self.accelerator.backward(each.mean() / training.accumulate)
+        values = by_quartile(torch.cat(losses).cpu(), batch.uniform)
+        self.require_finite(values)
+        values["lr"] = lr
+        values["grad_norm"] = self.clip(self.model, training.optimizer)
+        # A scaler (fp16) meets infinite gradients now and then, skips the step and lowers its scale.
+        if self.accelerator.scaler is None:
+            self.require_finite(values)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.images = end
+        self.ema.update(self.denoiser, end // training.batch_size)
+        return values
+
+    def losses(self, batch: LatentBatch) -> Tensor:
+        """Loss of each latent (n,)."""
+        return self.process.loss(self.model, batch.x0, self.process.times(batch.uniform), batch.noise, batch.labels)
+
+    def checkpoint(self, name: str, seconds: float) -> None:
+        """Write previews of what the checkpoint can do, then the checkpoint."""
+        if self.accelerator.is_main_process and self.run.plan.training.previews and name != DIVERGED:
+            self.preview()
+        super().checkpoint(name, seconds)
+
+    def preview(self) -> None:
+        """Sample a few latents from the averaged weights, decode them, and keep the images (k, H, W, 3)."""
+        plan, count = self.run.plan, self.run.plan.training.previews
+        with torch.device("meta"):
+            model = build_denoiser(plan.denoiser)
+        model.load_state_dict(self.ema.state, assign=True)  # no copy: a large model's average is there once
+        noise = SampleNoise(self.run.profile.seed, range(count), self.run.latents.manifest.shape, self.device)
+        classes = plan.denoiser.classes
+        labels = None if classes is None else torch.arange(count, device=self.device) % classes
+        try:
+            latents = sample(model.eval(), self.process, plan.training.chosen_sampler, noise, labels, plan.guidance[0])
+        except WeightsError:
+            # Weights of an early step may lead nowhere; that is no reason to stop, and the loss says more.
+            latents = torch.zeros((count, *self.run.latents.manifest.shape), device=self.device)
+        images = decode(self.run.autoencoder.to(self.device), latents, self.run.latents.manifest)
+        buffer = io.BytesIO()
+        np.save(buffer, images.permute(0, 2, 3, 1).contiguous().cpu().numpy())
+        write_bytes(self.preview_path(self.images), buffer.getvalue())
+
+    def preview_path(self, images: int) -> Path:
+        """Where the previews at ``images`` are."""
+        return self.run.directory / f"preview-{images}.npy"
+
+    def state(self, seconds: float) -> dict[str, Any]:
+        """Everything an unbroken run would have at this image."""
+        return {
+            **super().state(seconds),
+            "model": self.denoiser.state_dict(),
+            "ema": self.ema.state,
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over a state."""
+        super().load_state(state)
+        self.denoiser.load_state_dict(state["model"])
+        self.ema.load(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def by_quartile(losses: Tensor, uniform: Tensor) -> dict[str, float]:
+    """The mean loss, and those of the quarters of the times: losses (n,), and what the times were made of (n,)."""
+    quarter = (uniform * QUARTILES).long().clamp(max=QUARTILES - 1)
+    parts = {f"loss_t{q + 1}": losses[quarter == q] for q in range(QUARTILES)}
+    return {"loss": losses.mean().item()} | {name: part.mean().item() for name, part in parts.items() if len(part)}
+
+
+def require_fit(latents: Latents, plan: RowPlan) -> None:
+    """Check that a cache holds the latents of a plan. Raises :class:`DataError` with both values."""
+    manifest, data = latents.manifest, plan.data
+    wanted = {
+        "autoencoder": (f"{manifest.autoencoder}@{manifest.weights_source}", plan.row.latent),
+        "model": (manifest.model, plan.autoencoder),
+        "data sets": (manifest.datasets, data.datasets),
+        "split": (manifest.split, data.split),
+        "resolution": (manifest.resolution, data.resolution),
+        "flips": (manifest.flips, data.flips),
+        "number of classes": (manifest.classes, data.class_count),
+    }
+    for name, (found, needed) in wanted.items():
+        if found != needed:
+            raise DataError(
+                f"{latents.folder}: its {name} is {found}, row {plan.name} needs {needed}; take the latents of "
+                f"{plan.row.latent} on '{plan.row.data}' (dcae-bench encode)"
+            )
+    if manifest.classes is not None:
+        labels = latents.labels
+        if bad := int(((labels < 0) | (labels >= manifest.classes)).sum()):
+            wrong = labels[(labels < 0) | (labels >= manifest.classes)][0]
+            raise DataError(
+                f"{latents.folder}: {bad} labels are outside of 0 to {manifest.classes - 1} (the first is {wrong}); "
+                "correct 'classes' and encode again"
+            )

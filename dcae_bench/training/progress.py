@@ -1,0 +1,33 @@
+"""What a user sees of a training."""
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from dcae_bench.provenance import Stopwatch
+from dcae_bench.training.loop import Loop
+
+
+def with_progress(trainer: Loop, clock: Stopwatch, console: Console) -> None:
+    """Train, with a progress bar on a terminal, a line per tenth of the images in a log file."""
+    total = trainer.spec.images
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[parts]}"),
+        TimeRemainingColumn(),
+    )
+    printed = trainer.images * 10 // total
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        name = trainer.spec.name
+        task = bar.add_task(name, total=total, completed=trainer.images, parts="")
+
+        def progress(images: int, parts: dict[str, float]) -> None:
+            nonlocal printed
+            shown = ", ".join(f"{key} {value:.4g}" for key, value in parts.items() if key != "lr")
+            bar.update(task, completed=images, parts=shown)
+            if not console.is_terminal and images * 10 // total > printed:
+                printed = images * 10 // total
+                console.print(f"{name}: {images}/{total} images, {clock.seconds:.0f} s, {shown}", soft_wrap=True)
+
+        trainer.train(lambda: clock.seconds, progress)

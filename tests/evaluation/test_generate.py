@@ -1,0 +1,142 @@
+"""Images from a trained denoiser."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from dcae_bench.cli import main
+from dcae_bench.diffusion.noise import paper_labels
+from dcae_bench.diffusion_specs import GuidanceSpec
+from dcae_bench.errors import ConfigError, DataError, WeightsError
+from dcae_bench.evaluation.encode import encode_dataset
+from dcae_bench.evaluation.sampling import Sampling, read_samples, sample_images
+from dcae_bench.files import sha256_file
+from dcae_bench.models.checkpoints import save_weights
+from dcae_bench.models.zoo import build_denoiser
+from tests import tiny_diffusion as tiny
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sampling")
+    data, weights = tiny.write_data(folder / "data"), tiny.write_weights(folder / "sd-vae.safetensors")
+    for name in ("two", "plain"):
+        encode_dataset(tiny.profile(), "sd-vae@retrained", name, data=data, output=folder / name, weights=weights)
+    for row in tiny.CONTENT["diffusion"]["rows"]:
+        model = build_denoiser(tiny.profile().row(row).denoiser, seed=1)
+        generator = torch.Generator().manual_seed(2)  # DiT begins as zero, which says nothing
+        state = {k: v + 0.05 * torch.randn(v.shape, generator=generator) for k, v in model.state_dict().items()}
+        save_weights(state, folder / f"{row}.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def draw(folder):
+    def draw(row, output, changes=None, **others):
+        options = {"weights": folder / f"{row}.safetensors", "autoencoder": folder / "sd-vae.safetensors"}
+        options["latents"] = folder / tiny.CONTENT["diffusion"]["rows"][row]["data"]
+        return sample_images(tiny.profile(changes), row, output=output, **{**options, **others})
+
+    return draw
+
+
+@pytest.mark.parametrize("row", ["uvit", "dit", "usit"])
+def test_samples_do_not_depend_on_the_batch(draw, tmp_path, row):
+    manifest = draw(row, tmp_path / "2")
+    draw(row, tmp_path / "5", {("diffusion", "sample_batch"): 5})
+    two, five = (np.load(tmp_path / name / "samples.npy") for name in "25")
+    assert two.shape == (5, 16, 16, 3) and two.dtype == np.uint8 and two.std() > 0
+    # Sums in another order may round a pixel the other way.
+    assert np.abs(two.astype(int) - five.astype(int)).max() <= 1
+    assert len({image.tobytes() for image in two}) == 5
+    labels = np.load(tmp_path / "2" / "labels.npy")
+    assert labels.tolist() == ([-1] * 5 if row == "usit" else [0, 1, 0, 1, 0])
+    assert manifest.nfe == (None if row == "usit" else 3) and manifest.sha256 == sha256_file(tmp_path / "2/samples.npy")
+
+
+def test_guidance_in_both_conventions(draw, tmp_path):
+    plain = draw("uvit", tmp_path / "plain")
+    s = draw("uvit", tmp_path / "s", guidance=GuidanceSpec(s=3))
+    w = draw("uvit", tmp_path / "w", guidance=GuidanceSpec(w=2))
+    assert s.guidance_scale == w.guidance_scale == 3 and s.sha256 == w.sha256 != plain.sha256
+    with pytest.raises(ConfigError, match=r"guidance s = 1\.5: row usit is unconditional; use s = 1"):
+        draw("usit", tmp_path / "usit", guidance=GuidanceSpec(s=1.5))
+
+
+def test_an_interrupted_pass_goes_on_where_it_was(draw, tmp_path, monkeypatch):
+    class Stopped(Exception):
+        pass
+
+    whole, calls = Sampling._sample, []
+
+    def counted(self, rows, noise):
+        if len(calls) == 1 and not stopped:
+            stopped.append(True)
+            raise Stopped
+        calls.append(rows.start)
+        return whole(self, rows, noise)
+
+    stopped: list[bool] = []
+    monkeypatch.setattr(Sampling, "_sample", counted)
+    with pytest.raises(Stopped):
+        draw("dit", tmp_path / "parts")
+    first = draw("dit", tmp_path / "parts")
+    assert calls == [0, 2, 4]
+    again = draw("dit", tmp_path / "parts")
+    assert calls == [0, 2, 4] and again == first
+    assert draw("dit", tmp_path / "whole").sha256 == first.sha256
+    assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == ["labels.npy", "samples.json", "samples.npy"]
+
+
+def test_the_authors_streams_are_replayed_whatever_was_there_before(draw, tmp_path, monkeypatch):
+    changes = {("diffusion", "seed_policy"): "paper_8gpu", ("diffusion", "samples"): 11}
+    whole, calls = Sampling._sample, iter(range(100))
+
+    def killed(self, rows, noise):
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return whole(self, rows, noise)
+
+    first = draw("uvit", tmp_path / "a", changes)
+    monkeypatch.setattr(Sampling, "_sample", killed)
+    with pytest.raises(KeyboardInterrupt):
+        draw("uvit", tmp_path / "b", changes)
+    assert draw("uvit", tmp_path / "b", changes).sha256 == first.sha256
+    labels = np.load(tmp_path / "b" / "labels.npy")
+    assert labels.tolist() == paper_labels(11, 2, 3).tolist()
+
+
+def test_what_does_not_belong_together_is_refused(draw, tmp_path, folder):
+    draw("uvit", tmp_path / "out")
+    before = read_samples(tmp_path / "out")
+    with pytest.raises(DataError, match=r"holds samples of denoiser .* take another folder"):
+        draw("uvit", tmp_path / "out", guidance=GuidanceSpec(s=2))
+    assert read_samples(tmp_path / "out") == before
+    other = tiny.write_weights(tmp_path / "other.safetensors", seed=2)
+    with pytest.raises(DataError, match="holds latents of sd-vae with weights"):
+        draw("uvit", tmp_path / "new", autoencoder=other)
+    with pytest.raises(WeightsError, match="these are not weights of this uvit"):
+        draw("uvit", tmp_path / "new", weights=folder / "dit.safetensors")
+    with pytest.raises(DataError, match="sample first"):
+        read_samples(tmp_path / "new")
+
+
+def test_the_command(tmp_path, folder, monkeypatch, capsys):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny.content()))
+    options = ["--profile", tmp_path / "tiny.yaml", "--latents", folder / "two", "--output", tmp_path / "out"]
+    options += ["--row", "uvit", "--weights", folder / "uvit.safetensors"]
+
+    def command(*more):
+        monkeypatch.setattr(sys, "argv", ["dcae-bench", "sample", *map(str, options), *map(str, more)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        return caught.value.code
+
+    autoencoder = ("--autoencoder", folder / "sd-vae.safetensors")
+    assert command() == 2 and "--autoencoder is missing" in capsys.readouterr().err
+    assert command(*autoencoder, "--s", 2, "--w", 1) == 2 and "leave one out" in capsys.readouterr().err
+    assert command(*autoencoder, "--w", 0.5) == 0
+    assert read_samples(tmp_path / "out").guidance_scale == 1.5

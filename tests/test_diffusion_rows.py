@@ -1,0 +1,72 @@
+"""The denoisers that the committed profiles train."""
+
+import pytest
+
+from dcae_bench.config import load_profile
+from dcae_bench.models.cost import denoiser_cost
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return load_profile("demo")
+
+
+def cost(profile, name):
+    plan = profile.row(name)
+    return plan.row.images * denoiser_cost(plan.denoiser).gmacs
+
+
+def test_the_demo_compares_at_equal_images_and_at_equal_flops(demo):
+    rows = demo.diffusion.rows
+    assert {row.source.autoencoder for row in rows.values()} == set(demo.autoencoders)
+    costs = {name: cost(demo, name) for name in rows}
+    for sd, dc in ((name, name.replace("sd-vae", "dc-ae")) for name in rows if "sd-vae" in name):
+        assert rows[sd].images == rows[dc].images and costs[sd] == costs[dc]
+    base = rows["uvit-nano-dc-ae-f32c32"].images, costs["uvit-nano-dc-ae-f32c32"]
+    assert rows["uvit-nano-dc-ae-f64c128"].images == base[0]
+    assert costs["uvit-nano-dc-ae-f64c128-equal-flops"] == pytest.approx(base[1], rel=2e-3)
+    assert costs["uvit-nano-dc-ae-f64c128"] < base[1] / 2
+    assert all(demo.row(name).denoiser.classes == 2 for name in rows)
+
+
+def test_the_papers_rows_have_its_tokens_and_lengths():
+    paper = load_profile("paper")
+    plans = {name: paper.row(name) for name in paper.diffusion.rows}
+    tokens = {name: plan.denoiser.latent.tokens for name, plan in plans.items()}
+    for name, wanted in {
+        "uvit-s-sd-vae-f8-p2": 1024,
+        "uvit-s-flux-vae-p2": 1024,
+        "uvit-s-ldm-f16-p2": 256,
+        "uvit-s-ldm-f32-p1": 256,
+        "dit-xl-dc-ae-f32-p1": 256,
+        "uvit-s-sd-vae-f8-p8": 64,
+        "uvit-s-ldm-f16-p4": 64,
+        "uvit-s-dc-ae-f32-p2": 64,
+        "uvit-s-dc-ae-f64-p1": 64,
+        "uvit-s-dc-ae-f32-p1-ffhq-1024": 1024,
+        "uvit-s-dc-ae-f64-p1-mapillary-vistas-2048": 1024,
+    }.items():
+        assert tokens[name] == wanted, name
+    steps = {name: plan.steps for name, plan in plans.items()}
+    assert steps["uvit-h-dc-ae-f64-p1"] == 500_000 and steps["uvit-h-dc-ae-f64-p1-2000k"] == 2_000_000
+    assert steps["dit-xl-dc-ae-f32-p1"] == steps["dit-xl-dc-ae-f32-p1-batch-1024"] == 3_000_000
+    scales = {name: plan.guidance[-1].scale for name, plan in plans.items()}
+    assert scales["uvit-h-dc-ae-f64-p1"] == 1.5 and scales["dit-xl-dc-ae-f32-p1"] == 1.3
+    assert scales["usit-h-dc-ae-f32-p1"] == 1.2 and scales["usit-2b-dc-ae-f32-p1"] == 1.15
+    classes = {plan.row.data: plan.denoiser.classes for plan in plans.values()}
+    assert classes == {"imagenet-512": 1000, "ffhq-1024": None, "mjhq-1024": 10, "mapillary-vistas-2048": None}
+    assert paper.splits_of("mjhq") == ("eval",) and paper.largest_use("mapillary-vistas", "train") == 2048
+    assert plans["uvit-h-dc-ae-f64-p1"].training.optimizer.warmup_images == 5000 * 1024
+
+
+def test_a_recipe_holds_what_shapes_the_weights_and_nothing_else(demo):
+    def changed(**training):
+        spec = demo.diffusion.trainings["uvit"].model_copy(update=training)
+        return demo.model_copy(update={"diffusion": demo.diffusion.model_copy(update={"trainings": {"uvit": spec}})})
+
+    name = "uvit-nano-dc-ae-f32c32"
+    base = demo.diffusion_recipe(name)
+    assert changed(guidance=(), previews=0).diffusion_recipe(name) == base
+    for shaping in ({"label_dropout": 0.2}, {"batch_size": 16}, {"process": "flow"}, {"precision": "bf16"}):
+        assert changed(**shaping).diffusion_recipe(name) != base, shaping
+    assert demo.diffusion_recipe("uvit-nano-sd-vae-f32c32") != base

@@ -1,0 +1,243 @@
+import json
+import resource
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from dcae_bench.cli import main
+from dcae_bench.data.labelled import open_labelled
+from dcae_bench.data.latent_batches import LatentBatches
+from dcae_bench.data.latents import LABELS, LATENTS, MANIFEST, Latents
+from dcae_bench.errors import ConfigError, DataError, TrainingError
+from dcae_bench.evaluation.encode import encode_dataset
+from dcae_bench.records import load
+from dcae_bench.training.checkpoint import DIVERGED
+from dcae_bench.training.diffusion import DiffusionTrainer, by_quartile
+from dcae_bench.training.diffusion_run import train_diffusion
+from dcae_bench.training.log import read_log
+from tests import tiny_diffusion as tiny
+
+LATENT = "sd-vae@retrained"
+FILES = ("log.jsonl", "model.safetensors", "preview.npy")
+
+
+class Stopped(Exception):
+    """Stands for a kill."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("diffusion")
+    data, weights = tiny.write_data(folder / "data"), tiny.write_weights(folder / "sd-vae.safetensors")
+    for name in ("two", "plain"):
+        encode_dataset(tiny.profile(), LATENT, name, data=data, output=folder / name, weights=weights)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def train(folder):
+    def train(row, output, changes=None, run_dir=None, **others):
+        options = {"latents": folder / tiny.CONTENT["diffusion"]["rows"][row]["data"], **others}
+        options.setdefault("autoencoder", folder / "sd-vae.safetensors")
+        run_dir = run_dir or output / "run"
+        train_diffusion(tiny.profile(changes), row, output=output / "model.safetensors", run_dir=run_dir, **options)
+
+    return train
+
+
+@pytest.mark.parametrize("row", ["uvit", "dit", "usit"])
+def test_killed_at_every_checkpoint_a_run_ends_the_same(train, tmp_path, monkeypatch, row):
+    train(row, tmp_path / "whole")
+    checkpoint = DiffusionTrainer.checkpoint
+
+    def killed(self, name, seconds):
+        checkpoint(self, name, seconds)
+        if self.images < self.spec.images:
+            raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DiffusionTrainer, "checkpoint", killed)
+        for _ in range(2):
+            with pytest.raises(Stopped):
+                train(row, tmp_path / "parts")
+    # And once between a batch and its checkpoint.
+    step, steps = DiffusionTrainer.step, iter(range(10))
+
+    def interrupted(self):
+        if next(steps) == 1:
+            raise Stopped
+        return step(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DiffusionTrainer, "step", interrupted)
+        with pytest.raises(Stopped):
+            train(row, tmp_path / "parts")
+    train(row, tmp_path / "parts")
+    for name in FILES:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes(), name
+    assert not list((tmp_path / "parts" / "run").iterdir())
+
+
+def test_the_record_counts_what_was_computed(train, tmp_path):
+    train("uvit", tmp_path)
+    record = load(tmp_path / "record.json")
+    assert record.kind == "diffusion_training" and record.denoiser.tokens == 16 and record.denoiser.classes == 2
+    assert record.subject.autoencoder == "sd-vae" and record.data.images == 24
+    # Two blocks and the middle one of width 16 on 18 tokens, two skip layers less one, patches in and out.
+    blocks = 3 * (18 * 12 * 16**2 + 2 * 18**2 * 16) + 18 * 2 * 16**2
+    macs = blocks + 16 * 3 * 16 + 18 * 16 * 3
+    assert record.metrics["flops_per_image"].value == 6 * macs
+    assert record.metrics["training_flops"].value == 24 * 6 * macs
+    log = read_log(tmp_path / "log.jsonl")
+    assert [line["images"] for line in log] == [4, 8, 12, 16, 20, 24]
+    assert [line["lr"] for line in log] == pytest.approx([5e-4, *[1e-3] * 5])
+    assert any("loss_t1" in line for line in log) and "loss_t4" in {name for line in log for name in line}
+    previews = np.load(tmp_path / "preview.npy")
+    assert previews.shape == (3, 2, 16, 16, 3) and previews.dtype == np.uint8 and previews.std() > 0
+    assert all(value.isfinite().all() for value in load_file(tmp_path / "model.safetensors").values())
+
+
+def test_a_denoiser_learns(train, tmp_path):
+    plan = {"lr": 3.0e-3, "weight_decay": 0.0}
+    changes = {
+        ("diffusion", "rows", "uvit", "images"): 400,
+        ("diffusion", "trainings", "uvit"): {
+            **tiny.TRAINING,
+            "optimizer": plan,
+            "log_images": 40,
+            "checkpoint_images": 400,
+            "previews": 0,
+        },
+    }
+    train("uvit", tmp_path, changes)
+    losses = [line["loss"] for line in read_log(tmp_path / "log.jsonl")]
+    assert sum(losses[-3:]) / 3 < 0.5 * losses[0]
+    assert not (tmp_path / "preview.npy").exists()
+
+
+def test_what_an_image_meets_depends_on_seed_latent_and_epoch_alone(folder):
+    latents = Latents(folder / "two")
+
+    def all_of(share, seed=0, end=28):
+        batches = LatentBatches(latents, seed, share=share, stride=share, end=end, label_dropout=0.5, threads=share)
+        parts = [batches(first) for first in range(0, end, share)]
+        batches.close()
+        return [torch.cat(field) for field in zip(*parts, strict=True)]
+
+    one, seven = all_of(1), all_of(7)
+    assert all(a.equal(b) for a, b in zip(one, seven, strict=True))
+    x0, labels, uniform, noise = one
+    # Two epochs: each latent once in each, in another order and with other noise.
+    for epoch in (x0[:14], x0[14:]):
+        assert sorted(x.sum().item() for x in epoch) == sorted(
+            float(x.sum()) for x in torch.from_numpy(latents.read(range(14)))
+        )
+    assert not x0[:14].equal(x0[14:]) and len({value.item() for value in uniform}) == 28
+    assert noise.unique().numel() > 0.99 * noise.numel()
+    assert uniform.min() >= 0 and uniform.max() < 1 and set(labels.tolist()) == {0, 1, 2}
+    assert not all_of(7, seed=1)[3].equal(noise)
+
+
+def test_a_million_latents_are_opened_and_read_with_flat_memory(tmp_path, folder):
+    cache, count = copied(folder, tmp_path / "cache", count=1_281_167, shape=[4, 64, 64], dtype="float16"), 1_281_167
+    with open(cache / LATENTS, "wb") as file:  # 42 GB of zeros that take no room
+        header = {"descr": "<f2", "fortran_order": False, "shape": (count, 4, 64, 64)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + count * 4 * 64 * 64 * 2)
+    np.save(cache / LABELS, np.zeros(count, np.int64))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    batches = LatentBatches(Latents(cache), 0, share=8, stride=8, end=64)
+    assert sum(len(batches(first).x0) for first in range(0, 64, 8)) == 64
+    batches.close()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10  # KiB
+
+
+def test_label_dropout_is_the_share_it_says(folder):
+    latents = Latents(folder / "two")
+    batches = LatentBatches(latents, 0, share=2000, stride=2000, end=2000, label_dropout=0.1)
+    batch = batches.make(0)
+    assert 0.07 < (batch.labels == 2).float().mean() < 0.13
+    assert abs(batch.uniform.mean() - 0.5) < 0.03 and abs(batch.noise.std() - 1) < 0.01
+
+
+def test_losses_by_quarter_of_the_times():
+    losses, uniform = torch.tensor([1.0, 3.0, 5.0, 7.0]), torch.tensor([0.0, 0.2, 0.5, 0.999])
+    assert by_quartile(losses, uniform) == {"loss": 4.0, "loss_t1": 2.0, "loss_t3": 5.0, "loss_t4": 7.0}
+
+
+def copied(folder, target, name="two", **changes):
+    """A cache with some of its manifest's fields changed."""
+    target.mkdir()
+    for file in (LATENTS, LABELS, MANIFEST):
+        (target / file).write_bytes((folder / name / file).read_bytes())
+    manifest = json.loads((target / MANIFEST).read_text())
+    (target / MANIFEST).write_text(json.dumps({**manifest, **changes}))
+    return target
+
+
+def test_latents_that_are_not_the_rows_are_refused(train, tmp_path, folder):
+    other = tiny.write_weights(tmp_path / "other.safetensors", seed=2)
+    with pytest.raises(DataError, match=r"holds latents of sd-vae with weights [0-9a-f]{64}, not of [0-9a-f]{64}"):
+        train("uvit", tmp_path, autoencoder=other)
+    with pytest.raises(DataError, match=r"its data sets is \('dark',\), row uvit needs"):
+        train("uvit", tmp_path, latents=folder / "plain")
+    with pytest.raises(DataError, match="number of classes is 3, row uvit needs 2"):
+        train("uvit", tmp_path, latents=copied(folder, tmp_path / "classes", classes=3))
+    wrong = copied(folder, tmp_path / "labels")
+    np.save(wrong / LABELS, np.full(14, 7))
+    with pytest.raises(DataError, match=r"14 labels are outside of 0 to 1 \(the first is 7\)"):
+        train("uvit", tmp_path, latents=wrong)
+    broken = copied(folder, tmp_path / "nan")
+    values = np.load(broken / LATENTS)
+    np.save(broken / LATENTS, np.full_like(values, np.nan))
+    with pytest.raises(DataError, match="is not finite; delete"):
+        train("uvit", tmp_path, latents=broken)
+    with pytest.raises(ConfigError, match="--autoencoder is missing"):
+        train("uvit", tmp_path, autoencoder=None)
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_reaches_a_weight(train, tmp_path, monkeypatch):
+    losses, calls = DiffusionTrainer.losses, iter(range(10))
+    monkeypatch.setattr(
+        DiffusionTrainer, "losses", lambda self, part: losses(self, part) * (float("nan") if next(calls) == 2 else 1)
+    )
+    with pytest.raises(TrainingError, match="row uvit: the loss or its gradient is not finite at image 8") as caught:
+        train("uvit", tmp_path)
+    (saved,) = (tmp_path / "run").glob(f"*/{DIVERGED}")
+    assert str(saved) in str(caught.value)
+    state = torch.load(saved, weights_only=True)
+    assert state["images"] == 8 and all(value.isfinite().all() for value in state["model"].values())
+
+
+def test_accumulated_parts_train_as_the_whole_batch(train, tmp_path):
+    for parts in (1, 2):
+        changes = {("diffusion", "trainings", "uvit"): {**tiny.TRAINING, "accumulate": parts, "previews": 0}}
+        train("uvit", tmp_path / str(parts), changes)
+    one, two = (load_file(tmp_path / part / "model.safetensors") for part in "12")
+    assert all(torch.allclose(one[key], two[key], atol=1e-4) for key in one)
+
+
+def test_the_command_trains_and_names_a_row_that_is_not_there(tmp_path, folder, monkeypatch, capsys):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny.content()))
+    options = ["--latents", folder / "two", "--autoencoder", folder / "sd-vae.safetensors", "--profile"]
+    options += [tmp_path / "tiny.yaml", "--run-dir", tmp_path / "run", "--output", tmp_path / "model.safetensors"]
+
+    def command(row):
+        monkeypatch.setattr(sys, "argv", ["dcae-bench", "train-diffusion", "--row", row, *map(str, options)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        return caught.value.code
+
+    assert command("uvot") == 2
+    assert "--row uvot: profile tiny has no such row; it has" in capsys.readouterr().err
+    assert command("uvit") == 0 and load(tmp_path / "record.json").denoiser.row == "uvit"
+
+
+def test_labels_of_folders_are_places_in_their_sorted_list(tmp_path):
+    with pytest.raises(DataError, match="take labels 'dataset' or none"):
+        spec = tiny.profile().diffusion.data["plain"].model_copy(update={"labels": "folder", "classes": 2})
+        open_labelled(spec, tiny.write_data(tmp_path), 0)
