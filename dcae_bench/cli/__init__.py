@@ -8,14 +8,17 @@ from dcae_bench.cli import (
     check,
     doctor,
     evaluate,
+    evidence,
     figures,
     latents,
+    measure,
     plan,
     prepare,
     sanity,
     schema,
     show,
     table,
+    table_throughput,
     train,
     verify,
     weights,
@@ -37,10 +40,13 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("latents")(latents.latents)
 app.command("sanity")(sanity.sanity)
 app.command("table")(table.table)
+app.command("table-throughput")(table_throughput.table_throughput)
 app.command("check")(check.check)
 app.add_typer(figures.app, name="figure")
 app.command("show")(show.show)
+app.command("measure")(measure.measure)
 app.command("doctor")(doctor.doctor)
+app.command("evidence")(evidence.evidence)
 app.command("verify")(verify.verify)
 app.command("zoo")(zoo.zoo)
 app.add_typer(weights.app, name="weights")
