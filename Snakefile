@@ -13,6 +13,7 @@ include: "workflow/rules/training.smk"
 include: "workflow/rules/reconstruction.smk"
 include: "workflow/rules/latents.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/throughput.smk"
 
 
 localrules:

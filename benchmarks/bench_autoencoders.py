@@ -21,6 +21,7 @@ from dcae_bench.models.keys import layouts, write_layout
 from dcae_bench.models.zoo import build
 from dcae_bench.presets import catalogue
 
+pytestmark = pytest.mark.long
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
 NAME = "dc-ae-f32c32"

@@ -36,6 +36,7 @@ from dcae_bench.evaluation.summary import summarise
 from dcae_bench.files import REPOSITORY
 from dcae_bench.metrics.lpips import LPIPS
 
+pytestmark = pytest.mark.long
 IMAGES = int(os.environ.get("DCAE_BENCH_IMAGES", "1000"))
 SIDE, BATCH, WORKERS = 256, 16, os.cpu_count() or 1
 SUBSET = min(1000, IMAGES)

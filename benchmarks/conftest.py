@@ -3,6 +3,23 @@
 import pytest
 import torch
 
+LONG = "long"
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", f"{LONG}: takes minutes; runs if its file is named, or with `-m long`")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Keep a plain ``pytest --benchmark-only`` below five minutes: what is long must be asked for."""
+    if config.option.markexpr:
+        return
+    named = {(config.invocation_params.dir / argument.split("::")[0]).resolve() for argument in config.args}
+    reason = pytest.mark.skip(reason="long: name the file, or add -m long")
+    for item in items:
+        if item.get_closest_marker(LONG) and item.path.resolve() not in named:
+            item.add_marker(reason)
+
 
 def pytest_ignore_collect(collection_path, config):
     return None if config.getoption("benchmark_only") else True

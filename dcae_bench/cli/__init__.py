@@ -9,8 +9,10 @@ from dcae_bench.cli import (
     doctor,
     encode,
     evaluate,
+    evidence,
     figures,
     latents,
+    measure,
     plan,
     prepare,
     sample,
@@ -18,6 +20,7 @@ from dcae_bench.cli import (
     schema,
     show,
     table,
+    table_throughput,
     train,
     train_diffusion,
     verify,
@@ -43,10 +46,13 @@ app.command("encode")(encode.encode)
 app.command("latents")(latents.latents)
 app.command("sanity")(sanity.sanity)
 app.command("table")(table.table)
+app.command("table-throughput")(table_throughput.table_throughput)
 app.command("check")(check.check)
 app.add_typer(figures.app, name="figure")
 app.command("show")(show.show)
+app.command("measure")(measure.measure)
 app.command("doctor")(doctor.doctor)
+app.command("evidence")(evidence.evidence)
 app.command("verify")(verify.verify)
 app.command("zoo")(zoo.zoo)
 app.add_typer(weights.app, name="weights")

@@ -1,6 +1,7 @@
 """``dcae-bench doctor``: what a measurement on this machine would and would not be worth."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,8 +13,19 @@ from dcae_bench.cli.options import wide_console
 STYLES = {"good": "green", "note": "yellow", "limits": "red", "yes": "green", "limited": "yellow", "no": "red"}
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    probe: Annotated[
+        Path | None,
+        typer.Option(help="Write what NVML answers on the GPU, half a minute.", metavar="FILE"),
+    ] = None,
+) -> None:
     """Tell what a timing or an energy measured on this machine now would be worth; nothing is changed."""
+    if probe is not None:
+        from dcae_bench.measurement.session import probe_gpu
+
+        probe_gpu(probe, lambda text: typer.echo(text, err=True))
+        return
     from dcae_bench.measurement.doctor import examine
 
     found = examine()

@@ -12,16 +12,18 @@ def verify(
     folder: Annotated[Path, typer.Argument(help="Folder of evidence.", metavar="DIR")],
     seal: Annotated[bool, typer.Option("--seal", help="Write the list of hashes first; it must not be there.")] = False,
 ) -> None:
-    """Check every hash of a folder of evidence, and derive the numbers of its timings anew from their samples."""
+    """Check every hash of a folder of evidence, derive the numbers of its timings anew, and build its table again."""
     from dcae_bench.measurement import evidence
+    from dcae_bench.tables.throughput_evidence import check_table
 
     if seal:
         evidence.seal(folder)
     found = evidence.verify(folder)
-    for problem in found.problems:
+    problems = [*found.problems, *check_table(folder)]
+    for problem in problems:
         typer.echo(problem)
-    if found.problems:
+    if problems:
         raise CheckError(
-            f"{folder}: {len(found.problems)} problems in {found.files} files; restore the files or measure again"
+            f"{folder}: {len(problems)} problems in {found.files} files; restore the files or measure again"
         )
     typer.echo(f"{folder}: {found.files} files have their hashes, {found.records} timings follow from their samples")

@@ -23,6 +23,9 @@ from dcae_bench.measurement.statistics import Estimate, Value, combine, median_e
 from dcae_bench.measurement.timing import Series
 from dcae_bench.provenance import Provenance
 
+TRACE_SUFFIX = ".nvml.json"
+"""End of the name of a GPU's trace, beside the records that name it."""
+
 Work = Literal[
     "train", "forward", "sample", "sample_decode", "encode", "decode", "train_phase1", "train_phase2", "train_phase3"
 ]
@@ -56,6 +59,14 @@ class Restart(Value):
     peak_gib: float | None = Field(description="largest memory that torch had allocated; null on a CPU")
 
 
+class Agreement(Value):
+    """How far a way of computing is from plain eager PyTorch, shown before it is timed."""
+
+    what: str = Field(description="what was compared with what")
+    error: float = Field(ge=0, description="relative: root mean square of outputs, or largest of losses")
+    limit: float = Field(gt=0, description="beyond it nothing is timed")
+
+
 class Derived(Value):
     """What follows from the restarts."""
 
@@ -84,6 +95,7 @@ class ThroughputRecord(Value):
     images_per_iteration: float = Field(description="images one iteration counts for: the batch, or batch/(2 NFE)")
     flops_per_image: float | None = Field(description="operations for one counted image, recomputation left out")
     settings: dict[str, str] = Field(default_factory=dict, description="the protocol's switches: checkpointing, ...")
+    agreement: Agreement | None = Field(default=None, description="null where plain eager fp32 itself is timed")
     status: Literal["measured", "oom", "skipped"]
     reason: str | None = Field(default=None, description="why it was not measured")
     derived: Derived | None

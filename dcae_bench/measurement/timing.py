@@ -94,6 +94,7 @@ class Plan(Value):
 
     blocks: int = Field(default=10, ge=2, description="blocks of each workload, measured in turn")
     block_s: float = Field(default=1.0, gt=0, description="shortest block, seconds")
+    block_iterations: int = Field(default=1, ge=1, description="fewest iterations of a block")
     warm_up_iterations: int = Field(default=20, ge=1, description="fewest iterations before the first block")
     warm_up_s: float = Field(default=2.0, ge=0, description="fewest seconds before the first block")
     warm_up_limit_s: float = Field(default=120.0, gt=0, description="seconds after which an unstable one is given up")
@@ -164,7 +165,9 @@ def measure(workloads: Mapping[str, Workload], *, clock: Clock, plan: Plan | Non
     warmed = {name: warm_up(call, clock, plan) for name, call in workloads.items()}
     # A tenth more than the block's length, so that a block that is a little faster is long enough.
     counts = {
-        name: max(1, math.ceil(1.1 * plan.block_s / float(np.median(warm.iteration_s[-plan.window :]))))
+        name: max(
+            plan.block_iterations, math.ceil(1.1 * plan.block_s / float(np.median(warm.iteration_s[-plan.window :])))
+        )
         for name, warm in warmed.items()
     }
     lead_in = plan.lead_in if len(workloads) > 1 else 0

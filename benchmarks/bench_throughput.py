@@ -1,0 +1,80 @@
+"""Denoisers at their real size: SD-VAE-f8p2 beside DC-AE, timed in turn by blocks (docs/measuring.md).
+
+On the CPU UViT-S, in less than three minutes; on a GPU the matrix of the paper under both protocols, or a part of it
+by ``-k`` ("uvit-h and train and tuned"). The benchmark's own times are of single iterations; extra_info holds the
+blocks' medians with intervals, the speed-up with its interval and the ratio of multiply-accumulates.
+"""
+
+import os
+
+import pytest
+import torch
+
+from dcae_bench.measurement.cases import BASELINE, DENOISERS, LATENTS, Case, Latent
+from dcae_bench.measurement.recipes import RECIPES
+from dcae_bench.measurement.record import load, speed_up
+from dcae_bench.measurement.session import Session, measure
+from dcae_bench.measurement.workloads import Job, prepare
+
+CUDA = torch.cuda.is_available()
+if CUDA:
+    OTHERS = [latent.slug for latent in LATENTS if latent != BASELINE]
+    MATRIX = [
+        (p, d, other, w)
+        for p in ("paper", "tuned")
+        for d in DENOISERS
+        for other in OTHERS
+        for w in ("train", "forward")
+    ]
+else:
+    MATRIX = [("cpu", "uvit-s", "dc-ae-f64c128-p1", "forward"), ("cpu", "uvit-s", "dc-ae-f64c128-p1", "train")]
+
+
+@pytest.mark.benchmark(group="throughput")
+@pytest.mark.parametrize(("protocol", "denoiser", "latent", "work"), MATRIX, ids=["-".join(one) for one in MATRIX])
+def test_throughput(benchmark, tmp_path, protocol, denoiser, latent, work):
+    recipe = RECIPES[protocol]
+    cases = tuple(
+        Case(denoiser=denoiser, latent=one, resolution=512, work=work) for one in (BASELINE, Latent.parse(latent))
+    )
+    torch.set_num_threads(os.cpu_count() or 1)  # one thread, as other benchmarks have it, would take twice as long
+    if not CUDA:  # half the blocks of the table's: it is restarted and this is not
+        recipe = recipe.model_copy(update={"plan": recipe.plan.model_copy(update={"blocks": 6})})
+    slow, fast = (load(path) for path in measure(Session(cases, recipe, tmp_path), print))
+    info = benchmark.extra_info
+    for name, record in (("slow", slow), ("fast", fast)):
+        info[name] = {
+            "latent_space": record.model.latent_space,
+            "batch": record.batch,
+            "gmacs": record.model.gmacs,
+            "status": record.status,
+            "derived": record.derived and record.derived.model_dump(mode="json"),
+        }
+    ratio = speed_up(fast, slow)
+    info["speed_up"] = ratio and ratio.model_dump()
+    info["mac_ratio"] = slow.model.gmacs / fast.model.gmacs
+    if ratio is None:
+        pytest.skip(f"{slow.status}, {fast.status}: {slow.reason or fast.reason}")
+    device = torch.device("cuda" if CUDA else "cpu")
+    ready = prepare(Job(cases[1], recipe, fast.batch, device, mode=fast.mode, check=False))
+
+    def iteration():
+        ready.call()
+        if CUDA:
+            torch.cuda.synchronize()
+
+    benchmark.pedantic(iteration, rounds=3, warmup_rounds=1)
+    assert ratio.low > 1
+
+
+def test_two_runs_repeat_each_other(benchmark, tmp_path):
+    """Two measurements of one workload, one after the other: their intervals overlap."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    protocol = "paper" if CUDA else "cpu"
+    case = Case(denoiser="uvit-s", latent=Latent.parse("dc-ae-f64c128-p1"), resolution=512, work="forward")
+    runs = [Session((case,), RECIPES[protocol], tmp_path, restart) for restart in (1, 2)]
+    found = [load(measure(run, print)[0]).derived.images_per_s for run in runs]
+    benchmark.extra_info["images_per_s"] = [one.model_dump() for one in found]
+    benchmark.pedantic(lambda: None, rounds=1)
+    first, second = found
+    assert first.low <= second.high and second.low <= first.high

@@ -1,0 +1,196 @@
+"""The files of the throughput table: Markdown to read, CSV to plot, JSON with the reasons."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dcae_bench.files import write_text
+from dcae_bench.measurement.recipes import RECIPES
+from dcae_bench.measurement.record import ThroughputRecord
+from dcae_bench.measurement.statistics import Estimate
+from dcae_bench.tables.markdown import Footnotes, grid, millions
+from dcae_bench.tables.throughput import BASELINE, Row, ThroughputTable
+
+HEADERS = [
+    *("model", "latent space", "work", "tokens", "params", "GMAC", "batch", "img/s", "ms", "img/J", "GiB", "MFU"),
+    *("speed-up", "MAC ratio", "reported img/s", "reported speed-up", "verdict", "state"),
+]
+
+
+def write(table: ThroughputTable, path: Path) -> None:
+    """Write Markdown with a ``.csv`` and a ``.json`` twin, each atomically. Raises :class:`ResultsError`."""
+    path = Path(path)
+    tidy = list(_tidy(table))
+    write_text(path.with_suffix(".csv"), pd.DataFrame(tidy, dtype=object).to_csv(index=False))
+    content = {"rows": tidy, "left_out": [_facts(row) for row in table.left_out], "sources": table.sources}
+    write_text(path.with_suffix(".json"), json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, markdown(table))
+
+
+def markdown(table: ThroughputTable) -> str:
+    """The page. It follows from the records alone, so that evidence can be compared with it byte by byte."""
+    notes = Footnotes()
+    every = [*table.rows, *table.left_out]
+    lines = [
+        f"Throughput. {'; '.join(dict.fromkeys(_hardware(row.record) for row in every))}; "
+        f"{'; '.join(dict.fromkeys(_code(row.record) for row in every))}.\n"
+    ]
+    for protocol in dict.fromkeys(row.record.protocol for row in every):
+        rows = [row for row in table.rows if row.record.protocol == protocol]
+        lines.append(f"\n## {protocol}\n\n{_what(protocol)}\n")
+        if rows:
+            align = ["left"] * 3 + ["right"] * 13 + ["left"] * 2
+            lines.append("\n" + grid(HEADERS, [_cells(row, notes) for row in rows], align))
+        else:
+            lines.append("\nNo row was measured in a good state.\n")
+    lines.append(f"\n{notes.text()}" if notes.text() else "")
+    if table.left_out:
+        lines.append("\n## Left out\n\nDegraded measurements; `dcae-bench table-throughput --degraded` shows them.\n\n")
+        for row in table.left_out:
+            reasons = "; ".join(reason.text for reason in row.record.derived.gate.reasons)
+            lines.append(f"- {row.record.protocol}, {_subject(row.record)}, {row.record.work}: {reasons}\n")
+    lines.append(_legend())
+    return "".join(lines)
+
+
+def _cells(row: Row, notes: Footnotes) -> list[str]:
+    record, found = row.record, row.record.derived
+    model = record.model
+    resolution = f" {model.resolution} px" if model.resolution != 512 else ""
+    head = [model.name + resolution, model.latent_space or "-", record.work, str(model.tokens or "-")]
+    head += [millions(model.parameters), f"{model.gmacs:.4g}", str(record.batch)]
+    theirs = row.reported_value
+    reported = theirs.text + notes.mark([f"{theirs.confidence}: {theirs.source}"]) if theirs else "-"
+    verdict = f"{row.judgement.verdict}{notes.mark([row.judgement.reason])}"
+    answers = [*_ratios(row), reported, _reported_ratio(row), verdict]
+    if found is None:
+        return [*head, record.status + notes.mark([record.reason or ""]), *["-"] * 4, *answers, "-"]
+    joules = found.energy_per_image_j
+    if joules is None:
+        energy = "null" + notes.mark([f"no energy: {found.energy_reason}"])
+    else:
+        energy = _interval(Estimate(**joules.model_dump() | _inverse(joules)))
+    images = _interval(found.images_per_s) + notes.mark([f"interval: {found.images_per_s.method}"])
+    if row.sampled_per_s is not None:
+        also = f"one forward pass; reported is full sampling = forward / (2 x {row.reported.nfe} NFE), which here is "
+        images += notes.mark([f"{also}{_digits(row.sampled_per_s)} img/s"])
+    state = found.gate.state + notes.mark([*(reason.text for reason in found.gate.reasons), *found.gate.notes])
+    return [
+        *head,
+        images,
+        _interval(found.iteration_ms),
+        energy,
+        "-" if found.peak_gib is None else f"{found.peak_gib:.1f}",
+        "-" if found.mfu is None else f"{100 * found.mfu:.0f} %",
+        *answers,
+        state,
+    ]
+
+
+def _ratios(row: Row) -> list[str]:
+    ratio = f"{row.mac_ratio:.2f}" if row.mac_ratio else "-"
+    return [_interval(row.speed_up) if row.speed_up else "-" if row.baseline is not row.record else "1", ratio]
+
+
+def _reported_ratio(row: Row) -> str:
+    value = row.reported_speed_up
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _tidy(table: ThroughputTable) -> Iterator[dict[str, Any]]:
+    yield from map(_facts, table.rows)
+
+
+def _facts(row: Row) -> dict[str, Any]:
+    """Everything of a row in one flat mapping, null where there is nothing."""
+    record, found, gpu = row.record, row.record.derived, row.record.environment.gpu
+    model, theirs = record.model, row.reported_value
+    facts = {
+        "protocol": record.protocol,
+        "device": gpu.name if gpu else record.environment.processor,
+        "power_limit_w": gpu.power_limit_w if gpu else None,
+        "threads": record.environment.threads,
+        **model.model_dump(),
+        "work": record.work,
+        "mode": record.mode,
+        "precision": record.precision,
+        "batch": record.batch,
+        "status": record.status,
+        "reason": record.reason,
+        "restarts": len(record.restarts),
+    }
+    for name in ("images_per_s", "iteration_ms", "energy_per_image_j"):
+        facts |= _flat(name, getattr(found, name) if found else None)
+    facts |= _flat("speed_up", row.speed_up)
+    judged = row.judgement
+    return facts | {
+        "energy_reason": found.energy_reason if found else None,
+        "peak_gib": found.peak_gib if found else None,
+        "ceiling_tflops": found.ceiling_tflops.value if found and found.ceiling_tflops else None,
+        "mfu": found.mfu if found else None,
+        "mac_ratio": row.mac_ratio,
+        "sampled_images_per_s": row.sampled_per_s,
+        "reported_images_per_s": theirs.value if theirs else None,
+        "reported_confidence": theirs.confidence if theirs else None,
+        "reported_speed_up": row.reported_speed_up,
+        "verdict": str(judged.verdict),
+        "verdict_reason": judged.reason,
+        "state": found.gate.state if found else None,
+        "state_reasons": "; ".join(reason.text for reason in found.gate.reasons) if found else None,
+    }
+
+
+def _flat(name: str, estimate: Estimate | None) -> dict[str, float | None]:
+    parts = (estimate.value, estimate.low, estimate.high) if estimate else (None, None, None)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), parts, strict=True))
+
+
+def _inverse(joules: Estimate) -> dict[str, float]:
+    """Images per joule; a lower end at or below zero has no inverse, and stays the value's."""
+    high = 1 / joules.low if joules.low > 0 else 1 / joules.value
+    return {"value": 1 / joules.value, "low": 1 / joules.high, "high": high}
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{_digits(estimate.value)} [{_digits(estimate.low)}, {_digits(estimate.high)}]"
+
+
+def _digits(value: float) -> str:
+    """Three or four digits, never an exponent."""
+    magnitude = abs(value)
+    places = 0 if magnitude >= 1000 else 1 if magnitude >= 100 else 2 if magnitude >= 10 else 3
+    return f"{value:.{places}f}"
+
+
+def _subject(record: ThroughputRecord) -> str:
+    return " ".join(filter(None, (record.model.name, record.model.latent_space, f"{record.model.resolution} px")))
+
+
+def _hardware(record: ThroughputRecord) -> str:
+    gpu, where = record.environment.gpu, record.environment
+    if gpu is None:
+        return f"CPU: {where.processor}, {where.threads} threads"
+    limit = f", power limit {gpu.power_limit_w:.0f} W" if gpu.power_limit_w else ""
+    return f"GPU: {gpu.name}{limit}, at most {gpu.sm_max_mhz} MHz"
+
+
+def _code(record: ThroughputRecord) -> str:
+    made = record.provenance
+    commit = made.commit[:12] if made.commit else "none"
+    return f"commit {commit}{' with changes' if made.dirty else ''}, torch {record.environment.torch}"
+
+
+def _what(protocol: str) -> str:
+    return next((recipe.what for recipe in RECIPES.values() if recipe.protocol == protocol), "A protocol of its own.")
+
+
+def _legend() -> str:
+    return (
+        "\nIntervals are at 95 %. GMAC: multiply-accumulates of matrix products of one forward pass for one image. "
+        "MFU: operations (recomputation left out; training counts three passes) over those of a large matrix product "
+        f"in the same run. Speed-up and MAC ratio: over the same model on {BASELINE}. Verdicts are on ratios, never on "
+        "absolute numbers.\n"
+    )

@@ -1,0 +1,125 @@
+"""Plans by a launcher and a clock that tests play."""
+
+import json
+
+import pytest
+
+from dcae_bench.cli import main
+from dcae_bench.measurement import plans
+from dcae_bench.measurement.plans import PLANS, PlanSpec, Step, plan_for, run_plan
+from dcae_bench.measurement.recipes import recipe_for
+
+
+def step(latent="sd-vae-f8c4-p2", **more) -> Step:
+    return Step(protocol="cpu", denoiser="uvit-s", latents=(latent,), work="forward", **more)
+
+
+class Machine:
+    """Each session takes ``seconds``; those whose command holds ``broken`` fail."""
+
+    def __init__(self, seconds=100.0, broken=None):
+        self.t, self.seconds, self.broken, self.ran = 0.0, seconds, broken, []
+
+    def now(self):
+        return self.t
+
+    def launch(self, command, limit_s):
+        self.ran.append(command)
+        if limit_s is not None and limit_s < self.seconds:
+            self.t += limit_s
+            return -1
+        self.t += self.seconds
+        return 2 if self.broken and self.broken in command else 0
+
+
+def run(plan, folder, machine, **more):
+    return run_plan(plan, folder, launch=machine.launch, now=machine.now, **more)
+
+
+PLAN = PlanSpec(what="test", steps=(step(), step("dc-ae-f64c128-p1", restarts=1)), restarts=2)
+
+
+def test_every_step_is_done_once_before_any_is_restarted(tmp_path):
+    machine = Machine()
+    outcomes = run(PLAN, tmp_path, machine)
+    order = [
+        (command[command.index("--latent") + 1], command[command.index("--restart") + 1]) for command in machine.ran
+    ]
+    assert order == [("sd-vae-f8c4-p2", "1"), ("dc-ae-f64c128-p1", "1"), ("sd-vae-f8c4-p2", "2")]
+    assert set(outcomes.values()) == {"measured, 100 s"}
+    assert json.loads((tmp_path / "plan.json").read_text())["sessions"] == outcomes
+
+
+def test_nothing_outlasts_the_budget(tmp_path):
+    machine = Machine()
+    outcomes = list(run(PLAN, tmp_path, machine, budget_s=150).values())
+    assert outcomes == ["measured, 100 s", "ended by the plan: the time is over, 50 s", "not begun: the time is over"]
+    assert machine.t == 150
+
+
+def test_a_failed_session_is_told_and_the_others_go_on(tmp_path):
+    outcomes = list(run(PLAN, tmp_path, Machine(broken="dc-ae-f64c128-p1")).values())
+    assert outcomes == ["measured, 100 s", "exit code 2, 100 s", "measured, 100 s"]
+
+
+def test_what_is_there_of_the_same_code_is_kept(tmp_path, monkeypatch):
+    asked = []
+
+    def is_of(path, code):
+        asked.append(path.name)
+        return ".r1." in path.name and "sd-vae" in path.name
+
+    monkeypatch.setattr(plans, "_is_of", is_of)
+    machine = Machine()
+    outcomes = list(run(PLAN, tmp_path, machine).values())
+    assert outcomes == ["was there", "measured, 100 s", "measured, 100 s"] and len(machine.ran) == 2
+    assert asked[0] == "cpu-v1.uvit-s.sd-vae-f8c4-p2.512px.forward.r1.json"
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_every_step_of_every_plan_can_be_asked_for(name):
+    for one, _ in plan_for(name).jobs():
+        for case in one.cases:
+            assert (one.batch or recipe_for(one.protocol).first_batch(case)[0]) >= 1
+            if case.denoiser:
+                assert case.spec.latent.tokens >= 16
+
+
+def test_the_borrowed_gpu_begins_with_the_headline():
+    first = PLANS["h100-30min"].steps[:2]
+    assert [(one.protocol, one.denoiser, one.work) for one in first] == [
+        ("paper", "uvit-h", "train"),
+        ("tuned", "uvit-h", "train"),
+    ]
+    assert first[0].latents == ("sd-vae-f8c4-p2", "dc-ae-f32c32-p1", "dc-ae-f64c128-p1")
+
+
+def run_cli(monkeypatch, *arguments):
+    monkeypatch.setattr("sys.argv", ["dcae-bench", "measure", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code
+
+
+def test_dry_run_prints_the_commands_and_measures_nothing(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "none"
+    assert not run_cli(monkeypatch, "--plan", "h100-30min", "--output", str(folder), "--dry-run")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(list(PLANS["h100-30min"].jobs())) and not folder.exists()
+    assert "--denoiser uvit-h" in lines[0] and lines[0].endswith("# batch 256, 1024, 4096")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--plan", "h200"], "--plan h200: there is no such plan"),
+        (["--protocol", "best", "--latent", "dc-ae-f64c128-p1"], "--protocol best"),
+        (["--denoiser", "uvit-s"], "--latent"),
+        (["--latent", "dc-ae-f64c128-p1", "--work", "train"], "--work train"),
+        (["--latent", "dc-ae-f64c128-p1", "--work", "encode", "--mode", "fast"], "--mode fast"),
+    ],
+)
+def test_wrong_options_are_one_line(arguments, text, tmp_path, monkeypatch, capsys):
+    assert run_cli(monkeypatch, *arguments, "--output", str(tmp_path)) == 2
+    err = capsys.readouterr().err
+    assert text in err and err.count("\n") == 1

@@ -1,0 +1,97 @@
+"""Workloads compute what they say, and every faster way is held against plain PyTorch before it is timed."""
+
+import pytest
+import torch
+
+from dcae_bench.errors import MeasurementError
+from dcae_bench.measurement import workloads
+from dcae_bench.measurement.recipes import CPU
+from dcae_bench.measurement.workloads import Job, TrainStep, network, prepare, train_inputs
+from tests.measurement import tiny
+
+DEVICE = torch.device("cpu")
+BF16 = CPU.model_copy(update={"inference_precision": "bf16 autocast", "train_precision": "bf16 autocast"})
+
+
+@pytest.fixture(autouse=True)
+def tiny_networks(monkeypatch):
+    tiny.use(monkeypatch)
+
+
+def job(work="train", recipe=CPU, batch=2, **more) -> Job:
+    keywords = {key: more.pop(key) for key in ("denoiser", "latent", "side") if key in more}
+    return Job(tiny.case(work, **keywords), recipe, batch, DEVICE, **more)
+
+
+@pytest.mark.parametrize("denoiser", ["tiny-uvit", "tiny-dit"])
+def test_training_step_trains_and_checkpointing_changes_nothing(denoiser):
+    one = job(denoiser=denoiser)
+    inputs = train_inputs(one)
+    losses = {}
+    for checkpointing in (False, True):
+        model = network(one.case, DEVICE, 0)
+        if checkpointing:
+            workloads.checkpoint_blocks(model)
+        before = {name: p.clone() for name, p in model.named_parameters()}
+        step = TrainStep(model, one, inputs[:1])
+        losses[checkpointing] = [float(step()) for _ in range(8)]
+        changed = [name for name, p in model.named_parameters() if p.requires_grad and not p.equal(before[name])]
+        trained = [name for name, p in model.named_parameters() if p.requires_grad]
+        assert changed == trained and all(p.grad is None for p in model.parameters())
+    assert losses[True] == losses[False]
+    assert losses[True][-1] < losses[True][0]
+
+
+def test_inputs_differ_from_each_other_and_are_of_real_scale():
+    inputs = train_inputs(job(batch=64))
+    assert len(inputs) == workloads.BUFFERS
+    for x, t, noise, y in inputs:
+        assert x.shape == (64, 128, 2, 2) and abs(float(x.std()) - 1) < 0.02 and abs(float(noise.std()) - 1) < 0.02
+        assert int(t.min()) >= 1 and int(t.max()) <= 1000 and int(y.max()) < 1000
+    assert not inputs[0][0].equal(inputs[1][0])
+
+
+def test_no_prediction_is_zero():
+    # DiT begins as zero for every input: nothing could be told from comparing it.
+    one = job("forward", denoiser="tiny-dit")
+    x, t, y = workloads.forward_inputs(one)[0]
+    assert float(network(one.case, DEVICE, 0)(x, t, y).detach().abs().max()) > 1e-4
+
+
+@pytest.mark.parametrize("work", ["forward", "sample"])
+def test_half_precision_is_compared_with_fp32_first(work, monkeypatch):
+    ready = prepare(job(work, BF16))
+    assert 0 < ready.agreement.error < ready.agreement.limit == workloads.LIMITS["bf16"]
+    assert "beside eager fp32" in ready.agreement.what
+    monkeypatch.setitem(workloads.LIMITS, "bf16", 1e-6)
+    with pytest.raises(MeasurementError, match="do not use this mode"):
+        prepare(job(work, BF16))
+
+
+def test_plain_fp32_has_nothing_to_agree_with():
+    assert prepare(job("forward")).agreement is None and prepare(job("train")).agreement is None
+
+
+@pytest.mark.parametrize("wrong", [lambda block: block, lambda block: torch.zeros_like])
+def test_training_that_is_not_the_same_is_found(wrong, monkeypatch):
+    def compile_wrongly(model):
+        for block in model.transformer_blocks():
+            block.mlp.forward = wrong(block.mlp.forward)
+
+    monkeypatch.setattr(workloads, "compile_blocks", compile_wrongly)
+    if wrong(len) is len:
+        assert prepare(job(mode="compile")).agreement.error == 0
+    else:
+        with pytest.raises(MeasurementError, match="losses of 3 steps"):
+            prepare(job(mode="compile"))
+
+
+def test_sampling_gives_one_latent_an_image_and_says_how():
+    ready = prepare(job("sample"))
+    assert ready.call().shape == (2, 128, 2, 2)
+    assert ready.settings["nfe"] == "30" and ready.settings["guidance"] == "doubled batch"
+
+
+def test_tensorrt_does_not_train():
+    with pytest.raises(MeasurementError, match="cannot train"):
+        prepare(job(mode="trt"))

@@ -1,0 +1,29 @@
+"""Networks small enough to be timed in a test, under names that the catalogue does not have."""
+
+import pytest
+
+from dcae_bench.denoiser_specs import Architecture
+from dcae_bench.measurement.cases import Case, Latent
+
+ARCHITECTURES = {
+    "tiny-uvit": Architecture(family="uvit", width=32, depth=2, heads=2),
+    "tiny-dit": Architecture(family="dit", width=32, depth=2, heads=2),
+}
+
+
+class Catalogue:
+    """Answers as the catalogue of denoisers does."""
+
+    @staticmethod
+    def architecture(name: str) -> Architecture:
+        return ARCHITECTURES[name]
+
+
+def use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let cases know the tiny networks."""
+    monkeypatch.setattr("dcae_bench.measurement.cases.denoiser_catalogue", Catalogue)
+
+
+def case(work: str = "train", latent: str = "dc-ae-f64c128-p1", denoiser: str = "tiny-uvit", side: int = 128) -> Case:
+    """A case of a tiny network on few tokens."""
+    return Case(denoiser=denoiser, latent=Latent.parse(latent), resolution=side, work=work)

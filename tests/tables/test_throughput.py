@@ -1,0 +1,165 @@
+"""The throughput table on records of known rates."""
+
+import json
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dcae_bench.errors import ConfigError, ResultsError
+from dcae_bench.files import write_text
+from dcae_bench.measurement.record import save
+from dcae_bench.tables.throughput import build, find_records, judge_ratio
+from dcae_bench.tables.throughput_figure import throughput_figure
+from dcae_bench.tables.throughput_page import markdown, write
+from dcae_bench.tables.throughput_reported import THROUGHPUT, load_throughput
+from dcae_bench.tables.verdict import Verdict
+from tests.tables.timings import HOT, timing
+
+F64 = "dc-ae-f64c128 p1"
+
+
+def noisy(rate: float) -> list[float]:
+    return [rate * (1 + 0.002 * (number % 3 - 1)) for number in range(10)]
+
+
+def pair(factor: float, spread: bool = False, **more):
+    """f8p2 at one iteration per second, f64p1 ``factor`` times as fast, timed in turn."""
+    rates = [factor * (1.3 if spread and number % 2 else 1.0) for number in range(10)] if spread else noisy(factor)
+    return [timing(rates=[1.0] * 10, **more), timing(F64, rates, **more)]
+
+
+def row(table, latent=F64):
+    return next(one for one in table.rows if one.record.model.latent_space == latent)
+
+
+@pytest.mark.parametrize(
+    ("factor", "spread", "verdict"),
+    [
+        (17.9, False, Verdict.MATCH),
+        (25.0, False, Verdict.BETTER),
+        (9.0, False, Verdict.DEVIATES),
+        (16.0, True, Verdict.WITHIN_NOISE),
+    ],
+)
+def test_ratios_are_judged(factor, spread, verdict):
+    found = row(build(pair(factor, spread)))
+    assert found.judgement.verdict == verdict, found.judgement.reason
+    assert found.reported_speed_up == pytest.approx(984 / 55)
+    assert found.mac_ratio == pytest.approx(582.3 / 33.24)
+
+
+def test_absolute_numbers_are_never_judged():
+    slow, fast = pair(17.9)
+    ten_times = [record.model_copy(update={"images_per_iteration": 80}) for record in (slow, fast)]
+    assert row(build(ten_times)).judgement.verdict == Verdict.MATCH
+    assert row(build([slow, fast]), "sd-vae-f8c4 p2").judgement.verdict == Verdict.NOT_COMPARABLE
+
+
+@pytest.mark.parametrize(
+    ("records", "reason"),
+    [
+        (pair(17.9)[1:], "no measurement on sd-vae-f8c4 p2"),
+        ([timing(), timing(F64, status="oom")], "oom: CUDA out of memory"),
+        (pair(17.9, gpu=None), "the paper measured on a GPU"),
+        (pair(17.9, model="uvit-s"), "prints no such pair"),
+        ([timing(work="forward"), timing(F64)], "no measurement on"),
+    ],
+)
+def test_what_cannot_be_judged_says_why(records, reason):
+    judgement = row(build(records)).judgement
+    assert judgement.verdict == Verdict.NOT_COMPARABLE and reason in judgement.reason
+
+
+@given(st.floats(0.5, 200), st.floats(1.01, 3))
+def test_a_larger_ratio_never_gets_a_worse_verdict(ratio, growth):
+    order = [Verdict.DEVIATES, Verdict.WITHIN_NOISE, Verdict.MATCH, Verdict.BETTER]
+    paper = load_throughput()
+    reported = paper.find("uvit-h", F64), paper.find("uvit-h", "sd-vae-f8c4 p2")
+    slow, fast = timing(), timing(F64)
+
+    def rank(value: float) -> float:
+        estimate = fast.derived.images_per_s.model_copy(
+            update={"value": value, "low": 0.99 * value, "high": 1.01 * value}
+        )
+        place = order.index(judge_ratio(fast, slow, estimate, *reported).verdict)
+        return place if place in (0, 3) else 1.5  # noise lies on both sides of a match
+
+    assert rank(ratio) <= rank(ratio * growth)
+
+
+def test_degraded_rows_are_left_out_unless_asked_for():
+    records = [timing(), timing(F64, gate=HOT)]
+    table = build(records)
+    assert [one.record.model.latent_space for one in table.rows] == ["sd-vae-f8c4 p2"]
+    assert "thermal slowdown in 40 %" in markdown(table).split("## Left out")[1]
+    assert len(build(records, degraded=True).rows) == 2
+    # A degraded baseline is out of sight, but its ratio is still told where asked.
+    assert row(build(records, degraded=True)).speed_up.value == pytest.approx(1)
+
+
+def test_restarts_are_merged_and_other_code_is_not_mixed_in():
+    restarts = [timing(rates=[rate] * 10, run=str(rate), minutes=number) for number, rate in enumerate((1.0, 1.2))]
+    old = timing(rates=[9.0] * 10, run="old", code="d" * 64, minutes=-60)
+    table = build([*restarts, old])
+    assert len(table.rows) == 1
+    assert table.rows[0].record.derived.images_per_s.value == pytest.approx(8 * 1.1)
+
+
+def test_the_two_conventions_of_inference_stand_apart():
+    records = pair(19.1, work="forward")
+    found = row(build(records))
+    assert found.sampled_per_s == pytest.approx(found.record.derived.images_per_s.value / 60)
+    assert found.reported_value.value == 111.77
+    assert found.judgement.verdict in (Verdict.MATCH, Verdict.WITHIN_NOISE)
+    page = markdown(build(records))
+    assert "forward / (2 x 30 NFE)" in page
+
+
+def test_page_prints_null_energy_with_its_reason_and_never_zero():
+    page = markdown(build(pair(17.9, energy_j=None)))
+    assert "null<sup>" in page and "no energy: no counter" in page
+    with_energy = markdown(build(pair(17.9)))
+    assert "null<sup>" not in with_energy and "1.333 [" in with_energy  # 800 images for 600 J
+
+
+def test_files_agree_with_each_other_and_repeat(tmp_path):
+    table = build(pair(17.9))
+    write(table, tmp_path / "a" / "table.md")
+    write(table, tmp_path / "b" / "table.md")
+    for suffix in ("md", "csv", "json"):
+        assert (tmp_path / "a" / f"table.{suffix}").read_bytes() == (tmp_path / "b" / f"table.{suffix}").read_bytes()
+    rows = json.loads((tmp_path / "a" / "table.json").read_text())["rows"]
+    frame = pd.read_csv(tmp_path / "a" / "table.csv")
+    assert list(frame["images_per_s"]) == pytest.approx([one["images_per_s"] for one in rows])
+    assert rows[1]["verdict"] == "match" and rows[0]["speed_up"] is None
+
+
+@pytest.mark.parametrize("records", [pair(17.9), pair(17.9, energy_j=None), [timing(gate=HOT)]])
+def test_figure_is_drawn_of_whatever_there_is(records, tmp_path):
+    throughput_figure(build(records), tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_records_are_found_among_other_files(tmp_path):
+    save(timing(), tmp_path / "deep" / "one.json")
+    (tmp_path / "plan.json").write_text('{"plan": "x"}')
+    (tmp_path / "one.nvml.json").write_text("{}")
+    assert len(find_records([tmp_path])) == 1
+    with pytest.raises(ResultsError, match="no records"):
+        find_records([tmp_path / "deep" / "none"] if (tmp_path / "none").mkdir() else [tmp_path / "none"])
+
+
+def test_reported_values_are_checked(tmp_path):
+    reported = load_throughput()
+    uvit_2b = reported.find("uvit-2b", F64)
+    # The authors' one-forward value in the later convention: 2733 / (2 x 30).
+    assert uvit_2b.sample_images_per_s.value == pytest.approx(2733 / 60, abs=0.01)
+    assert uvit_2b.sample_images_per_s.confidence == "derived" and uvit_2b.train_images_per_s.confidence == "verified"
+    text = THROUGHPUT.read_text()
+    for wrong in (text.replace("nfe: 250", "nfe: 0"), text.replace("source: authors-table", "source: nobody")):
+        write_text(tmp_path / "wrong.yaml", wrong)
+        load_throughput.cache_clear()
+        with pytest.raises(ConfigError, match=r"wrong\.yaml"):
+            load_throughput(tmp_path / "wrong.yaml")
