@@ -18,6 +18,7 @@ from dcae_bench.cli import (
     schema,
     show,
     table,
+    table_diffusion,
     train,
     train_diffusion,
     verify,
@@ -43,6 +44,7 @@ app.command("encode")(encode.encode)
 app.command("latents")(latents.latents)
 app.command("sanity")(sanity.sanity)
 app.command("table")(table.table)
+app.command("table-diffusion")(table_diffusion.table_diffusion)
 app.command("check")(check.check)
 app.add_typer(figures.app, name="figure")
 app.command("show")(show.show)
