@@ -9,6 +9,7 @@ from dcae_bench.cli import (
     doctor,
     encode,
     evaluate,
+    evaluate_samples,
     figures,
     latents,
     plan,
@@ -40,6 +41,7 @@ app.command("train")(train.train)
 app.command("train-diffusion")(train_diffusion.train_diffusion)
 app.command("sample")(sample.sample)
 app.command("evaluate")(evaluate.evaluate)
+app.command("evaluate-samples")(evaluate_samples.evaluate_samples)
 app.command("encode")(encode.encode)
 app.command("latents")(latents.latents)
 app.command("sanity")(sanity.sanity)

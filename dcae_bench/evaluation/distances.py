@@ -14,7 +14,7 @@ from dcae_bench.records import Interval, Metric
 
 CHUNK = 4096
 """Features that are turned into float64 at once."""
-EXACT = 1 << 26
+EXACT = 1 << 24
 """Up to this product of both counts, sets below full rank go through the singular values of their features."""
 
 

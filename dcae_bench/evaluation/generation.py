@@ -83,36 +83,40 @@ def reference_batch(path: Path, features: FeaturePass, network: str, folder: Pat
 
 
 def _distance(protocol: GenerationProtocol, extractor: FeatureExtractor, real, fake) -> Metric:
-    reference = statistics_of(real)
     if exact(real, fake):
         value = frechet_distance(real, fake).value
+        influence = intervals.frechet_sample_influence_exact(real, fake)
     else:
-        generated = statistics_of(fake)
-        value = frechet_from_statistics(reference.mean, reference.covariance, generated.mean, generated.covariance)
-    interval = intervals.frechet_sample_interval(reference.mean, reference.covariance, fake, value=value)
+        reference = statistics_of(real)
+        value, influence = _of_gaussian(reference.mean, reference.covariance, fake)
     return Metric(
         label=f"g{extractor.distance}",
         value=value,
         better="lower",
-        interval=as_record(interval),
+        interval=as_record(intervals.frechet_sample_interval(influence, value)),
         notes=intervals.sample_size_notes(min(len(real), len(fake)), extractor.dim, protocol.images),
         weights_sha256=extractor.weights_sha256,
     )
 
 
 def _distance_to_batch(protocol: GenerationProtocol, extractor: FeatureExtractor, batch: Gaussian, fake) -> Metric:
-    generated = statistics_of(fake)
-    value = frechet_from_statistics(batch.mean, batch.covariance, generated.mean, generated.covariance)
-    interval = intervals.frechet_sample_interval(batch.mean, batch.covariance, fake, value=value)
+    value, influence = _of_gaussian(batch.mean, batch.covariance, fake)
     notes = intervals.sample_size_notes(len(fake), extractor.dim, protocol.images)
     return Metric(
         label=f"{extractor.distance}, ADM batch",
         value=value,
         better="lower",
-        interval=as_record(interval),
+        interval=as_record(intervals.frechet_sample_interval(influence, value)),
         notes=(f"reference: {batch.name}, SHA-256 {batch.sha256[:12]}", *notes),
         weights_sha256=extractor.weights_sha256,
     )
+
+
+def _of_gaussian(mean: np.ndarray, covariance: np.ndarray, fake: np.ndarray) -> tuple[float, np.ndarray]:
+    """Fréchet distance to a Gaussian, and the influence of each image on it."""
+    generated = statistics_of(fake)
+    value = frechet_from_statistics(mean, covariance, generated.mean, generated.covariance)
+    return value, intervals.frechet_sample_influence(mean, covariance, fake)
 
 
 def _precision_recall(extractor: FeatureExtractor, real: np.ndarray, fake: np.ndarray) -> dict[str, Metric]:

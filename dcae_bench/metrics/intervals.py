@@ -85,17 +85,26 @@ def frechet_influence(real: ArrayLike, fake: ArrayLike) -> Float64:
     return influence - influence.mean()
 
 
-def frechet_sample_interval(mean: ArrayLike, covariance: ArrayLike, fake: ArrayLike, *, value: float) -> Interval:
-    """Interval of the Fréchet distance of generated features (n, d) to a reference that stays as it is.
+def frechet_sample_interval(influence: ArrayLike, value: float) -> Interval:
+    """Interval of the Fréchet distance of generated images to a reference that stays as it is.
 
-    ``mean`` (d,) and ``covariance`` (d, d) are the reference's. Value ± 1.96 standard errors by the infinitesimal
-    jackknife over generated images; the bias of a distance from few images is not part of it. Raises ValueError for
-    fewer than two features.
+    ``influence`` (n,) is that of each generated image. Value ± 1.96 standard errors by the infinitesimal jackknife; the
+    bias of a distance from few images is not part of it.
     """
-    influence = frechet_sample_influence(mean, covariance, fake)
+    influence = np.asarray(influence, np.float64)
     half = float(QUANTILE * influence.std(ddof=1) / np.sqrt(len(influence)))
     method = "value ± 1.96 standard errors, infinitesimal jackknife over generated images, reference fixed"
     return Interval(max(0.0, value - half), value + half, method=method)
+
+
+def frechet_sample_influence_exact(real: ArrayLike, fake: ArrayLike) -> Float64:
+    """What :func:`frechet_sample_influence` gives, from the reference's features (m, d); cheaper below full rank."""
+    real, fake = np.asarray(real, np.float64), np.asarray(fake, np.float64)
+    mean, b = real.mean(axis=0), fake - fake.mean(axis=0)
+    n, scale = len(fake), np.sqrt((len(real) - 1) * (len(fake) - 1))
+    _, s, v = np.linalg.svd((real - mean) @ b.T / scale, full_matrices=False)
+    influence = n * (np.square(b).sum(axis=1) / (n - 1) - np.square(v.T) @ s) - 2 * b @ (mean - fake.mean(axis=0))
+    return influence - influence.mean()
 
 
 def frechet_sample_influence(mean: ArrayLike, covariance: ArrayLike, fake: ArrayLike) -> Float64:

@@ -139,11 +139,9 @@ def _run_legend(table: DiffusionTable) -> Iterator[str]:
         for record in records
     )
     yield f"Reference of every distance: the crops behind the latents, {'; '.join(references)}."
+    told = ("sampler", "nfe", "steps", "seed_policy")
     samplers = unique(
-        ", ".join(
-            f"{key} {value}" for key, value in record.settings.items() if key.startswith(("sampler", "nfe", "steps"))
-        )
-        for record in records
+        ", ".join(f"{key} {record.settings[key]}" for key in told if key in record.settings) for record in records
     )
     yield f"Samples were drawn with: {'; '.join(samplers)}."
     if methods := unique(
