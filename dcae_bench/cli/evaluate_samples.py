@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from dcae_bench.cli.options import DataOption, InceptionOption, ProfileOption
+from dcae_bench.cli.options import DataOption, InceptionOption, ProfileOption, RowOption
 from dcae_bench.config import load_profile
 
 
 def evaluate_samples(
-    row: Annotated[str, typer.Option(help="Row of the profile's diffusion part.", metavar="NAME")],
+    row: RowOption,
     samples: Annotated[Path, typer.Option(help="Folder that `sample` wrote.", metavar="DIR")],
     training: Annotated[Path, typer.Option(help="Record of the denoiser's training.", metavar="FILE")],
     data: DataOption,

@@ -1,15 +1,13 @@
-"""Generated images on disk: ``samples.npy``, ``labels.npy`` and ``samples.json`` in one folder."""
+"""Generated images on disk: ``samples.npy`` and ``labels.npy`` in one folder."""
 
-import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dcae_bench.errors import DataError
-from dcae_bench.files import sha256_file
 
 REMEDY = "run `dcae-bench sample` again"
 
@@ -37,18 +35,15 @@ class ArrayImages:
 
 
 class Samples(ArrayImages):
-    """The generated images of one folder with their labels and what they were drawn with; pixels stay on disk."""
+    """The generated images of one folder with their labels; pixels stay on disk."""
 
-    def __init__(self, folder: Path):
-        """Raises :class:`DataError` naming the file that is missing or damaged."""
-        self.folder = folder = Path(folder)
+    def __init__(self, folder: Path, sha256: str):
+        """``sha256`` is that of the pixels. Raises :class:`DataError` naming the file that is missing or damaged."""
         images = _array(folder / "samples.npy")
         self.labels = _array(folder / "labels.npy")
-        self.about: dict[str, Any] = _json(folder / "samples.json")
         if self.labels.shape != (len(images),) or self.labels.dtype.kind != "i":
             found = f"{self.labels.dtype} {self.labels.shape} for {len(images)} images"
             raise DataError(f"{folder / 'labels.npy'}: holds {found}; {REMEDY}")
-        sha256 = self.about.get("sha256") or sha256_file(folder / "samples.npy")
         super().__init__(images, name=str(folder / "samples.npy"), sha256=sha256)
 
 
@@ -59,15 +54,3 @@ def _array(path: Path) -> np.ndarray:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); {REMEDY}") from error
     except (ValueError, EOFError) as error:
         raise DataError(f"{path}: is not a NumPy array ({error}); {REMEDY}") from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); {REMEDY}") from error
-    except ValueError as error:
-        raise DataError(f"{path}: is not JSON ({error}); {REMEDY}") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: holds {type(found).__name__}, not a description of samples; {REMEDY}")
-    return found

@@ -16,6 +16,7 @@ from dcae_bench.errors import DataError, ResultsError
 from dcae_bench.evaluation.features import FeaturePass
 from dcae_bench.evaluation.generation import generation_metrics, reference_batch
 from dcae_bench.evaluation.protocols import GenerationProtocol, generation_protocol_of
+from dcae_bench.evaluation.sampling import SampleManifest, read_samples
 from dcae_bench.evaluation.workers import Process, processes
 from dcae_bench.files import sha256_file, sha256_json
 from dcae_bench.metrics import extractors
@@ -46,11 +47,11 @@ def evaluate_samples(
     :class:`ResultsError`.
     """
     plan, clock = profile.row(row), Stopwatch()
-    images, trained = Samples(samples), load(training)
-    _require_fit(plan, images, trained, training)
-    crops = open_labelled(plan.data, data, profile.seed)
+    drawn, trained = read_samples(samples), load(training)
+    images, crops = Samples(samples, drawn.sha256), open_labelled(plan.data, data, profile.seed)
+    _require_fit(plan, drawn, samples, trained, training, crops)
     with processes() as process:
-        measuring = _Measuring(profile, plan, images, crops, output, process, inception)
+        measuring = _Measuring(profile, plan, drawn, images, crops, output, process, inception)
         metrics = measuring.run(batch)
         if process.first:
             record = Record(
@@ -83,16 +84,18 @@ def evaluate_samples(
             measuring.features.forget(measuring.state)
 
 
-def settings_of(profile: Profile, plan: RowPlan, images: Samples, reference_images: int) -> dict[str, str]:
+def settings_of(profile: Profile, drawn: SampleManifest, reference_images: int) -> dict[str, str]:
     """The switches of a generation record: those of the protocol, how samples were drawn, and of how many images."""
-    protocol = generation_protocol_of(profile).name
-    switches = dict(SETTINGS[protocol])
+    switches = dict(SETTINGS[generation_protocol_of(profile).name])
     if profile.evaluation.tf32 is not None:
         switches["tf32"] = "on" if profile.evaluation.tf32 else "off"
-    sampler = dict(images.about.get("sampler") or plan.training.chosen_sampler.model_dump(mode="json"))
-    drawn = {"sampler": sampler.pop("name"), **sampler, "guidance": f"{float(images.about['guidance']):g}"}
-    drawn["seed_policy"] = images.about.get("seed_policy", "sample")
-    return {key: str(value) for key, value in {**switches, **drawn, "reference_images": reference_images}.items()}
+    sampler = drawn.sampler.model_dump(mode="json")
+    found = {**switches, "sampler": sampler.pop("name"), **sampler}
+    if drawn.nfe is not None:
+        found["nfe"] = drawn.nfe
+    found |= {"guidance": f"{drawn.guidance_scale:g}", "seed_policy": drawn.seed_policy}
+    found |= {"sample_precision": drawn.precision, "sample_tf32": "on" if drawn.tf32 else "off"}
+    return {key: str(value) for key, value in {**found, "reference_images": reference_images}.items()}
 
 
 class _Measuring:
@@ -102,6 +105,7 @@ class _Measuring:
         self,
         profile: Profile,
         plan: RowPlan,
+        drawn: SampleManifest,
         images: Samples,
         crops: LabelledCrops,
         output: Path,
@@ -110,7 +114,7 @@ class _Measuring:
     ):
         self.profile, self.plan, self.images, self.crops = profile, plan, images, crops
         self.protocol: GenerationProtocol = generation_protocol_of(profile)
-        self.settings = settings_of(profile, plan, images, len(crops))
+        self.settings = settings_of(profile, drawn, len(crops))
         self.device: torch.device = process.device(choose(profile))
         self.console = Console(stderr=True, quiet=not process.first)
         names = dict.fromkeys([*self.protocol.distances, self.protocol.network])
@@ -150,20 +154,19 @@ class _Measuring:
         return generation_metrics(self.protocol, self.features.extractors, real, fake, further)
 
 
-def _require_fit(plan: RowPlan, images: Samples, trained: Record, training: Path) -> None:
+def _require_fit(
+    plan: RowPlan, drawn: SampleManifest, samples: Path, trained: Record, training: Path, crops: LabelledCrops
+) -> None:
     if trained.kind != "diffusion_training" or trained.denoiser is None or trained.denoiser.row != plan.name:
         what = trained.denoiser.row if trained.denoiser else trained.kind
         raise ResultsError(f"{training}: is a record of {what}, not of the training of row {plan.name}; pass that one")
-    if images.resolution != plan.data.resolution:
-        raise DataError(
-            f"{images.name}: holds images of {images.resolution} px, row {plan.name} is of {plan.data.resolution} px; "
-            "pass the samples of this row"
-        )
-    if "guidance" not in images.about:
-        raise DataError(f"{images.folder / 'samples.json'}: does not tell the guidance; sample again")
-    made_by = images.about.get("denoiser_sha256")
-    if made_by not in (None, trained.denoiser.weights_sha256):
-        raise DataError(
-            f"{images.folder / 'samples.json'}: the samples are by weights {made_by[:12]}, the training's are "
-            f"{trained.denoiser.weights_sha256[:12]}; sample again"
-        )
+    for what, found, needed in (
+        ("row", drawn.row, plan.name),
+        ("denoiser", drawn.denoiser_sha256, trained.denoiser.weights_sha256),
+        ("images behind the latents", drawn.crops_sha256, crops.sha256),
+    ):
+        if found != needed:
+            raise DataError(
+                f"{samples}: its {what} is {found[:12]}, row {plan.name} needs {needed[:12]}; pass the samples of this "
+                "row, or sample again"
+            )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dcae_bench.diffusion_specs import paper_sampler
 from dcae_bench.errors import ResultsError
 from dcae_bench.records import Denoiser, Metric, Record
 from dcae_bench.tables.reconstruction import FAMILIES, made_by, shown
@@ -16,8 +17,6 @@ RECORD_KEY = "gfid_pytorch_fid"
 SPREAD = 0.016
 """Relative difference of the authors' own gFIDs of one denoiser: 13.96 in the paper, 13.754 and 13.912 by their
 scripts (UViT-H on DC-AE f64p1), and 3.01 beside 2.963."""
-SAMPLERS = {"vp": ("dpm-solver", "nfe"), "learned-range": ("ddpm", "steps"), "flow": ("dopri5", None)}
-"""The paper's sampler for each process, and what its number of function evaluations is called."""
 
 WhyNot = Callable[[DiffusionRow], tuple[str, ...]]
 
@@ -220,14 +219,13 @@ def _obstacles(row: DiffusionRow, run: Generation, metric: GenerationMetric) -> 
     if not any(value.trusted for value in row.metrics[metric]):
         yield "the reported value is recalled from memory and was found in no source"
     record, settings = run.record, run.record.settings
-    sampler, evaluations = SAMPLERS[row.process]
     pairs: list[tuple[str, object, object]] = [
         ("protocol", row.protocol, record.protocol),
         ("weights source of the autoencoder", "released", record.subject.weights_source),
-        ("sampler", sampler, settings.get("sampler")),
+        ("sampler", paper_sampler(row.process).name, settings.get("sampler")),
     ]
-    if evaluations:
-        pairs.append(("NFE", str(row.nfe), settings.get(evaluations)))
+    if row.nfe is not None:
+        pairs.append(("NFE", str(row.nfe), settings.get("nfe")))
     pairs += [
         ("guidance scale", f"{_scale(row, metric):g}", f"{run.guidance:g}"),
         ("number of samples", f"{row.samples:,}", f"{record.data.images:,}"),

@@ -139,7 +139,7 @@ def _run_legend(table: DiffusionTable) -> Iterator[str]:
         for record in records
     )
     yield f"Reference of every distance: the crops behind the latents, {'; '.join(references)}."
-    told = ("sampler", "nfe", "steps", "seed_policy")
+    told = ("sampler", "nfe", "seed_policy")
     samplers = unique(
         ", ".join(f"{key} {record.settings[key]}" for key in told if key in record.settings) for record in records
     )

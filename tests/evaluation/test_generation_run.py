@@ -1,6 +1,5 @@
 """From a folder of samples to a generation record, by the command line."""
 
-import json
 import sys
 from datetime import UTC, datetime
 
@@ -10,6 +9,8 @@ import yaml
 
 from dcae_bench.cli import main
 from dcae_bench.data.labelled import open_labelled
+from dcae_bench.evaluation.sampling import SampleManifest
+from dcae_bench.files import sha256_file
 from dcae_bench.provenance import Device, Provenance
 from dcae_bench.records import Data, Denoiser, Metric, Record, Subject, load, save
 from tests import tiny_diffusion as tiny
@@ -70,6 +71,7 @@ class Place:
         self.data = tiny.write_data(folder / "data")
         plan = tiny.profile().row("uvit")
         crops = open_labelled(plan.data, self.data, tiny.profile().seed)
+        self.crops_sha256 = crops.sha256
         self.pixels = np.stack([crops[index].permute(1, 2, 0).numpy() for index in range(len(crops))])
         self.write_samples(self.pixels)
         save(training_record(), folder / "training.json")
@@ -79,9 +81,28 @@ class Place:
         folder.mkdir(exist_ok=True)
         np.save(folder / "samples.npy", images)
         np.save(folder / "labels.npy", np.zeros(len(images), np.int64))
-        sampler = {"name": "dpm-solver", "nfe": 3}
-        description = {"sampler": sampler, "guidance": 1.5, "seed_policy": "sample", "denoiser_sha256": "e" * 64}
-        (folder / "samples.json").write_text(json.dumps({**description, **about}))
+        manifest = SampleManifest(
+            row="uvit",
+            denoiser_sha256=about.get("denoiser", "e" * 64),
+            autoencoder="sd-vae@retrained",
+            autoencoder_sha256="a" * 64,
+            latents_sha256="b" * 64,
+            crops_sha256=about.get("crops", self.crops_sha256),
+            data_sha256="d" * 64,
+            sampler={"name": "dpm-solver", "nfe": 3},
+            nfe=3,
+            guidance_scale=1.5,
+            count=len(images),
+            shape=images.shape[1:],
+            classes=2,
+            seed=3,
+            seed_policy="sample",
+            seconds=1.0,
+            sha256=sha256_file(folder / "samples.npy"),
+            labels_sha256="c" * 64,
+            recipe_sha256="f" * 64,
+        )
+        (folder / "samples.json").write_text(manifest.model_dump_json())
 
     def run(self, monkeypatch, row="uvit"):
         where = ("--samples", "samples", "--training", "training.json", "--data", "data", "--output", "out.json")
@@ -113,6 +134,8 @@ def test_samples_equal_to_the_reference(place, monkeypatch):
         "nfe": "3",
         "guidance": "1.5",
         "seed_policy": "sample",
+        "sample_precision": "fp32",
+        "sample_tf32": "off",
         "reference_images": str(len(place.pixels)),
     }
     assert record.denoiser == training_record().denoiser and record.subject == training_record().subject
@@ -127,8 +150,8 @@ def test_samples_equal_to_the_reference(place, monkeypatch):
     ("spoil", "message"),
     [
         (lambda place: place.write_samples(place.pixels[:3]), "3 samples cannot be evaluated"),
-        (lambda place: place.write_samples(place.pixels[:, ::2, ::2]), "holds images of 8 px, row uvit is of 16 px"),
-        (lambda place: place.write_samples(place.pixels, denoiser_sha256="f" * 64), "samples are by weights ffff"),
+        (lambda place: place.write_samples(place.pixels, denoiser="f" * 64), "its denoiser is ffff"),
+        (lambda place: place.write_samples(place.pixels, crops="f" * 64), "its images behind the latents is ffff"),
         (lambda place: save(training_record("dit"), place.folder / "training.json"), "not of the training of row uvit"),
         (lambda place: (place.folder / "samples" / "samples.npy").unlink(), "samples.npy: cannot be read"),
     ],
