@@ -57,7 +57,7 @@ def fetch_everything(tmp_path) -> None:
 def test_a_dry_run_of_the_paper_shows_its_jobs_without_data(snakemake):
     tables = (TABLE, "results/table_diffusion.md")
     printed = snakemake("-n", *tables, "--configfile", str(REPOSITORY / "config" / "paper.yaml"))
-    # MJHQ-30K is only measured on, so it may be missing; what is trained on may not. Denoisers work on released latents,
+    # MJHQ-30K is only measured on, so it may be missing; what is trained on may not. Denoisers need released weights,
     # which are not here: their table only says so.
     planned = {"prepare_files": 6, "train_phase": 18, "evaluate_reconstruction": 18, "table_rfid": 1}
     assert jobs(printed) == {**planned, "table_diffusion": 1}
