@@ -14,6 +14,7 @@ include: "workflow/rules/training.smk"
 include: "workflow/rules/reconstruction.smk"
 include: "workflow/rules/latents.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/rows.smk"
 include: "workflow/rules/diffusion.smk"
 
 

@@ -1,60 +1,6 @@
 # Denoisers on cached latents: encode, train, sample, evaluate, then the table and the figures. Rows that lack data or
 # weights are not asked for; the table explains them. As in training, what an unfinished job keeps lies in no declared
 # output: run directories, and hidden folders beside latents, samples and records.
-from dcae_bench.availability import missing_rows
-from dcae_bench.diffusion_spec import LatentSource
-from dcae_bench.diffusion_specs import GuidanceSpec
-from dcae_bench.training import DIFFUSION_CODE
-
-GENERATION_REPORTED = [
-    Path(workflow.basedir) / "baselines" / "reported" / name for name in ("table3_diffusion.yaml", "table1_tokens.yaml")
-]
-MISSING_ROWS = missing_rows(PROFILE, Path(ROOT, "data"))
-ROWS = {name: PROFILE.row(name) for name in (PROFILE.diffusion.rows if PROFILE.diffusion else ())}
-READY_ROWS = [name for name in ROWS if name not in MISSING_ROWS]
-# Scales of a guidance sweep: --config scales=1,1.25,1.5
-SWEEP = [f"{float(scale):g}" for scale in str(config.get("scales", "1,1.25,1.5,2,3")).split(",")]
-
-
-def latents_of(row):
-    """Folder of the latents that a row trains on."""
-    return f"{ROOT}/latent-cache/{ROWS[row].row.latent}/{ROWS[row].row.data}"
-
-
-def autoencoder_weights(latent):
-    """Weights behind latents that training makes; released ones are found by name."""
-    source = LatentSource.parse(latent)
-    if source.weights == "released":
-        return []
-    return f"{ROOT}/training/{source.autoencoder}@retrained/phase{PHASES[-1]}/model.safetensors"
-
-
-def images_of(data):
-    """Files of the images behind latents."""
-    spec = PROFILE.diffusion.data[data]
-    return [file for dataset in spec.datasets for file in data_files(dataset, spec.split)]
-
-
-def option(name, file):
-    """An option of a command, where there is a file for it."""
-    return f"--{name} {file}" if file else ""
-
-
-def guidance_scales(row):
-    """Scales that a row is sampled with."""
-    return [f"{guidance.scale:g}" for guidance in ROWS[row].guidance]
-
-
-def generation_records(rows):
-    """Records of rows at each of their scales, and those of their training."""
-    for row in rows:
-        yield f"{ROOT}/diffusion/{row}/record.json"
-        yield from (f"{ROOT}/generation/{row}/s{scale}.json" for scale in guidance_scales(row))
-
-
-def shown_samples(folder, file):
-    """One file of each row that can be run: at its last scale, the guided one."""
-    return [f"{ROOT}/{folder}/{row}/s{guidance_scales(row)[-1]}{file}" for row in READY_ROWS]
 
 
 wildcard_constraints:
@@ -86,7 +32,11 @@ rule encode:
         weights=lambda wildcards, input: option("weights", input.weights),
         recipe=lambda wildcards: PROFILE.latents_recipe(wildcards.latent, wildcards.images),
         code=fingerprint(
-            "dcae_bench.models", "dcae_bench.data", "dcae_bench.evaluation.encode", "dcae_bench.keyed_random"
+            "dcae_bench.models",
+            "dcae_bench.data",
+            "dcae_bench.evaluation.encode",
+            "dcae_bench.evaluation.noise",
+            "dcae_bench.keyed_random",
         ),
     shell:
         "dcae-bench encode --profile {params.profile} --latent {wildcards.latent} --images {wildcards.images}"
@@ -210,8 +160,8 @@ rule table_diffusion:
 
 rule figure_samples:
     input:
-        records=shown_samples("generation", ".json"),
-        images=shown_samples("samples", "/samples.npy"),
+        records=[f"{path}.json" for path in shown_samples("generation")],
+        images=[str(Path(folder, "samples.npy")) for folder in shown_samples("samples")],
     output:
         report("results/figures/samples.png", category="Figures", labels={"figure": "Samples"}),
     log:
