@@ -1,6 +1,7 @@
 # DC-AE Bench: train, evaluate and tabulate one profile.
 #
 #   snakemake --cores all results/table_rfid.md
+#   snakemake --cores all results/table_diffusion.md
 #   snakemake --cores all --config profile=NAME results/table_rfid.md
 from snakemake.utils import min_version
 
@@ -14,6 +15,8 @@ include: "workflow/rules/reconstruction.smk"
 include: "workflow/rules/latents.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/throughput.smk"
+include: "workflow/rules/rows.smk"
+include: "workflow/rules/diffusion.smk"
 
 
 localrules:

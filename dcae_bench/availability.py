@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 from dcae_bench import weights
 from dcae_bench.config import Profile
@@ -9,6 +10,8 @@ from dcae_bench.data.external import ROOT_VARIABLE, external_datasets
 from dcae_bench.metrics import inception_weights
 from dcae_bench.presets import catalogue
 from dcae_bench.protocols import PAPER
+
+INCEPTION_REASON = "Inception weights are not here: `dcae-bench weights fetch inception`"
 
 Missing = dict[tuple[str, str], tuple[str, ...]]
 """What is missing, and what it would take, by autoencoder and label of the evaluation set."""
@@ -30,15 +33,39 @@ def missing(profile: Profile, data: Path) -> Missing:
             if entry.weights == "released":
                 reasons += [] if weights.here(name) else [_weights_reason(name)]
                 if profile.evaluation.protocol == PAPER and not inception_weights.here():
-                    reasons.append("Inception weights are not here: `dcae-bench weights fetch inception`")
+                    reasons.append(INCEPTION_REASON)
             if reasons:
                 found[name, item.label] = tuple(reasons)
     return found
 
 
-def _data_reason(profile: Profile, name: str, data: Path) -> str | None:
+def missing_rows(profile: Profile, data: Path) -> dict[str, tuple[str, ...]]:
+    """Rows of the profile's diffusion part that cannot be run here, with one reason per thing that is missing.
+
+    The same is optional as in :func:`missing`, of which this is the other half. Raises :class:`WeightsError`.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for name in profile.diffusion.rows if profile.diffusion else ():
+        plan = profile.row(name)
+        reasons = [
+            reason
+            for dataset in plan.data.datasets
+            if dataset not in profile.trained_on()
+            and (reason := _data_reason(profile, dataset, data, plan.data.split)) is not None
+        ]
+        source = plan.row.source
+        if source.weights == "released" and not weights.here(source.autoencoder):
+            reasons.append(_weights_reason(source.autoencoder))
+        if profile.evaluation.protocol == PAPER and not inception_weights.here():
+            reasons.append(INCEPTION_REASON)
+        if reasons:
+            found[name] = tuple(reasons)
+    return found
+
+
+def _data_reason(profile: Profile, name: str, data: Path, split: Literal["train", "eval"] = "eval") -> str | None:
     dataset = external_datasets().get(name)
-    if dataset is None or name in profile.data_roots or _prepared(data / name / "eval.json"):
+    if dataset is None or name in profile.data_roots or _prepared(data / name / f"{split}.json"):
         return None
     root = dataset.root(profile.data_roots)
     if root is not None and root.is_dir():
@@ -48,10 +75,10 @@ def _data_reason(profile: Profile, name: str, data: Path) -> str | None:
         if root
         else f"put them at ${ROOT_VARIABLE}/{name}, or name their folder in data_roots.{name}"
     )
-    return (
-        f"{dataset.title} is not here: get its {dataset.images['eval']:,} evaluation images from {dataset.home} "
-        f"({dataset.access}), {place}"
-    )
+    kind = {"train": "training", "eval": "evaluation"}[split]
+    number = dataset.images.get(split)
+    count = "" if number is None else f"{number:,} "
+    return f"{dataset.title} is not here: get its {count}{kind} images from {dataset.home} ({dataset.access}), {place}"
 
 
 def _prepared(index: Path) -> bool:

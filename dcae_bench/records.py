@@ -95,7 +95,7 @@ class Record(_Frozen):
     """One measured result. Tables print nothing that is not in one of these."""
 
     version: Literal[1] = 1
-    kind: Literal["training", "reconstruction", "latents", "diffusion_training"]
+    kind: Literal["training", "reconstruction", "latents", "diffusion_training", "generation"]
     profile: str
     protocol: str = Field(description="versioned name of the way of measuring, e.g. reconstruction/photos-v1")
     subject: Subject

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from dcae_bench.availability import missing
+from dcae_bench.availability import missing, missing_rows
 from dcae_bench.config import load_profile
 from dcae_bench.data.external import ROOT_VARIABLE
 from dcae_bench.errors import WeightsError
@@ -123,3 +123,15 @@ def test_damaged_receipts_are_one_error(released, tmp_path):
 def test_looking_and_the_commands_help_need_no_torch(module):
     code = f"import sys; import {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_rows_of_denoisers_say_what_they_lack(tmp_path):
+    reasons = missing_rows(load_profile("paper"), tmp_path)["uvit-h-dc-ae-f64-p1"]
+    assert any(f"weights fetch {NAME}" in reason for reason in reasons)
+    assert any("weights fetch inception" in reason for reason in reasons)
+    mjhq = missing_rows(load_profile("paper"), tmp_path)["uvit-s-dc-ae-f32-p1-mjhq-1024"]
+    assert any("MJHQ" in reason and "evaluation images" in reason for reason in mjhq)
+
+
+def test_rows_on_embedded_photographs_lack_nothing(tmp_path):
+    assert missing_rows(load_profile("demo"), tmp_path) == {}

@@ -9,6 +9,7 @@ from dcae_bench.cli import (
     doctor,
     encode,
     evaluate,
+    evaluate_samples,
     evidence,
     figures,
     latents,
@@ -20,6 +21,7 @@ from dcae_bench.cli import (
     schema,
     show,
     table,
+    table_diffusion,
     table_throughput,
     train,
     train_diffusion,
@@ -42,11 +44,13 @@ app.command("train")(train.train)
 app.command("train-diffusion")(train_diffusion.train_diffusion)
 app.command("sample")(sample.sample)
 app.command("evaluate")(evaluate.evaluate)
+app.command("evaluate-samples")(evaluate_samples.evaluate_samples)
 app.command("encode")(encode.encode)
 app.command("latents")(latents.latents)
 app.command("sanity")(sanity.sanity)
 app.command("table")(table.table)
 app.command("table-throughput")(table_throughput.table_throughput)
+app.command("table-diffusion")(table_diffusion.table_diffusion)
 app.command("check")(check.check)
 app.add_typer(figures.app, name="figure")
 app.command("show")(show.show)

@@ -1,9 +1,11 @@
-"""``dcae-bench figure``: draws reconstructions, galleries and loss curves."""
+"""``dcae-bench figure``: draws reconstructions, galleries, samples and loss curves."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from dcae_bench.errors import ConfigError
 
 app = typer.Typer(help="Draw a figure from records.", no_args_is_help=True)
 
@@ -54,3 +56,45 @@ def gallery(
     from dcae_bench.tables.gallery import gallery_figure, load_gallery
 
     gallery_figure(load_gallery(record), output)
+
+
+@app.command()
+def samples(
+    records: Annotated[list[Path], typer.Argument(help="Generation records.")],
+    images: Annotated[
+        list[Path], typer.Option("--images", help="The samples.npy of each record, in the same order.", metavar="FILE")
+    ],
+    output: Annotated[Path, typer.Option(help="PNG file.", metavar="FILE")],
+    count: Annotated[int, typer.Option(help="Samples per row.", min=1)] = 8,
+) -> None:
+    """Draw generated images, a row per denoiser and latent space."""
+    from dcae_bench.records import load
+    from dcae_bench.tables.figures_diffusion import samples_figure
+
+    if len(images) != len(records):
+        raise ConfigError(f"--images: {len(images)} files for {len(records)} records; pass one for each")
+    samples_figure([(load(path), file) for path, file in zip(records, images, strict=True)], output, count=count)
+
+
+@app.command()
+def diffusion_loss(
+    records: Annotated[list[Path], typer.Argument(help="Records of denoisers' training with log.jsonl beside them.")],
+    output: Annotated[Path, typer.Option(help="PNG file.", metavar="FILE")],
+) -> None:
+    """Draw the loss of denoisers against training FLOPs, a line per row."""
+    from dcae_bench.records import load
+    from dcae_bench.tables.figures_diffusion import loss_figure
+
+    loss_figure({path.parent / "log.jsonl": load(path) for path in records}, output)
+
+
+@app.command()
+def guidance(
+    records: Annotated[list[Path], typer.Argument(help="Generation records at several guidance scales.")],
+    output: Annotated[Path, typer.Option(help="PNG file.", metavar="FILE")],
+) -> None:
+    """Draw the Fréchet distance against the guidance scale, a line per row."""
+    from dcae_bench.records import load
+    from dcae_bench.tables.figures_diffusion import guidance_figure
+
+    guidance_figure([load(path) for path in records], output)

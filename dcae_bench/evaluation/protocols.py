@@ -1,4 +1,4 @@
-"""What each protocol of reconstruction measures; its switches stand in :mod:`dcae_bench.protocols`."""
+"""What each protocol measures; its switches stand in :mod:`dcae_bench.protocols`."""
 
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import torch
 
 from dcae_bench.config import Profile
 from dcae_bench.metrics.lpips import Net
-from dcae_bench.protocols import PAPER, PHOTOS
+from dcae_bench.protocols import GENERATION, GENERATION_PAPER, GENERATION_PHOTOS, PAPER, PHOTOS
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,41 @@ PROTOCOLS = {protocol.name: protocol for protocol in (PHOTOS_V1, PAPER_V1)}
 def protocol_of(profile: Profile) -> ReconstructionProtocol:
     """The profile's protocol, with a Fréchet distance of each further extractor that the profile names."""
     protocol = PROTOCOLS[profile.evaluation.protocol]
+    return replace(protocol, distances=tuple(dict.fromkeys([*protocol.distances, *profile.evaluation.extractors])))
+
+
+@dataclass(frozen=True)
+class GenerationProtocol:
+    """One way of measuring generated images against the images that a denoiser was trained on."""
+
+    name: str
+    distances: tuple[str, ...]
+    """Extractors whose features give a Fréchet distance to the training images."""
+    network: str
+    """The extractor of kernel distance, precision and recall, of the reference batch, and of the Inception Score."""
+    inception_score: bool = False
+    images: int | None = None
+    """Samples that a result under this protocol is measured on."""
+
+
+GENERATION_PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        GenerationProtocol(GENERATION_PHOTOS, ("efficientnet-lite0",), "efficientnet-lite0"),
+        GenerationProtocol(
+            GENERATION_PAPER,
+            ("inception-pytorch-fid", "inception-torch-fidelity"),
+            "inception-torch-fidelity",
+            inception_score=True,
+            images=50_000,
+        ),
+    )
+}
+
+
+def generation_protocol_of(profile: Profile) -> GenerationProtocol:
+    """How a profile measures generated images: by the networks of its reconstructions, and those it names further."""
+    protocol = GENERATION_PROTOCOLS[GENERATION[profile.evaluation.protocol]]
     return replace(protocol, distances=tuple(dict.fromkeys([*protocol.distances, *profile.evaluation.extractors])))
 
 

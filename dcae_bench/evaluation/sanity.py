@@ -11,8 +11,8 @@ from rich.console import Console
 from torch import Tensor
 
 from dcae_bench.data.images import Crops
+from dcae_bench.evaluation.distances import frechet
 from dcae_bench.evaluation.reconstruction import Reconstruct, ReconstructionEvaluator
-from dcae_bench.evaluation.summary import frechet
 
 QUALITIES = (95, 75, 50, 25, 10)
 """JPEG qualities of the ladder, from the mildest."""

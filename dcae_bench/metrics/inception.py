@@ -59,6 +59,7 @@ class Inception(nn.Module):
         for module in self.layers.modules():
             if isinstance(module, BasicConv2d):
                 module.conv, module.bn = fuse_conv_bn_eval(module.conv, module.bn), nn.Identity()
+        self.register_buffer("classifier", theirs.fc.weight.detach().clone())  # (1008, 2048); FID leaves it out
         self.weights_sha256, self.official = state.sha256, state.official
         self.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 

@@ -85,6 +85,47 @@ def frechet_influence(real: ArrayLike, fake: ArrayLike) -> Float64:
     return influence - influence.mean()
 
 
+def frechet_sample_interval(influence: ArrayLike, value: float) -> Interval:
+    """Interval of the Fréchet distance of generated images to a reference that stays as it is.
+
+    ``influence`` (n,) is that of each generated image. Value ± 1.96 standard errors by the infinitesimal jackknife; the
+    bias of a distance from few images is not part of it.
+    """
+    influence = np.asarray(influence, np.float64)
+    half = float(QUANTILE * influence.std(ddof=1) / np.sqrt(len(influence)))
+    method = "value ± 1.96 standard errors, infinitesimal jackknife over generated images, reference fixed"
+    return Interval(max(0.0, value - half), value + half, method=method)
+
+
+def frechet_sample_influence_exact(real: ArrayLike, fake: ArrayLike) -> Float64:
+    """What :func:`frechet_sample_influence` gives, from the reference's features (m, d); cheaper below full rank."""
+    real, fake = np.asarray(real, np.float64), np.asarray(fake, np.float64)
+    mean, b = real.mean(axis=0), fake - fake.mean(axis=0)
+    n, scale = len(fake), np.sqrt((len(real) - 1) * (len(fake) - 1))
+    _, s, v = np.linalg.svd((real - mean) @ b.T / scale, full_matrices=False)
+    influence = n * (np.square(b).sum(axis=1) / (n - 1) - np.square(v.T) @ s) - 2 * b @ (mean - fake.mean(axis=0))
+    return influence - influence.mean()
+
+
+def frechet_sample_influence(mean: ArrayLike, covariance: ArrayLike, fake: ArrayLike) -> Float64:
+    """Influence (n,) of each generated image on the Fréchet distance to a reference's Gaussian, with mean 0.
+
+    The terms of :func:`frechet_influence` that belong to the generated side.
+    """
+    fake, mean = np.asarray(fake), np.asarray(mean, np.float64)
+    statistics = _statistics(fake)
+    reference, generated = _factor(np.asarray(covariance, np.float64)), _factor(statistics.covariance)
+    _, s, v = _cross(reference, generated)
+    to_v = (generated[1] / generated[0]) @ v.T
+    n, influence = len(fake), np.empty(len(fake))
+    for start in range(0, n, ROWS):
+        rows = slice(start, start + ROWS)
+        b = fake[rows] - statistics.mean
+        spread = np.square(b).sum(axis=1) - np.square(b @ to_v) @ s
+        influence[rows] = n / (n - 1) * spread - 2 * b @ (mean - statistics.mean)
+    return influence - influence.mean()
+
+
 def sample_size_notes(images: int, dim: int, protocol_images: int | None = None) -> tuple[str, ...]:
     """Notes for a Fréchet distance of ``images`` features of ``dim`` numbers, under a protocol with its own count."""
     notes = []
@@ -112,24 +153,36 @@ def _narrow(real, fake):
 
 def _tall(real, fake):
     """The same from d x d matrices, features read in chunks: A = Q R with R from the covariance's eigenvectors."""
-    sides = []
-    for features in (real, fake):
-        statistics = FeatureStatistics(features.shape[1])
-        for start in range(0, len(features), ROWS):
-            statistics.update(features[start : start + ROWS])
-        values, vectors = np.linalg.eigh(statistics.covariance)
-        kept = values > max(values[-1], 0.0) * values.size * np.finfo(np.float64).eps
-        sides.append((statistics.mean, np.sqrt(values[kept]), vectors[:, kept]))
-    (mean_real, roots_a, basis_a), (mean_fake, roots_b, basis_b) = sides
-    u, s, v = np.linalg.svd((roots_a[:, None] * (basis_a.T @ basis_b)) * roots_b, full_matrices=False)
+    statistics = [_statistics(features) for features in (real, fake)]
+    sides = [_factor(side.covariance) for side in statistics]
+    u, s, v = _cross(*sides)
     scale = len(real) - 1
-    to_u, to_v = (basis_a / roots_a) @ u, (basis_b / roots_b) @ v.T
+    to_u, to_v = ((basis / roots) @ vectors for (roots, basis), vectors in zip(sides, (u, v.T), strict=True))
     return (
         lambda _, a: np.square(a @ to_u) @ s / scale,
         lambda _, b: np.square(b @ to_v) @ s / scale,
-        mean_real,
-        mean_fake,
+        *(side.mean for side in statistics),
     )
+
+
+def _statistics(features) -> FeatureStatistics:
+    statistics = FeatureStatistics(features.shape[1])
+    for start in range(0, len(features), ROWS):
+        statistics.update(features[start : start + ROWS])
+    return statistics
+
+
+def _factor(covariance: Float64) -> tuple[Float64, Float64]:
+    """Roots of the eigenvalues above rounding errors, and their eigenvectors as columns."""
+    values, vectors = np.linalg.eigh(covariance)
+    kept = values > max(values[-1], 0.0) * values.size * np.finfo(np.float64).eps
+    return np.sqrt(values[kept]), vectors[:, kept]
+
+
+def _cross(real: tuple[Float64, Float64], fake: tuple[Float64, Float64]) -> tuple[Float64, Float64, Float64]:
+    """Singular value decomposition of the product of two factors."""
+    (roots_a, basis_a), (roots_b, basis_b) = real, fake
+    return np.linalg.svd((roots_a[:, None] * (basis_a.T @ basis_b)) * roots_b, full_matrices=False)
 
 
 def _bootstrap_error(real, fake, resamples: int, seed: int) -> float:

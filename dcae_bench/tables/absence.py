@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from dcae_bench.config import Profile
 from dcae_bench.records import WeightsSource
 from dcae_bench.tables.reported import ReportedRow
+from dcae_bench.tables.reported_diffusion import DiffusionRow
 
 
 @dataclass(frozen=True)
@@ -45,3 +46,31 @@ class Absence:
         (item,) = (item for item in self.profile.evaluation.sets if item.label == label)
         ours = (model.family, model.compression, model.latent_channels, item.dataset, item.resolution)
         return ours == (row.family, row.compression, row.latent_channels, row.dataset, row.resolution)
+
+
+@dataclass(frozen=True)
+class DenoiserAbsence:
+    """What a profile's diffusion part leaves out on purpose, and what this machine lacks for the rest."""
+
+    profile: Profile
+    missing: Mapping[str, tuple[str, ...]]
+    """Reasons by row, as :func:`dcae_bench.availability.missing_rows` finds them."""
+
+    def reasons(self, reported: DiffusionRow) -> tuple[str, ...]:
+        """Why there is no result for a row of the paper; at least one reason."""
+        if reported.autoencoder is None:
+            return ("no source tells which autoencoder the paper used",)
+        for name in self.profile.diffusion.rows if self.profile.diffusion else ():
+            if self._answers(name, reported):
+                return self.missing.get(name, (f"row {name} was not measured: run the workflow",))
+        return (self.profile.paper_rows_not_run,)
+
+    def _answers(self, name: str, reported: DiffusionRow) -> bool:
+        plan = self.profile.row(name)
+        ours = (plan.row.denoiser, plan.training.process, plan.row.latent, plan.row.patch, plan.data.resolution)
+        theirs = (
+            *(reported.denoiser, reported.process, f"{reported.autoencoder}@released"),
+            *(reported.patch, reported.resolution),
+        )
+        images = (None, plan.row.images)
+        return ours == theirs and plan.data.datasets == (reported.dataset,) and reported.training_images in images

@@ -146,7 +146,7 @@ def loss_curves_figure(logs: Sequence[TrainingLog], path: Path) -> None:
         axes.grid(alpha=0.25, which="both")
         axes.spines[["top", "right"]].set_visible(False)
         for log in sorted((log for log in logs if log.phase == phase), key=_column):
-            curve = _curve(log.path)
+            curve = log_curve(log.path, ("l1", "lpips"))
             shape = shapes.index((log.compression, log.latent_channels))
             column, style = _column(log), LINE_STYLES[shape % len(LINE_STYLES)]
             (line,) = axes.plot(curve.index, curve.to_numpy(), color=column.colour, linestyle=style, linewidth=1.6)
@@ -206,8 +206,11 @@ def _caption(record: Record) -> str:
     return f"{shape}, mean PSNR {psnr.value:.1f} {psnr.unit or 'dB'}" if psnr else shape
 
 
-def _curve(path: Path) -> pd.Series:
-    """L1 + LPIPS over images seen, smoothed by a centred mean over a twentieth of the lines."""
+def log_curve(path: Path, keys: Sequence[str]) -> pd.Series:
+    """Sum of some losses over images seen, smoothed by a centred mean over a twentieth of the lines.
+
+    Raises :class:`ResultsError` when the log cannot be read or holds no line with all of them.
+    """
     points: dict[int, float] = {}
     try:
         lines = Path(path).read_text().splitlines()
@@ -220,18 +223,24 @@ def _curve(path: Path) -> pd.Series:
             if number == len(lines):
                 continue  # a killed run may leave half a line; the resumed one writes it again
             raise ResultsError(f"{path}: line {number} is not JSON ({error.msg}); run the training again") from error
-        if isinstance(entry, dict) and "l1" in entry and "lpips" in entry:
+        if isinstance(entry, dict) and all(key in entry for key in keys):
             # A resumed run logs what followed its checkpoint again: the last word counts.
-            points[entry["images"]] = entry["l1"] + entry["lpips"]
+            points[entry["images"]] = sum(entry[key] for key in keys)
     if not points:
-        raise ResultsError(f"{path}: holds no line with 'l1' and 'lpips'; run the training again")
+        wanted = " and ".join(f"'{key}'" for key in keys)
+        raise ResultsError(f"{path}: holds no line with {wanted}; run the training again")
     images, losses = zip(*sorted(points.items()), strict=True)
     return pd.Series(losses, index=images).rolling(max(1, len(losses) // 20), center=True, min_periods=1).mean()
 
 
 def _scale(axes: Axes) -> None:
-    """Plain numbers on both axes; a logarithmic loss axis where the loss falls by more than a factor of 3."""
+    """Plain numbers on both axes."""
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1000:g}k" if abs(x) >= 1000 else f"{x:g}"))
+    scale_loss(axes)
+
+
+def scale_loss(axes: Axes) -> None:
+    """Plain numbers on the loss axis, which is logarithmic where the loss falls by more than a factor of 3."""
     losses = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
     if 0 < losses.min() < losses.max() / 3:
         axes.set_yscale("log")

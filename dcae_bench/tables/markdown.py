@@ -74,3 +74,8 @@ def millions(count: int) -> str:
     """A count of parameters in millions with three digits, e.g. 2.34 M."""
     value = count / 1e6
     return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f} M"
+
+
+def join(*blocks: str) -> str:
+    """Blocks of a page below each other, without the empty ones."""
+    return "\n".join(block for block in blocks if block)

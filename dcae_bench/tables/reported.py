@@ -1,8 +1,9 @@
 """Reported values: what the paper prints, how far each number can be trusted, and what it was measured on."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Literal, Self
+from typing import Generic, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
@@ -50,7 +51,17 @@ class ReportedValue(_Frozen):
         return printed if self.trusted else f"({printed})"
 
 
-class ReportedRow(_Frozen):
+class SourcedRow(_Frozen, ABC):
+    """A row of a table of the paper."""
+
+    protocol: str
+
+    @abstractmethod
+    def values(self) -> Iterator[tuple[str, ReportedValue]]:
+        """Every printed value with its place under ``metrics``."""
+
+
+class ReportedRow(SourcedRow):
     """One row of a table of the paper: one autoencoder on one data set at one resolution."""
 
     table: str
@@ -64,7 +75,6 @@ class ReportedRow(_Frozen):
     weights_source: WeightsSource = Field(description="which weights answer the row")
     parameters: PositiveInt | None = Field(description="of encoder and decoder; null if unknown")
     parameters_min: PositiveInt | None = Field(description="lower bound where the number is unknown")
-    protocol: str
     images: PositiveInt | None = Field(description="images measured; null if not stated")
     metrics: dict[ReportedMetric, ReportedValue] = Field(description="none if no value of the row is known")
 
@@ -73,6 +83,10 @@ class ReportedRow(_Frozen):
         if self.resolution % self.compression:
             raise ValueError(f"resolution {self.resolution} is not a multiple of compression {self.compression}")
         return self
+
+    def values(self) -> Iterator[tuple[str, ReportedValue]]:
+        """Every printed value with its metric."""
+        yield from self.metrics.items()
 
     @property
     def latent_shape(self) -> str:
@@ -86,13 +100,16 @@ class _Protocol(_Frozen):
     notes: tuple[str, ...]
 
 
-class ReportedFile(_Frozen):
+RowT = TypeVar("RowT", bound=SourcedRow)
+
+
+class SourcedFile(_Frozen, Generic[RowT]):
     """A file of ``baselines/reported``: rows with the sources and the protocol they rest on."""
 
     sources: dict[str, str]
     protocol: _Protocol
-    rows: tuple[ReportedRow, ...]
-    unreported: tuple[ReportedRow, ...] = Field(
+    rows: tuple[RowT, ...]
+    unreported: tuple[RowT, ...] = Field(
         default=(), description="settings of the paper for which no value is known; measured all the same"
     )
 
@@ -101,7 +118,7 @@ class ReportedFile(_Frozen):
         for where, row in self._numbered():
             if row.protocol != self.protocol.name:
                 raise ValueError(f"{where}.protocol: {row.protocol!r} is not described under 'protocol'")
-            for metric, reported in row.metrics.items():
+            for metric, reported in row.values():
                 for source in reported.sources:
                     if source not in self.sources:
                         raise ValueError(f"{where}.metrics.{metric}.sources: no source is called {source!r}")
@@ -114,16 +131,28 @@ class ReportedFile(_Frozen):
                 raise ValueError(f"{where}.metrics: has {len(row.metrics)} values; rows without any are 'unreported'")
         return self
 
-    def _numbered(self) -> Iterator[tuple[str, ReportedRow]]:
+    def _numbered(self) -> Iterator[tuple[str, RowT]]:
         for name, rows in (("rows", self.rows), ("unreported", self.unreported)):
             for number, row in enumerate(rows):
                 yield f"{name}.{number}", row
 
 
+class ReportedFile(SourcedFile[ReportedRow]):
+    """Reported reconstruction quality."""
+
+
 def load_reported_file(path: Path = TABLE2) -> ReportedFile:
+    """Read and check reported reconstructions. Raises :class:`ConfigError` that names the file and the field."""
+    return read_reported(path, ReportedFile)
+
+
+FileT = TypeVar("FileT", bound=SourcedFile)
+
+
+def read_reported(path: Path, model: type[FileT]) -> FileT:
     """Read and check a file of reported values. Raises :class:`ConfigError` that names the file and the field."""
     try:
-        return ReportedFile.model_validate(yaml.safe_load(Path(path).read_text()))
+        return model.model_validate(yaml.safe_load(Path(path).read_text()))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); restore it from git") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -129,11 +129,11 @@ def _tidy(table: RfidTable) -> Iterator[dict[str, Any]]:
                 "phase": record.subject.phase,
                 "images": record.data.images,
                 "protocol": record.protocol,
-                "settings": _settings(record),
+                "settings": settings_cell(record),
                 "metric": key,
                 "label": metric.label,
                 "measured": metric.value,
-                **_interval(metric),
+                **interval_cells(metric),
                 "reported": None,
                 "unit": metric.unit,
                 "better": metric.better,
@@ -165,11 +165,11 @@ def _tidy_answer(row: ReportedRow, source: WeightsSource, answer: Answer) -> Ite
             "phase": record.subject.phase if record else None,
             "images": row.images,
             "protocol": row.protocol,
-            "settings": _settings(record) if record else None,
+            "settings": settings_cell(record) if record else None,
             "metric": metric,
             "label": REPORTED_LABELS[metric],
             "measured": measured.value if measured else None,
-            **_interval(measured),
+            **interval_cells(measured),
             "reported": value.value if value else None,
             "confidence": value.confidence if value else None,
             "verdict": judgement.verdict.value,
@@ -179,13 +179,15 @@ def _tidy_answer(row: ReportedRow, source: WeightsSource, answer: Answer) -> Ite
         }
 
 
-def _interval(metric: Metric | None) -> dict[str, float | None]:
+def interval_cells(metric: Metric | None) -> dict[str, float | None]:
+    """Cells of a metric's interval in a table of numbers."""
     interval = metric.interval if metric else None
     names = ("low", "high", "level")
     return {f"interval_{name}": getattr(interval, name) if interval else None for name in names}
 
 
-def _settings(record: Record) -> str:
+def settings_cell(record: Record) -> str:
+    """A record's switches in one cell."""
     return "; ".join(f"{switch}={value}" for switch, value in record.settings.items())
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from dcae_bench.tables.markdown import ARROWS, Footnotes, decimals, grid, millions, number, spread
+from dcae_bench.tables.markdown import ARROWS, Footnotes, decimals, grid, join, millions, number, spread
 from dcae_bench.tables.reconstruction import (
     DATA_SETS,
     FAMILIES,
@@ -66,7 +66,7 @@ def _measured(table: RfidTable) -> str:
             cells.append(cell + footnotes.mark(own))
         rows.append(cells)
     align = ["left", "right", "left", "left", "right", "right", "right", *["right"] * len(table.columns)]
-    return _join(grid(headers, rows, align), footnotes.text())
+    return join(grid(headers, rows, align), footnotes.text())
 
 
 def _differences(table: RfidTable) -> str:
@@ -84,7 +84,7 @@ def _differences(table: RfidTable) -> str:
             cells.append(f"**{cell}**" if run in pair.winners(key) else cell)
         rows.append(cells)
     align = ["left", "right", "left", "left", "right", *["right"] * len(table.columns)]
-    return _join(grid(headers, rows, align), footnotes.text())
+    return join(grid(headers, rows, align), footnotes.text())
 
 
 def _reported(table: RfidTable) -> str:
@@ -102,7 +102,7 @@ def _reported(table: RfidTable) -> str:
         rows.append([*cells, _verdicts(result, footnotes)])
     align = ["left", "right", "left", "left", *["right"] * len(REPORTED_LABELS), *["left"] * (len(SOURCES) + 1)]
     legend = "Values in brackets are recalled from memory and were found in no source; no verdict rests on them.\n"
-    return _join(grid(headers, rows, align), footnotes.text(), legend)
+    return join(grid(headers, rows, align), footnotes.text(), legend)
 
 
 def _not_measured(table: RfidTable) -> str:
@@ -111,7 +111,7 @@ def _not_measured(table: RfidTable) -> str:
     for name, keys in groupby(table.not_measured, key=lambda key: key[0]):
         sets = (f"{label}{footnotes.mark(table.not_measured[name, label])}" for _, label in keys)
         lines.append(f"- {name}: {', '.join(sets)}\n")
-    return _join("".join(lines), footnotes.text())
+    return join("".join(lines), footnotes.text())
 
 
 def _better(metric: str) -> str:
@@ -200,7 +200,3 @@ def _run_legend(table: RfidTable) -> Iterator[str]:
         f"Records lie under `{shown(Path(folder))}`; the `.json` twin names the one behind each row, and "
         "`dcae-bench show RESULT.json` prints it."
     )
-
-
-def _join(*blocks: str) -> str:
-    return "\n".join(block for block in blocks if block)

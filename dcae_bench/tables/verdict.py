@@ -1,6 +1,6 @@
 """Verdicts: how a measured number stands to the reported one, always with the reason."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -54,7 +54,8 @@ def judge(
     obstacle = next(_obstacles(reported, record, metric), None)
     if obstacle is not None:
         return Judgement(Verdict.NOT_COMPARABLE, obstacle)
-    return _compare(reported.metrics[metric], record.metrics[RECORD_KEYS[metric]], metric)
+    measured = record.metrics[RECORD_KEYS[metric]]
+    return compare([reported.metrics[metric]], measured, higher_is_better=HIGHER_IS_BETTER[metric])
 
 
 def _obstacles(reported: ReportedRow, record: Record, metric: ReportedMetric) -> Iterator[str]:
@@ -96,21 +97,30 @@ def _obstacles(reported: ReportedRow, record: Record, metric: ReportedMetric) ->
         yield f"the record holds no {RECORD_KEYS[metric]}"
 
 
-def _compare(reported: ReportedValue, measured: Metric, metric: ReportedMetric) -> Judgement:
-    difference = measured.value - reported.value
+def compare(
+    reported: Sequence[ReportedValue], measured: Metric, *, higher_is_better: bool, spread: float = 0.0
+) -> Judgement:
+    """Judge a measured value against the printed one, the nearest where there are several.
+
+    ``spread`` is how far apart, relative to the value, two right measurements by the authors themselves have been.
+    """
+    printed = min(reported, key=lambda value: abs(measured.value - value.value))
+    difference = measured.value - printed.value
     noise, band = 0.0, ""
     if measured.interval:
         noise = measured.interval.half_width
         band = f"the {measured.interval.level:.0%} interval of ±{noise:.2g}"
-    tolerance = 0.5 * 10**-reported.decimals
+    if spread * printed.value > noise:
+        noise, band = spread * printed.value, f"the {spread:.1%} by which the authors' own measurements differ"
+    tolerance = 0.5 * 10**-printed.decimals
     # Binary floats sit a hair off the decimal they print, so an exact half unit must not fall to rounding errors.
-    slack = 1e-9 * max(1.0, abs(reported.value))
-    found = f"{measured.value:.{reported.decimals + 2}f} measured, {reported.text} reported"
+    slack = 1e-9 * max(1.0, abs(printed.value))
+    found = f"{measured.value:.{printed.decimals + 2}f} measured, {printed.text} reported"
     if abs(difference) <= tolerance + slack:
         return Judgement(Verdict.MATCH, f"{found}: equal to the printed decimals")
     if abs(difference) <= tolerance + noise + slack:
         return Judgement(Verdict.WITHIN_NOISE, f"{found}: apart by no more than {band}")
-    apart = f"{abs(difference):.{reported.decimals + 2}f}" + (f", beyond {band}" if band else "")
-    if (difference > 0) == HIGHER_IS_BETTER[metric]:
+    apart = f"{abs(difference):.{printed.decimals + 2}f}" + (f", beyond {band}" if band else "")
+    if (difference > 0) == higher_is_better:
         return Judgement(Verdict.BETTER, f"{found}: better by {apart}")
     return Judgement(Verdict.DEVIATES, f"{found}: worse by {apart}")

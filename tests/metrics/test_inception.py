@@ -14,9 +14,12 @@ from torch import nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from dcae_bench.errors import WeightsError
+from dcae_bench.metrics import inception_score as inception_score_module
 from dcae_bench.metrics.frechet import frechet_distance
 from dcae_bench.metrics.inception import DEFINITIONS, LAYERS, Inception, InceptionExtractor
+from dcae_bench.metrics.inception_score import inception_score, unbiased_logits
 from dcae_bench.metrics.kernel import kernel_distance
+from dcae_bench.metrics.precision_recall import precision_recall
 
 KEPT = 2  # features of those that clean-fid's matrix square root takes: with all 2048 it needs most of a minute
 
@@ -105,7 +108,7 @@ def test_clean_fids_definition(found, folders, unfolded, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
-def test_torch_fidelitys_definition(found, folders, unfolded, photo_pairs, inception_file):
+def test_torch_fidelitys_definition(model, found, folders, unfolded, photo_pairs, inception_file, monkeypatch):
     real, fake = found["torch-fidelity"]
     agree(real[:2], unfolded(photo_pairs[0][:2])[0])
     theirs = torch_fidelity.calculate_metrics(
@@ -114,6 +117,10 @@ def test_torch_fidelitys_definition(found, folders, unfolded, photo_pairs, incep
         fid=True,
         kid=True,
         kid_subset_size=len(real),
+        isc=True,
+        isc_splits=2,
+        prc=True,
+        feature_extractor="inception-v3-compat",  # else torch-fidelity takes VGG16 for precision and recall
         cuda=False,
         cache=False,
         verbose=False,
@@ -121,6 +128,12 @@ def test_torch_fidelitys_definition(found, folders, unfolded, photo_pairs, incep
     )
     assert frechet_distance(real, fake).value == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3)
     assert kernel_distance(real, fake).value == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-3)
+    monkeypatch.setattr(inception_score_module, "SPLITS", 2)
+    score = inception_score(unbiased_logits(fake.numpy(), model.classifier))
+    assert score.value - 1 == pytest.approx(theirs["inception_score_mean"] - 1, rel=2e-3)
+    assert score.spread == pytest.approx(theirs["inception_score_std"], rel=2e-3)
+    shares = precision_recall(real, fake)
+    assert (shares.precision, shares.recall) == (theirs["precision"], theirs["recall"])
 
 
 def test_folding_changes_only_rounding(model, unfolded):

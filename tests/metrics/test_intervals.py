@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 
 from dcae_bench.metrics import intervals as module
 from dcae_bench.metrics.frechet import frechet_distance, frechet_from_statistics
-from dcae_bench.metrics.intervals import frechet_influence, frechet_interval, mean_interval, sample_size_notes
+from dcae_bench.metrics.intervals import (
+    frechet_influence,
+    frechet_interval,
+    frechet_sample_influence,
+    frechet_sample_influence_exact,
+    frechet_sample_interval,
+    mean_interval,
+    sample_size_notes,
+)
 
 
 def pairs(rng, n, d, noise=0.3):
@@ -46,6 +54,44 @@ def test_mean_interval_is_scipys():
 def test_means_without_an_interval(values):
     with pytest.raises(ValueError, match="2 finite values"):
         mean_interval(values)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([(40, 25, 5), (25, 40, 5), (30, 12, 20), (12, 30, 20)]))
+@settings(max_examples=20, deadline=None)
+def test_influence_of_samples_is_the_derivative(seed, shape):
+    rng = np.random.default_rng(seed)
+    n, m, d = shape
+    real, fake = pairs(rng, n, d)[0], pairs(rng, m, d)[1]
+    influence = frechet_sample_influence(real.mean(axis=0), np.cov(real, rowvar=False), fake)
+    assert frechet_sample_influence_exact(real, fake) == pytest.approx(influence, abs=1e-6 * np.abs(influence).max())
+    direction = rng.standard_normal(m)
+    step = 1e-4 * (direction - direction.mean())
+
+    def distance(weights):
+        mean = weights @ fake / m
+        b = (fake - mean) * np.sqrt(weights / (m - 1))[:, None]
+        a = (real - real.mean(axis=0)) / np.sqrt(n - 1)
+        cross = np.linalg.svd(a @ b.T, compute_uv=False).sum()
+        return np.square(real.mean(axis=0) - mean).sum() + np.square(a).sum() + np.square(b).sum() - 2 * cross
+
+    slope = (distance(1 + step) - distance(1 - step)) / 2
+    assert slope == pytest.approx(influence @ step / m, abs=1e-4 * np.abs(influence).max() * np.abs(step).mean())
+
+
+def test_interval_of_samples_tells_their_spread():
+    """Over many draws of samples against one reference, the standard error is the distance's standard deviation."""
+    rng, d = np.random.default_rng(5), 6
+    real = pairs(rng, 500, d)[0]
+    mean, covariance = real.mean(axis=0), np.cov(real, rowvar=False)
+    values, halves = [], []
+    for _ in range(150):
+        fake = pairs(rng, 80, d)[1]
+        value = frechet_distance(real, fake).value
+        found = frechet_sample_interval(frechet_sample_influence(mean, covariance, fake), value)
+        values.append(value)
+        halves.append((found.high - value) / 1.96)
+    assert np.mean(halves) == pytest.approx(np.std(values), rel=0.2)
+    assert "reference fixed" in found.method
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(40, 5), (12, 30), (30, 30), (31, 30)]))

@@ -170,9 +170,9 @@ def test_loss_curves_without_logs_are_drawn_as_not_run(tmp_path):
 
 
 def curve(make_log, text):
-    from dcae_bench.tables.figures import _curve
+    from dcae_bench.tables.figures import log_curve
 
-    return _curve(make_log(text=text).path)
+    return log_curve(make_log(text=text).path, ("l1", "lpips"))
 
 
 def line(step, loss):

@@ -1,0 +1,83 @@
+import json
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from dcae_bench.errors import ResultsError
+from dcae_bench.records import Denoiser, Interval, Metric
+from dcae_bench.tables import figures_diffusion
+from dcae_bench.tables.figures_diffusion import guidance_figure, loss_figure, samples_figure
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were saved."""
+    figures: list[Figure] = []
+
+    def save(figure, path):
+        figure.savefig(path, format="png", dpi=40)
+        figures.append(figure)
+
+    monkeypatch.setattr(figures_diffusion, "save_figure", save)
+    return figures
+
+
+@pytest.fixture
+def make(make_record):
+    def of(family="dc-ae", compression=32, *, guidance=1.0, value=5.0, process="vp", kind="generation"):
+        record = make_record(family, compression, 32, kind=kind)
+        facts = {"name": "uvit-nano", "family": "uvit", "patch": 1, "tokens": 16, "classes": 2, "parameters": 7}
+        facts |= {"row": f"{family}-{compression}", "process": process, "gmacs": 0.1, "weights_sha256": "e" * 64}
+        interval = Interval(low=value - 1, high=value + 1, method="a test")
+        metric = Metric(label="gFD (EfficientNet-Lite0)", value=value, better="lower", interval=interval)
+        found = {"gfd_efficientnet_lite0": metric, "flops_per_image": Metric(label="F", value=1e9)}
+        settings = {"guidance": f"{guidance:g}"}
+        return record.model_copy(update={"denoiser": Denoiser(**facts), "metrics": found, "settings": settings})
+
+    return of
+
+
+def test_samples_grid_has_sd_vae_first_and_equal_columns(drawn, make, tmp_path):
+    items = []
+    for family, shade in (("dc-ae", 200), ("sd-vae", 10)):
+        file = tmp_path / f"{family}.npy"
+        np.save(file, np.full((6, 8, 8, 3), shade, np.uint8))
+        items.append((make(family), file))
+    samples_figure(items, tmp_path / "grid.png", count=4)
+    (figure,) = drawn
+    shades = [int(axes.images[0].get_array()[0, 0, 0]) for axes in figure.axes]
+    assert shades == [10] * 4 + [200] * 4
+    captions = [text.get_text() for text in figure.texts[1:]]
+    assert captions[0].startswith("sd-vae-f32c32 p1\nsd-vae-32, s = 1\ngFD 5")
+
+
+def test_loss_is_drawn_over_flops(drawn, make, tmp_path):
+    logs = {}
+    for family, process in (("dc-ae", "vp"), ("sd-vae", "vp"), ("dc-ae", "flow")):
+        log = tmp_path / f"{family}-{process}.jsonl"
+        log.write_text("".join(json.dumps({"images": n, "loss": 1 / n}) + "\n" for n in (1, 2, 4)))
+        logs[log] = make(family, process=process, kind="diffusion_training")
+    loss_figure(logs, tmp_path / "loss.png")
+    flow, vp = drawn[0].axes
+    assert (len(flow.lines), len(vp.lines)) == (1, 2)
+    assert list(vp.lines[0].get_xdata()) == [1e9, 2e9, 4e9] and list(vp.lines[0].get_ydata()) == [1, 0.5, 0.25]
+
+
+def test_guidance_marks_the_best_scale(drawn, make, tmp_path):
+    records = [make(guidance=s, value=v) for s, v in ((2.0, 4.0), (1.0, 9.0), (1.5, 3.0))]
+    guidance_figure([*records, make("sd-vae", guidance=1.0)], tmp_path / "guidance.png")
+    (axes,) = drawn[0].axes
+    line = next(line for line in axes.lines if line.get_label().startswith("dc-ae"))
+    assert list(line.get_xdata()) == [1.0, 1.5, 2.0] and list(line.get_ydata()) == [9, 3, 4]
+    assert "s = 1.5" in [text.get_text() for text in axes.texts]
+
+
+def test_nothing_to_draw_is_one_line(make, make_record, tmp_path):
+    for draw, nothing in ((samples_figure, []), (loss_figure, {}), (guidance_figure, [])):
+        with pytest.raises(ResultsError, match="no "):
+            draw(nothing, tmp_path / "x.png")
+    with pytest.raises(ResultsError, match=r"absent.npy: cannot be read"):
+        samples_figure([(make(), tmp_path / "absent.npy")], tmp_path / "x.png")
+    with pytest.raises(ResultsError, match="names no denoiser"):
+        guidance_figure([make_record()], tmp_path / "x.png")
