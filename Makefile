@@ -23,9 +23,8 @@ help:
 	@echo 'DC-AE Bench'
 	@echo
 	@echo '  make results/table_rfid.md               train, evaluate and write the reconstruction table'
-	@echo '  make results/table_throughput.md         time UViT-S on the processors and write the throughput table'
-	@echo '  make results/figures/NAME.png            draw a figure: reconstructions, losses'
 	@echo '  make results/table_diffusion.md          train denoisers on the latents, sample, and write the generation table'
+	@echo '  make results/table_throughput.md         time UViT-S on the processors and write the throughput table'
 	@echo '  make results/figures/NAME.png            draw a figure: reconstructions, losses, samples, diffusion_loss'
 	@echo '  make results/ANYTHING                    hand over to: snakemake --cores all results/ANYTHING'
 	@echo '  make results/ANYTHING PROFILE=paper      the same with another profile from config/'
