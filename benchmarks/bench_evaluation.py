@@ -274,7 +274,8 @@ class Projection:
 
 torch.set_num_threads(2)
 names = dict.fromkeys([*PAPER_V1.distances, *PAPER_V1.kernel_distances])
-suite = Suite(PAPER_V1, {name: Projection(name) for name in names}, {"alex": LPIPS.load("alex")}, torch.device("cpu"))
+lpips = {net: LPIPS.load(net) for net in PAPER_V1.lpips}
+suite = Suite(PAPER_V1, {name: Projection(name) for name in names}, lpips, torch.device("cpu"))
 crops, folder = Crops(int(sys.argv[1])), Path(sys.argv[2])
 evaluator = ReconstructionEvaluator(suite, batch_size=16, threads=2)
 measured = evaluator.measure(lambda images, indices: images // 2 + 30, crops, folder)

@@ -10,10 +10,9 @@ from torch import Tensor
 from dcae_bench.metrics import intervals
 from dcae_bench.metrics.features import FeatureExtractor
 from dcae_bench.metrics.frechet import FeatureStatistics, frechet_distance, frechet_of_statistics
+from dcae_bench.metrics.rows import parts
 from dcae_bench.records import Interval, Metric
 
-CHUNK = 4096
-"""Features that are turned into float64 at once."""
 EXACT = 1 << 24
 """Up to this product of both counts, sets below full rank go through the singular values of their features."""
 
@@ -21,8 +20,8 @@ EXACT = 1 << 24
 def statistics_of(features: np.ndarray) -> FeatureStatistics:
     """Mean and covariance of features (n, d) in float64, in memory that does not grow with n."""
     statistics = FeatureStatistics(features.shape[1])
-    for start in range(0, len(features), CHUNK):
-        statistics.update(features[start : start + CHUNK])
+    for _, part in parts(features):
+        statistics.update(part)
     return statistics
 
 
@@ -50,7 +49,7 @@ def kernel_metric(extractor: FeatureExtractor, real: np.ndarray, fake: np.ndarra
     """Kernel distance of features (n, d) and (m, d): KID for Inception's with FID's weights."""
     from dcae_bench.metrics.kernel import kernel_distance  # torch-fidelity takes seconds to import
 
-    found = kernel_distance(as_tensor(real), as_tensor(fake))
+    found = kernel_distance(real, fake)
     return Metric(
         label=extractor.distance.replace("FID", "KID").replace("FD", "KD"),
         value=found.value,

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dcae_bench.metrics.frechet import FeatureStatistics, Float64, frechet_distance
+from dcae_bench.metrics.rows import parts
 
 LEVEL = 0.95
 QUANTILE = 1.959964  # of the normal distribution, for 95 %
-ROWS = 4096  # feature vectors that are in memory as float64 at a time
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,8 @@ def frechet_influence(real: ArrayLike, fake: ArrayLike) -> Float64:
     n = len(real)
     left, right, mean_real, mean_fake = (_narrow if n <= real.shape[1] else _tall)(real, fake)
     influence = np.empty(n)
-    for start in range(0, n, ROWS):
-        rows = slice(start, start + ROWS)
-        a, b = real[rows] - mean_real, fake[rows] - mean_fake
+    for (rows, of_real), (_, of_fake) in zip(parts(real), parts(fake), strict=True):
+        a, b = of_real - mean_real, of_fake - mean_fake
         squares = (np.square(a).sum(axis=1) + np.square(b).sum(axis=1)) / (n - 1)
         influence[rows] = 2 * (a - b) @ (mean_real - mean_fake) + n * (squares - left(rows, a) - right(rows, b))
     return influence - influence.mean()
@@ -118,9 +117,8 @@ def frechet_sample_influence(mean: ArrayLike, covariance: ArrayLike, fake: Array
     _, s, v = _cross(reference, generated)
     to_v = (generated[1] / generated[0]) @ v.T
     n, influence = len(fake), np.empty(len(fake))
-    for start in range(0, n, ROWS):
-        rows = slice(start, start + ROWS)
-        b = fake[rows] - statistics.mean
+    for rows, of_fake in parts(fake):
+        b = of_fake - statistics.mean
         spread = np.square(b).sum(axis=1) - np.square(b @ to_v) @ s
         influence[rows] = n / (n - 1) * spread - 2 * b @ (mean - statistics.mean)
     return influence - influence.mean()
@@ -167,8 +165,8 @@ def _tall(real, fake):
 
 def _statistics(features) -> FeatureStatistics:
     statistics = FeatureStatistics(features.shape[1])
-    for start in range(0, len(features), ROWS):
-        statistics.update(features[start : start + ROWS])
+    for _, part in parts(features):
+        statistics.update(part)
     return statistics
 
 

@@ -1,20 +1,20 @@
 """Kernel distance of two sets of features: an unbiased squared MMD (Bińkowski et al., 2018), torch-fidelity's way."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
-from torch_fidelity.metric_kid import (
-    KEY_METRIC_KID_MEAN,
-    KEY_METRIC_KID_STD,
-    kernel_poly,
-    kid_features_to_metric,
-    mmd2,
-)
+from numpy.typing import ArrayLike
+from torch_fidelity.metric_kid import kernel_poly, mmd2
+
+from dcae_bench.metrics.rows import parts, take
 
 SUBSETS = 100
 SUBSET_SIZE = 1000
 SEED = 2020
+
+Estimate = Callable[[np.ndarray, np.ndarray], float]
+"""From drawn rows of the first set and of the second to an unbiased estimate of the squared MMD."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class KernelResult:
     notes: tuple[str, ...]
 
 
-def kernel_distance(real: Tensor, fake: Tensor) -> KernelResult:
+def kernel_distance(real: ArrayLike, fake: ArrayLike) -> KernelResult:
     """Kernel distance of features (n, d) and (m, d): KID where they are Inception's.
 
     torch-fidelity's definition with its defaults: the kernel (x·y / d + 1)^3, the mean of 100 unbiased estimates from
@@ -37,38 +37,39 @@ def kernel_distance(real: Tensor, fake: Tensor) -> KernelResult:
     smaller set's size, and a note. Computed in float32, as there. Raises ValueError for fewer than two features on a
     side, features of different length, or values that are not finite.
     """
-    real, fake = real.float().cpu(), fake.float().cpu()
+    real, fake = np.asarray(real, np.float32), np.asarray(fake, np.float32)
     images = min(len(real), len(fake))
     if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1] or images < 2:
         raise ValueError(
-            f"a kernel distance needs two sets (n, d) of 2 feature vectors or more, "
-            f"got {tuple(real.shape)} and {tuple(fake.shape)}"
+            f"a kernel distance needs two sets (n, d) of 2 feature vectors or more, got {real.shape} and {fake.shape}"
         )
-    if not (real.isfinite().all() and fake.isfinite().all()):
+    if not all(np.isfinite(part).all() for side in (real, fake) for _, part in parts(side)):
         raise ValueError("features hold values that are not finite")
     size = min(SUBSET_SIZE, images)
     # Each subset costs three kernels of size²; of sets not much larger, three kernels of everything are cheaper.
     small = max(len(real), len(fake)) <= 2 * SUBSET_SIZE
-    value, spread = _of_one_kernel(real, fake, size) if small else _of_subsets(real, fake, size)
+    estimate = _from_one_kernel(fake, real) if small else _from_rows(fake, real)
+    random = np.random.RandomState(SEED)
+    estimates = [
+        estimate(random.choice(len(fake), size, replace=False), random.choice(len(real), size, replace=False))
+        for _ in range(SUBSETS)
+    ]
+    value, spread = float(np.mean(estimates)), float(np.std(estimates))
     notes = (f"subsets of {size} instead of {SUBSET_SIZE} images: there are no more",) if size < SUBSET_SIZE else ()
     return KernelResult(value, spread, images, size, notes)
 
 
-def _of_subsets(real: Tensor, fake: Tensor, size: int) -> tuple[float, float]:
-    found = kid_features_to_metric(
-        fake, real, kid_subsets=SUBSETS, kid_subset_size=size, rng_seed=SEED, kid_kernel="poly", verbose=False
-    )
-    return found[KEY_METRIC_KID_MEAN], found[KEY_METRIC_KID_STD]
+def _from_rows(a: np.ndarray, b: np.ndarray) -> Estimate:
+    """Estimates from kernels of the drawn rows."""
+
+    def estimate(i: np.ndarray, j: np.ndarray) -> float:
+        x, y = take(a, i), take(b, j)
+        return mmd2(kernel_poly(x, x), kernel_poly(x, y), kernel_poly(y, y))
+
+    return estimate
 
 
-def _of_one_kernel(real: Tensor, fake: Tensor, size: int) -> tuple[float, float]:
+def _from_one_kernel(a: np.ndarray, b: np.ndarray) -> Estimate:
     """The same from kernels of whole sets, of which each subset takes rows and columns."""
-    a, b = fake.numpy(), real.numpy()
-    kernels = kernel_poly(a, a), kernel_poly(a, b), kernel_poly(b, b)
-    random = np.random.RandomState(SEED)
-    estimates = []
-    for _ in range(SUBSETS):
-        i, j = random.choice(len(a), size, replace=False), random.choice(len(b), size, replace=False)
-        rows = ((i, i), (i, j), (j, j))
-        estimates.append(mmd2(*(kernel[np.ix_(*chosen)] for kernel, chosen in zip(kernels, rows, strict=True))))
-    return float(np.mean(estimates)), float(np.std(estimates))
+    aa, ab, bb = kernel_poly(a, a), kernel_poly(a, b), kernel_poly(b, b)
+    return lambda i, j: mmd2(aa[np.ix_(i, i)], ab[np.ix_(i, j)], bb[np.ix_(j, j)])

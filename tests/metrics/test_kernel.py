@@ -10,7 +10,7 @@ def pair(rng, n, m, d=16, shift=0.3):
     return torch.randn(n, d, generator=rng), torch.randn(m, d, generator=rng) * 1.1 + shift
 
 
-# With subsets of 50 and 20 of them, sets of 60 go through one kernel and sets of 400 through torch-fidelity's function.
+# With subsets of 50 and 20 of them, sets of 60 go through one kernel, and sets of 400 through one for each subset.
 @pytest.mark.parametrize(("n", "m"), [(60, 80), (400, 300), (50, 50)])
 def test_is_torch_fidelitys(monkeypatch, rng, n, m):
     monkeypatch.setattr(module, "SUBSET_SIZE", 50)

@@ -1,0 +1,32 @@
+"""Features in parts: everything once, and mapped files unchanged by being released."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dcae_bench.metrics.intervals import frechet_interval
+from dcae_bench.metrics.kernel import kernel_distance
+from dcae_bench.metrics.rows import ROWS, parts, release, take
+
+
+@given(st.sampled_from([0, 1, ROWS - 1, ROWS, ROWS + 1, 3 * ROWS + 5]))
+def test_parts_are_everything_once(count):
+    features = np.arange(2.0 * count).reshape(count, 2)
+    found = list(parts(features))
+    assert all(len(part) <= ROWS and np.array_equal(part, features[place]) for place, part in found)
+    assert sum(len(part) for _, part in found) == count
+
+
+def test_a_mapped_file_gives_the_same_as_memory(tmp_path):
+    random = np.random.default_rng(0)
+    sides = [random.normal(shift, 1, (2300, 6)).astype(np.float32) for shift in (0, 0.2)]
+    mapped = []
+    for number, side in enumerate(sides):
+        side.tofile(tmp_path / str(number))
+        mapped.append(np.memmap(tmp_path / str(number), np.float32, "r", shape=side.shape))
+    assert kernel_distance(*mapped) == kernel_distance(*sides)
+    assert frechet_interval(*mapped) == frechet_interval(*sides)
+    rows = take(mapped[0], np.array([5, 2299, 0]))
+    release(mapped[0])
+    np.testing.assert_array_equal(rows, sides[0][[5, 2299, 0]])
+    np.testing.assert_array_equal(mapped[0], sides[0])
