@@ -14,6 +14,7 @@ DEMO = yaml.safe_load((CONFIG_DIR / "demo.yaml").read_text())
 
 def with_model(model) -> dict:
     content = copy.deepcopy(DEMO)
+    del content["diffusion"]  # its rows are on the demo's own autoencoders
     content["autoencoders"] = {"it": {"model": model}}
     return content
 

@@ -67,23 +67,22 @@ def lpips():
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
+def own_cache(another_cache):
     """Reference features of one test are not found by another; converted weights are."""
-    return use_cache(tmp_path / "cache", monkeypatch)
-
-
-def use_cache(folder, monkeypatch):
-    weights = cache_dir() / "weights"
-    weights.mkdir(parents=True, exist_ok=True)
-    folder.mkdir()
-    (folder / "weights").symlink_to(weights.resolve())
-    monkeypatch.setenv("DCAE_BENCH_CACHE", str(folder))
+    another_cache()
 
 
 @pytest.fixture
-def another_cache(tmp_path, monkeypatch):
-    """Makes a cache without reference features, by name, the one in use."""
-    return lambda name: use_cache(tmp_path / name, monkeypatch)
+def another_cache(tmp_path_factory, monkeypatch):
+    """Makes a cache without reference features the one in use."""
+
+    def use():
+        weights, folder = cache_dir() / "weights", tmp_path_factory.mktemp("cache")
+        weights.mkdir(parents=True, exist_ok=True)
+        (folder / "weights").symlink_to(weights.resolve())
+        monkeypatch.setenv("DCAE_BENCH_CACHE", str(folder))
+
+    return use
 
 
 @pytest.fixture

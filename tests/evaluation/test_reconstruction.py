@@ -10,6 +10,7 @@ from dcae_bench.errors import DataError, ResultsError
 from dcae_bench.evaluation.protocols import pinned
 from dcae_bench.evaluation.reconstruction import ReconstructionEvaluator, reconstructor
 from dcae_bench.evaluation.workers import Process, batches_of
+from dcae_bench.files import cache_dir
 from dcae_bench.metrics.frechet import frechet_distance
 from dcae_bench.metrics.image import psnr, ssim, to_uint8
 
@@ -132,7 +133,7 @@ def test_reference_features_are_computed_once(evaluator, suite, crops, make_crop
 
 def test_a_cut_reference_is_computed_again(evaluator, suite, crops, tmp_path):
     evaluator.measure(shift(1), crops, tmp_path / "a")
-    (kept,) = (tmp_path / "cache" / "reference").glob("*.raw")
+    (kept,) = (cache_dir() / "reference").glob("*.raw")
     kept.write_bytes(kept.read_bytes()[:-4])
     seen = suite.extractors["efficientnet-lite0"].seen
     evaluator.measure(shift(1), crops, tmp_path / "b")

@@ -94,7 +94,7 @@ def test_one_two_and_three_processes_give_the_same_bits(server, tiny, monkeypatc
     table = pq.read_table(tiny.folder / "1" / f"{LABEL}.images.parquet")
     for count in (2, 3):
         # A cache of its own, so that the originals are shared out as well.
-        another_cache(f"cache-{count}")
+        another_cache()
         record, images = run_processes(server, tiny, count, tiny.folder / str(count))
         assert record.data.images == 14
         assert images.equals(table)
