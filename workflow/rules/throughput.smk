@@ -2,6 +2,8 @@
 
 THROUGHPUT_PLAN = str(config.get("throughput_plan", "cpu"))
 THROUGHPUT_RECORDS = f"results/throughput/{THROUGHPUT_PLAN}"
+# More than any machine has: Snakemake takes it down to what --cores allows. `workflow.cores` fails where there is none.
+ALL_CORES = 4096
 
 
 # Every core and GPU, so that no other job of this workflow runs beside a timing; `measure` leases the device from
@@ -13,7 +15,7 @@ rule measure_throughput:
         f"results/throughput/logs/{THROUGHPUT_PLAN}.log",
     conda:
         "../../environment.yml"
-    threads: workflow.cores or 1
+    threads: ALL_CORES
     resources:
         gpu=0 if THROUGHPUT_PLAN == "cpu" else 1,
     params:
