@@ -8,6 +8,11 @@ def pytest_ignore_collect(collection_path, config):
     return True if config.getoption("benchmark_only") else None
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the workflow's tests, which take longest, so that parallel workers end together."""
+    items.sort(key=lambda item: item.path.parent.name != "workflow")
+
+
 @pytest.fixture(scope="session")
 def inception_state():
     """Random weights for FID's network under which features differ between images, as trained ones do."""
