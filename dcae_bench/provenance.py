@@ -1,6 +1,7 @@
 """What made a number: code, configuration, versions, device, times."""
 
 import ast
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -114,10 +115,16 @@ def fingerprint(*modules: str) -> str:
     for module in modules:
         root = REPOSITORY.joinpath(*module.split("."))
         for path in sorted(root.rglob("*.py")) if root.is_dir() else [root.with_suffix(".py")]:
-            tree = ast.parse(path.read_text())
-            _drop_docstrings(tree)
-            sources[path.relative_to(REPOSITORY).as_posix()] = ast.dump(tree)
+            sources[path.relative_to(REPOSITORY).as_posix()] = _code_sha256(path.read_text())
     return sha256_json(sources)
+
+
+@cache
+def _code_sha256(source: str) -> str:
+    """Hash of one file's code. Rules name the same files many times, and parsing takes seconds."""
+    tree = ast.parse(source)
+    _drop_docstrings(tree)
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 def _drop_docstrings(tree: ast.AST) -> None:
