@@ -7,7 +7,9 @@ PYTHON_VERSIONS := 3.12 3.11 3.13
 PYTHON ?=
 
 CANDIDATES := $(or $(PYTHON),$(addprefix python,$(PYTHON_VERSIONS)) python3 python)
-ACTIVATED  := VIRTUAL_ENV="$(CURDIR)/.venv" PATH="$(CURDIR)/.venv/bin:$$PATH"
+# Many container images forbid Python to keep bytecode (PYTHONDONTWRITEBYTECODE); each of a workflow's many processes would
+# then compile PyTorch's sources again, which takes longer than most of its jobs. Empty means: not forbidden.
+ACTIVATED  := PYTHONDONTWRITEBYTECODE= VIRTUAL_ENV="$(CURDIR)/.venv" PATH="$(CURDIR)/.venv/bin:$$PATH"
 COMPILE    := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
               --no-emit-index-url --custom-compile-command "make requirements" $(UV_FLAGS)
 
@@ -44,7 +46,7 @@ results/%: FORCE .venv/.installed
 	@$(ACTIVATED) snakemake --cores all $@ $(SNAKEMAKE_FLAGS) $(if $(PROFILE),--config profile=$(PROFILE))
 
 test: .venv/.installed
-	@$(ACTIVATED) pytest --numprocesses auto --dist loadfile $(PYTEST_FLAGS)
+	@$(ACTIVATED) pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 lint: .venv/.installed
 	@$(ACTIVATED) ruff check --quiet .

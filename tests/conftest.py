@@ -1,6 +1,18 @@
 """What every test shares."""
 
+from pathlib import Path
+
 import pytest
+
+LONGEST = [
+    "workflow/test_workflow.py",
+    "training/test_loop.py",
+    "workflow/test_paper.py",
+    "workflow/test_files.py",
+    "evaluation/test_run.py",
+    "evaluation/test_sanity.py",
+]
+"""Files that start many processes or networks, longest first."""
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -9,8 +21,13 @@ def pytest_ignore_collect(collection_path, config):
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the workflow's tests, which take longest, so that parallel workers end together."""
-    items.sort(key=lambda item: item.path.parent.name != "workflow")
+    """Begin with the files that take longest, so that parallel workers end together (`make test` keeps this order)."""
+
+    def place(item):
+        name = item.path.relative_to(Path(__file__).parent).as_posix()
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
