@@ -9,7 +9,7 @@ import numpy as np
 
 from dcae_bench.data.images import Crops
 from dcae_bench.errors import ResultsError
-from dcae_bench.files import atomic_write, cache_dir, sha256_json, write_text
+from dcae_bench.files import atomic_write, cache_dir, sha256_file, sha256_json, write_text
 from dcae_bench.metrics.features import FeatureExtractor
 from dcae_bench.provenance import fingerprint
 
@@ -41,16 +41,27 @@ class Reference:
     def there(self) -> bool:
         """Whether the features are kept and whole."""
         try:
-            return self.path.stat().st_size == 4 * self.shape[0] * self.shape[1]
+            whole = self.path.stat().st_size == 4 * self.shape[0] * self.shape[1]
         except OSError:
             return False
+        return whole and self._sha256() is not None
 
     def read(self) -> np.ndarray:
-        """Features (n, dim) in float32, mapped read-only. Raises :class:`ResultsError` when they are gone."""
+        """Features (n, dim) in float32, mapped read-only, if they are those that were kept.
+
+        Raises :class:`ResultsError` when they are gone or others.
+        """
         try:
-            return np.memmap(self.path, np.float32, "r", shape=self.shape)
+            found = sha256_file(self.path)
+            features = np.memmap(self.path, np.float32, "r", shape=self.shape)
         except (OSError, ValueError) as error:
             raise ResultsError(f"{self.path}: cannot be read ({error}); run the evaluation again") from error
+        if found != self._sha256():
+            raise ResultsError(
+                f"{self.path}: sha256 is {found}, which is not that of the features of {self._data} that were kept; "
+                "delete the file and run the evaluation again"
+            )
+        return features
 
     def keep(self, source: Path) -> None:
         """Copy finished features into the cache. Without room there they are only not kept, and a warning says so."""
@@ -58,6 +69,18 @@ class Reference:
             with atomic_write(self.path) as file, open(source, "rb") as features:
                 shutil.copyfileobj(features, file, 1 << 24)
             about = {"data": self._data, **self.description, "shape": self.shape, "dtype": "float32"}
-            write_text(self.path.with_suffix(".json"), json.dumps(about, indent=2) + "\n")
+            about["sha256"] = sha256_file(source)
+            write_text(self._about, json.dumps(about, indent=2) + "\n")
         except ResultsError as error:
             logger.warning("%s; the reference features are computed again next time", error)
+
+    @property
+    def _about(self) -> Path:
+        return self.path.with_suffix(".json")
+
+    def _sha256(self) -> str | None:
+        """Hash of the features as they were kept."""
+        try:
+            return json.loads(self._about.read_text())["sha256"]
+        except (OSError, ValueError, KeyError):
+            return None
