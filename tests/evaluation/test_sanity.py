@@ -6,11 +6,13 @@ import pytest
 import torch
 from rich.console import Console
 
+from dcae_bench.cli import main
 from dcae_bench.config import load_profile
 from dcae_bench.data.crops import eval_crops
 from dcae_bench.data.packed import Photos
 from dcae_bench.data.photos import load_manifest, read_photo
 from dcae_bench.errors import CheckError
+from dcae_bench.evaluation import sanity as module
 from dcae_bench.evaluation.protocols import PHOTOS_V1
 from dcae_bench.evaluation.reconstruction import ReconstructionEvaluator
 from dcae_bench.evaluation.sanity import (
@@ -110,3 +112,21 @@ def test_processes_are_measured_beside_one(server, tiny, tmp_path):
     broken = Checked(profile, profile.evaluation.sets[0], tmp_path / "nowhere", images=5)
     with pytest.raises(CheckError, match="cannot be measured by 2 processes, one ended with exit code 1"):
         in_processes(broken, tmp_path, Console(quiet=True), counts=(2,), start_method="forkserver")
+
+
+def test_one_command_writes_the_page_and_fails_where_a_check_does(tiny, monkeypatch, capsys):
+    """Of noise, whose ladder is not monotone. The processes, which take seconds to start, have their test above."""
+    page = tiny.folder / "sanity.md"
+    monkeypatch.setattr(module, "in_processes", lambda *_: {"2 processes": {"psnr": 1.0}})
+    options = [*tiny.options[:2], "--data", tiny.folder / "data", "--output", page, "--images", 12]
+    monkeypatch.setattr("sys.argv", ["dcae-bench", "sanity", *map(str, options)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"{page}: rfd_efficientnet_lite0 rises with every rung does not hold (0, " in line
+    shown = page.read_text()
+    assert "on the first 12 crops of photos-indoor-32" in shown
+    assert "| psnr of the identity is infinite " in shown and "| reversed order " in shown
+    (processes,) = [line for line in shown.splitlines() if line.startswith("| the scores of 2 processes")]
+    assert "**no**" in processes
