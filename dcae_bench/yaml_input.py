@@ -26,13 +26,16 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """The first problem of a pydantic error in one line, with a suggestion for misspelt keys."""
     # A misspelt key shows up twice, as unknown and as missing; the unknown one tells more.
     first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    field = ".".join(_path(first["loc"])) or model.__name__
+    field = ".".join(_path(first["loc"]))
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         return f"unknown key '{field}' (value {first['input']!r}){_suggestion(first['loc'], model)}{more}"
     if first["type"] == "missing":
         return f"key '{field}' is missing; add it (see config/README.md){more}"
     reason = first["msg"].removeprefix("Value error, ")
+    if not field and first["type"] == "value_error":  # several keys together, which the reason names
+        return f"{reason}{more}"
+    field = field or model.__name__
     shown = "" if isinstance(first["input"], dict) else f" is {first['input']!r}:"
     return f"key '{field}'{shown} {reason}{more}"
 

@@ -82,12 +82,16 @@ def _list(
     min_side: int | None,
     partial: bool,
 ) -> None:
-    from dcae_bench.data.external import find_dataset
+    from dcae_bench.data.external import external_datasets, find_dataset
     from dcae_bench.data.prepare import prepare_files
 
     roots = plan.data_roots if root is None else {**plan.data_roots, name: str(root)}
     dataset = find_dataset(name, roots)
     folder = dataset.require_root(roots)
+    if name not in plan.data_roots and name not in external_datasets():
+        # A misspelt name of a known set would otherwise pass for a folder without an expected count.
+        known = ", ".join(external_datasets())
+        console.print(f"{name}: none of {known}; taken for a folder, of which every image counts", soft_wrap=True)
     for split in dict.fromkeys(splits or dataset.splits):
         info = prepare_files(
             dataset,

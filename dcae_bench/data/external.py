@@ -84,8 +84,9 @@ class ExternalDataset(BaseModel):
         patterns = self.patterns(split)
         found = choose(root, patterns)
         if found is None:
-            others = [other for other in self.splits if other != split]
-            only = f", or prepare only what is there (--split {others[0]})" if others else ""
+            there = [other for other in self.splits if other != split and choose(root, self.patterns(other))]
+            options = " ".join(f"--split {other}" for other in there)
+            only = f", or prepare only what is there ({options})" if there else ""
             raise DataError(
                 f"{root}: holds no {split} images of data set '{self.name}'; looked for {shown(patterns)}, found "
                 f"{contents(root)}; {self._how_to_get()}set --root to the folder that holds them{only}"

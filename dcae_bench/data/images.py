@@ -122,10 +122,10 @@ def open_crops(profile: Profile, item: EvaluationSet, data: Path) -> Crops:
     ``data`` holds ``<dataset>/eval.npy`` or ``<dataset>/eval.parquet``, each with its ``.json``.
     """
     if not is_packed(item.dataset, "eval", data):
-        manifest = FileManifest(data / item.dataset / "eval.parquet")
+        manifest = FileManifest.of(data, item.dataset, "eval")
         return FileCrops(manifest, item.resolution, upscale=item.upscale)
     return PackedCrops(
-        PackedPhotos.open(data / item.dataset / "eval.npy"),
+        PackedPhotos.of(data, item.dataset, "eval"),
         per_photo=profile.evaluation.crops_per_photo,
         seed=profile.seed,
         resolution=item.resolution,

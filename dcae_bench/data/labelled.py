@@ -61,12 +61,12 @@ def open_labelled(spec: LatentDataSpec, data: Path, seed: int) -> LabelledCrops:
         if is_packed(dataset, spec.split, data):
             if spec.labels == "folder":
                 raise DataError(f"{dataset}: photographs of a pack have no folders; take labels 'dataset' or none")
-            pack = PackedPhotos.open(data / dataset / f"{spec.split}.npy")
+            pack = PackedPhotos.of(data, dataset, spec.split)
             shape = {"resolution": spec.resolution, "min_window": spec.resolution}
             crops: Crops = PackedCrops(pack, per_photo=spec.crops_per_photo, seed=seed, **shape)
             found = None
         else:
-            manifest = FileManifest(data / dataset / f"{spec.split}.parquet")
+            manifest = FileManifest.of(data, dataset, spec.split)
             crops = FileCrops(manifest, spec.resolution, upscale=spec.upscale)
             found = _folders(manifest, spec.classes) if spec.labels == "folder" else None
         if found is None:
@@ -78,14 +78,14 @@ def open_labelled(spec: LatentDataSpec, data: Path, seed: int) -> LabelledCrops:
 
 def _folders(manifest: FileManifest, classes: int | None) -> np.ndarray:
     """Labels of a manifest as places in their sorted list."""
-    names, labels = np.unique([row.label or "" for row in manifest], return_inverse=True)
-    if "" in names:
+    names, labels = manifest.labels()
+    if None in names:
         raise DataError(f"{manifest.path}: has images without a label; lay them out in one folder per class")
     if len(names) != classes:
         raise DataError(
             f"{manifest.path}: has {len(names)} classes, the profile says {classes}; correct 'classes' or the data"
         )
-    return labels.astype(np.int64)
+    return labels
 
 
 def _joined(hashes: list[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -156,6 +156,26 @@ class FileManifest:
         self._sizes: np.ndarray | None = None
         self._lock = Lock()
 
+    @classmethod
+    def of(cls, data: Path, dataset: str, split: FileSplit) -> Self:
+        """Open the manifest of a split that was prepared into ``data``.
+
+        Raises :class:`DataError` also where it lists another data set or split, and where its files' folder is gone.
+        """
+        manifest = cls(data / dataset / f"{split}.parquet")
+        info = manifest.info
+        if (info.name, info.split) != (dataset, split):
+            raise DataError(
+                f"{manifest.path}: lists {info.name} {info.split} images, not {dataset} {split}; prepare {dataset} "
+                "into this folder"
+            )
+        if not manifest.root.is_dir():
+            raise DataError(
+                f"{manifest.path}: its files lay in {manifest.root}, which is not there; bring the folder back, or "
+                "prepare it where it is now (dcae-bench prepare --root)"
+            )
+        return manifest
+
     def __len__(self) -> int:
         return self.info.count
 
@@ -182,6 +202,22 @@ class FileManifest:
                 columns = [batch.columns for batch in self._file.iter_batches(columns=["height", "width"])]
                 self._sizes = np.concatenate([np.stack([c.to_numpy() for c in pair], axis=1) for pair in columns])
             return self._sizes
+
+    def labels(self) -> tuple[list[str | None], np.ndarray]:
+        """The different labels in order, and each file's place among them, int64 (n,): 8 bytes a file.
+
+        A file without a label has None, which comes first.
+        """
+        codes: dict[str | None, int] = {}
+        parts = []
+        for batch in self._file.iter_batches(columns=["label"]):
+            column = batch.column(0).dictionary_encode(null_encoding="encode")
+            known = np.array([codes.setdefault(label, len(codes)) for label in column.dictionary.to_pylist()])
+            parts.append(known[column.indices.to_numpy()])
+        names = sorted(codes, key=lambda label: (label is not None, label))
+        places = np.empty(len(names), np.int64)
+        places[[codes[name] for name in names]] = np.arange(len(names))
+        return names, places[np.concatenate(parts)]
 
     def least_side(self) -> int:
         """Shortest side of all images in pixels, from the file's own statistics."""

@@ -88,6 +88,21 @@ class PackedPhotos(Photos):
         self.manifest_sha256 = index.manifest_sha256
 
     @classmethod
+    def of(cls, data: Path, dataset: str, split: Split) -> Self:
+        """Open the pack of a split that was prepared into ``data``.
+
+        Raises :class:`DataError` also where it holds another data set or split.
+        """
+        path = data / dataset / f"{split}.npy"
+        photos = cls.open(path)
+        if (photos.name, photos.split) != (dataset, split):
+            raise DataError(
+                f"{path}: holds {photos.name} {photos.split} photographs, not {dataset} {split}; prepare {dataset} "
+                "into this folder"
+            )
+        return photos
+
+    @classmethod
     def open(cls, path: Path) -> Self:
         """Open the pack at ``path`` (.npy, its index beside it). Raises :class:`DataError` when it is damaged."""
         path = Path(path)

@@ -114,8 +114,8 @@ def is_packed(name: str, split: str, data: Path) -> bool:
 def open_training_set(name: str, data: Path) -> TrainingSet:
     """The training split of a data set that was prepared into ``data``. Raises :class:`DataError`."""
     if is_packed(name, "train", data):
-        return PackedPhotos.open(data / name / "train.npy")
-    return FilePhotos(FileManifest(data / name / "train.parquet"))
+        return PackedPhotos.of(data, name, "train")
+    return FilePhotos(FileManifest.of(data, name, "train"))
 
 
 def _sides(photos: PhotoSet) -> np.ndarray:

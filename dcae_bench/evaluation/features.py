@@ -46,13 +46,14 @@ class FeaturePass:
             name: Reference(images, extractor, device=kind, tf32=self.tf32)
             for name, extractor in self.extractors.items()
         }
-        missing = [name for name, reference in kept.items() if not reference.there]
-        found = self._measure(images, folder, missing) if missing else {}
+        found = {name: reference.read() for name, reference in kept.items() if reference.there}
+        missing = [name for name in kept if name not in found]
+        found |= self._measure(images, folder, missing) if missing else {}
         if self.process.first:
             for name in missing:
                 kept[name].keep(self._store(images, folder, missing).path(name))
         self.process.wait()
-        return {name: reference.read() if reference.there else found[name] for name, reference in kept.items()}
+        return {name: found[name] for name in kept}
 
     @staticmethod
     def forget(folder: Path) -> None:

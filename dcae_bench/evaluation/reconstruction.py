@@ -63,25 +63,31 @@ class ReconstructionEvaluator:
     batch_size: int
     tf32: bool = False
     threads: int = 0
+    keep: bool = True
+    """Whether features of originals are taken from the user's cache, or kept there."""
     process: Process = field(default_factory=Process)
     progress: Callable[[int, int], None] = lambda done, total: None
 
     def measure(self, reconstruct: Reconstruct, crops: Crops, folder: Path) -> Measured:
-        """Measure every crop once; the state lives in ``folder`` until :meth:`finish`.
+        """Measure every crop once; the state lives in ``folder`` until :meth:`forget`.
 
         Features of originals that are kept from before are not computed again. With several processes each does its
         share, and all return the whole. Raises :class:`DataError` for fewer than two images, and
-        :class:`ResultsError`.
+        :class:`ResultsError`, also for kept features that were changed.
         """
         if len(crops) < 2:
             raise DataError(f"{len(crops)} images cannot be evaluated: a Fréchet distance needs at least 2")
         references = self._references(crops)
+        kept = {name: reference.read() for name, reference in references.items() if reference.there}
         dims = {name: extractor.dim for name, extractor in self.suite.extractors.items()}
         wanted = {f"fake-{name}": dim for name, dim in dims.items()}
-        wanted |= {f"real-{name}": dims[name] for name, reference in references.items() if not reference.there}
+        wanted |= {f"real-{name}": dims[name] for name in dims if name not in kept}
         store = Store(folder, len(crops), self.suite.value_names, wanted)
         if self.process.first:
             store.create()
+            if not set(wanted) <= set(store.feature_names):  # kept features are gone since the interruption
+                self.forget(folder)
+                store = Store(folder, len(crops), self.suite.value_names, wanted).create()
         self.process.wait()
         store.take_up()
         missing = [name for name in dims if f"real-{name}" in store.feature_names]
@@ -90,9 +96,9 @@ class ReconstructionEvaluator:
         self.process.wait()
         store.require_complete()
         if self.process.first:
-            for name in missing:
+            for name in set(missing) & set(references):
                 references[name].keep(store.path(f"real-{name}"))
-        real = {name: store.features(f"real-{name}") if name in missing else references[name].read() for name in dims}
+        real = {name: store.features(f"real-{name}") if name in missing else kept[name] for name in dims}
         fake = {name: store.features(f"fake-{name}") for name in dims}
         return Measured(self.suite.value_names, np.array(store.values()), real, fake, speed)
 
@@ -102,6 +108,8 @@ class ReconstructionEvaluator:
         shutil.rmtree(folder, ignore_errors=True)
 
     def _references(self, crops: Crops) -> dict[str, Reference]:
+        if not self.keep:
+            return {}
         kind = self.suite.device.type
         return {
             name: Reference(crops, extractor, device=kind, tf32=self.tf32)

@@ -1,7 +1,13 @@
-"""Checks of the evaluator itself: identity, a ladder of JPEG qualities, and other batches, threads and order."""
+"""Checks of the evaluator itself: identity, a ladder of JPEG qualities, other batches, order, threads, processes."""
 
 import io
-from dataclasses import replace
+import json
+import multiprocessing
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +16,47 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
-from dcae_bench.data.images import Crops
+from dcae_bench.config import Profile
+from dcae_bench.data.images import Crops, open_crops
+from dcae_bench.device import choose
+from dcae_bench.errors import CheckError
 from dcae_bench.evaluation.distances import frechet
+from dcae_bench.evaluation.protocols import protocol_of
 from dcae_bench.evaluation.reconstruction import Reconstruct, ReconstructionEvaluator
+from dcae_bench.evaluation.suite import Suite
+from dcae_bench.evaluation.workers import Process, processes
+from dcae_bench.evaluation_spec import EvaluationSet
+from dcae_bench.files import write_text
 
 QUALITIES = (95, 75, 50, 25, 10)
 """JPEG qualities of the ladder, from the mildest."""
 MIDDLE = 50
+PROCESSES = (2, 3)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is checked: one evaluation set as a profile measures it, or the first ``images`` of it."""
+
+    profile: Profile
+    item: EvaluationSet
+    data: Path
+    images: int | None = None
+    inception: Path | None = None
+
+    def crops(self) -> Crops:
+        """Open the set. Raises :class:`DataError`."""
+        crops = open_crops(self.profile, self.item, self.data)
+        if self.images is None or self.images >= len(crops):
+            return crops
+        return Rearranged(crops, range(self.images), f"first {self.images}")
+
+    def evaluator(self, process: Process) -> ReconstructionEvaluator:
+        """Load the protocol's networks. Raises :class:`WeightsError`."""
+        spec = self.profile.evaluation
+        suite = Suite.load(protocol_of(self.profile), process.device(choose(self.profile)), self.inception)
+        tf32 = spec.settings.get("tf32") == "on"
+        return ReconstructionEvaluator(suite, spec.batch_size, tf32=tf32, threads=spec.workers, process=process)
 
 
 def ladder(
@@ -36,14 +76,18 @@ def ladder(
 def invariance(
     evaluator: ReconstructionEvaluator, crops: Crops, folder: Path, console: Console
 ) -> dict[str, dict[str, float]]:
-    """Scores of one JPEG quality measured as the evaluator is set, then in other batches, order and threads."""
+    """Scores of one JPEG quality measured as the evaluator is set, then in other batches, order and threads.
+
+    Features of the originals are computed anew each time, and none are kept.
+    """
+    evaluator = replace(evaluator, keep=False)
     larger = 2 * evaluator.batch_size + 1
     variants: dict[str, tuple[ReconstructionEvaluator, Crops]] = {
         f"batches of {evaluator.batch_size}": (evaluator, crops),
         "batches of 1": (replace(evaluator, batch_size=1), crops),
         f"batches of {larger}": (replace(evaluator, batch_size=larger), crops),
         "4 threads": (replace(evaluator, threads=4), crops),
-        "reversed order": (evaluator, Reversed(crops)),
+        "reversed order": (evaluator, Rearranged(crops, range(len(crops))[::-1], "reversed")),
     }
     found = {}
     for name, (variant, images) in variants.items():
@@ -52,23 +96,46 @@ def invariance(
     return found
 
 
-class Reversed:
-    """The same crops from the last to the first."""
+def in_processes(
+    checked: Checked,
+    folder: Path,
+    console: Console,
+    *,
+    counts: Sequence[int] = PROCESSES,
+    start_method: str = "spawn",
+) -> dict[str, dict[str, float]]:
+    """The same scores as of :func:`invariance`, by several processes that share the images as under ``torchrun``.
 
-    def __init__(self, crops: Crops):
-        self._crops = crops
+    Raises :class:`CheckError` where one of them fails; its own output says why.
+    """
+    found = {}
+    for count in counts:
+        path = folder / f".sanity-{count}-processes.json"
+        _run_together(checked, path, count, start_method)
+        found[f"{count} processes"] = json.loads(path.read_text())
+        path.unlink()
+        console.print(f"{count} processes: measured", soft_wrap=True)
+    return found
+
+
+class Rearranged:
+    """Some of the crops of a set, in another order."""
+
+    def __init__(self, crops: Crops, indices: Sequence[int], what: str):
+        """``indices`` are the places in ``crops``, and ``what`` names them."""
+        self._crops, self._indices = crops, indices
         self.name, self.split, self.resolution = crops.name, crops.split, crops.resolution
-        self.manifest_sha256, self.sha256 = crops.manifest_sha256, f"{crops.sha256} reversed"
+        self.manifest_sha256, self.sha256 = crops.manifest_sha256, f"{crops.sha256} {what}"
 
     def __len__(self) -> int:
-        return len(self._crops)
+        return len(self._indices)
 
     def key(self, index: int) -> str:
         """Name of the crop at a place of the new order."""
-        return self._crops.key(len(self) - 1 - index)
+        return self._crops.key(self._indices[index])
 
     def __getitem__(self, index: int) -> Tensor:
-        return self._crops[range(len(self))[-1 - index]]
+        return self._crops[self._indices[index]]
 
 
 def jpeg(quality: int) -> Reconstruct:
@@ -89,11 +156,57 @@ def _compressed(image: Tensor, quality: int) -> Tensor:
 
 def _once(evaluator: ReconstructionEvaluator, reconstruct: Reconstruct, crops: Crops, state: Path) -> dict[str, float]:
     """Fréchet distances, and means over images, of a pass that takes nothing up and leaves nothing behind."""
-    evaluator.forget(state)
+    process = evaluator.process
+    if process.first:
+        evaluator.forget(state)
+    process.wait()
     measured = evaluator.measure(reconstruct, crops, state)
     extractors = evaluator.suite.extractors
     names = evaluator.suite.protocol.distances
-    scores = {f"r{extractors[name].key}": frechet(measured.real[name], measured.fake[name]) for name in names}
-    scores |= {name: float(np.mean(measured.column(name))) for name in measured.value_names}
-    evaluator.forget(state)
+    scores = {}
+    if process.first:
+        scores |= {f"r{extractors[name].key}": frechet(measured.real[name], measured.fake[name]) for name in names}
+        scores |= {name: float(np.mean(measured.column(name))) for name in measured.value_names}
+    process.wait()
+    if process.first:
+        evaluator.forget(state)
     return scores
+
+
+def _run_together(checked: Checked, path: Path, count: int, start_method: str) -> None:
+    """Let ``count`` processes of this machine measure ``checked`` and write their scores to ``path``."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context(start_method)
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    gpus = torch.cuda.device_count() or 1
+    places = [common | {"RANK": str(rank), "LOCAL_RANK": str(rank % gpus)} for rank in range(count)]
+    started = [context.Process(target=_measure_share, args=(checked, path, place), daemon=True) for place in places]
+    for process in started:
+        process.start()
+    try:
+        running = list(started)
+        while running:
+            ended = wait([process.sentinel for process in running])
+            running = [process for process in running if process.sentinel not in ended]
+            # The others would wait for the one that failed.
+            if failed := [process.exitcode for process in started if process not in running and process.exitcode]:
+                raise CheckError(
+                    f"{checked.item.label}: cannot be measured by {count} processes, one ended with exit code "
+                    f"{failed[0]}; its output stands above"
+                )
+    finally:
+        for process in started:
+            process.terminate()
+            process.join()
+
+
+def _measure_share(checked: Checked, path: Path, place: dict[str, str]) -> None:
+    """What each of the processes does."""
+    os.environ.update(place)
+    with processes() as process:
+        evaluator = replace(checked.evaluator(process), keep=False)
+        scores = _once(evaluator, jpeg(MIDDLE), checked.crops(), path.with_suffix(".state"))
+        if process.first:
+            write_text(path, json.dumps(scores))

@@ -21,7 +21,7 @@ def summarise(measured: Measured, suite: Suite, crops: Crops, *, resamples: int,
         extractor = suite.extractors[name]
         metrics[kernel_key(extractor)] = kernel_metric(extractor, measured.real[name], measured.fake[name])
     for key in measured.value_names:
-        metrics[key] = _mean(key, measured.column(key), suite)
+        metrics[key] = _mean(key, measured.column(key), suite, crops)
     return metrics
 
 
@@ -39,10 +39,14 @@ def _distance(name: str, measured: Measured, suite: Suite, crops: Crops, *, resa
     )
 
 
-def _mean(key: str, values: np.ndarray, suite: Suite) -> Metric:
+def _mean(key: str, values: np.ndarray, suite: Suite, crops: Crops) -> Metric:
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise DataError(
+            f"{crops.key(int(bad[0]))}: {key} is not finite ({values[bad[0]]:g}), as of {len(bad):,} of "
+            f"{len(values):,} images: they were reproduced exactly, or not at all; check the weights"
+        )
     mean = float(np.mean(values))
-    if not np.isfinite(mean):
-        raise DataError(f"{key} is not finite ({mean:g}): an image was reproduced exactly, or not at all")
     interval = as_record(intervals.mean_interval(values))
     if key == "psnr":
         return Metric(label="PSNR", value=mean, better="higher", unit="dB", interval=interval)

@@ -57,7 +57,7 @@ def differences(variants: Ladder) -> dict[str, dict[str, float]]:
 
 
 def steady(variants: Ladder) -> list[Finding]:
-    """Check that batches, threads and order change no score by more than rounding."""
+    """Check that batches, threads, order and processes change no score by more than rounding."""
     first, *others = [(name, max(apart.values())) for name, apart in differences(variants).items()]
     return [
         Finding(f"the scores of {name} are those of {first[0]}", apart <= SAME, f"apart by {apart:.1e}")

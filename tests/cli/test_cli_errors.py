@@ -13,10 +13,13 @@ from safetensors.torch import load_file, save_file
 
 from dcae_bench.cli import main
 from dcae_bench.config import CONFIG_DIR, parse_profile
+from dcae_bench.data.external import external_datasets
 from dcae_bench.data.packed import Index, PackedPhoto, index_path
+from dcae_bench.data.prepare import prepare_files
 from dcae_bench.files import sha256_file
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build
+from tests.data.image_files import LAYOUTS, write_images
 
 DEMO = yaml.safe_load((CONFIG_DIR / "demo.yaml").read_text())
 
@@ -272,6 +275,66 @@ def test_corrupt_pack(command, request, data, refused, tmp_path, damage, reason)
     line = refused(*arguments)
     assert reason in line and "photos-mixed" in line
     assert not (tmp_path / "out").exists() and not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def files(tmp_path, weights, monkeypatch):
+    """Arguments of an evaluation on files laid out as ImageNet's flat validation set."""
+    monkeypatch.setenv("DCAE_BENCH_CACHE", str(tmp_path / "cache"))
+    content = yaml.safe_load(yaml.safe_dump(DEMO))
+    content["evaluation"]["sets"] = [{"dataset": "imagenet", "resolution": 64}]
+    (tmp_path / "files.yaml").write_text(yaml.safe_dump(content))
+    for name in ("imagenet", "ffhq"):
+        write_images(tmp_path / name, LAYOUTS[name, "eval"]["flat"], size=(80, 70))
+        prepare_files(external_datasets()[name], "eval", tmp_path / name, tmp_path / "data" / name, partial=True)
+    arguments = ["--autoencoder", "dc-ae-f32c32", "--weights", weights, "--data", tmp_path / "data"]
+    return ["evaluate", "--profile", tmp_path / "files.yaml", *arguments, "--output", tmp_path / "out"]
+
+
+def test_files_that_are_sound_are_measured(files, tmp_path, monkeypatch):
+    """Otherwise the refusals below could have another reason than the one they test."""
+    monkeypatch.setattr(sys, "argv", ["dcae-bench", *map(str, files)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code and (tmp_path / "out" / "imagenet-64.json").exists()
+
+
+def test_an_unreadable_image_names_the_file(files, refused, tmp_path):
+    path = tmp_path / "imagenet" / LAYOUTS["imagenet", "eval"]["flat"][1]
+    path.write_bytes(path.read_bytes()[:-200])
+    assert f"{path}: sha256 is" in refused(*files)
+    path.unlink()
+    assert f"{path}: unreadable (No such file" in refused(*files)
+    assert not (tmp_path / "out" / "imagenet-64.json").exists()
+
+
+def test_a_folder_that_was_moved_is_named(files, refused, tmp_path):
+    (tmp_path / "imagenet").rename(tmp_path / "moved")
+    line = refused(*files)
+    assert f"{tmp_path / 'data' / 'imagenet' / 'eval.parquet'}: its files lay in {tmp_path / 'imagenet'}" in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("dataset", "split"), [("ffhq", "eval"), ("imagenet", "train")])
+def test_a_manifest_of_other_images_is_refused(files, refused, tmp_path, dataset, split):
+    folder = tmp_path / "data" / "imagenet"
+    if dataset == "ffhq":
+        for path in (tmp_path / "data" / "ffhq").iterdir():
+            (folder / path.name).write_bytes(path.read_bytes())
+    else:
+        info = json.loads((folder / "eval.json").read_text())
+        (folder / "eval.json").write_text(json.dumps(info | {"split": split}))
+    line = refused(*files)
+    assert line.startswith(f"{folder / 'eval.parquet'}: lists {dataset} {split} images, not imagenet eval")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pack_of_other_photographs_is_refused(evaluate, data, refused, tmp_path):
+    for suffix in (".npy", ".json"):
+        indoor, mixed = (data / name / f"eval{suffix}" for name in ("photos-indoor", "photos-mixed"))
+        indoor.write_bytes(mixed.read_bytes())
+    assert "eval.npy: holds photos-mixed eval photographs, not photos-indoor eval" in refused(*evaluate)
+    assert not (tmp_path / "out").exists()
 
 
 def test_unwritable_run_folder(train, refused, tmp_path):

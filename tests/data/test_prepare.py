@@ -115,16 +115,31 @@ def test_a_missing_split_names_the_ones_there_are(root, tmp_path, monkeypatch, c
     write_images(root, LAYOUTS["imagenet", "eval"]["flat"])
     code, (line,) = run(monkeypatch, capsys, "imagenet", "--root", root, "--output", tmp_path / "out", "--partial")
     assert code == 2
-    for part in ("holds no train images", "train/<n########>/n########_*.JPEG", "found val/", "--split eval"):
+    for part in ("holds no train images", "train/<n########>/n########_*.JPEG", "found val/", "(--split eval)"):
         assert part in line
+
+
+def test_a_missing_split_does_not_send_to_others_that_are_missing(root, tmp_path, monkeypatch, capsys):
+    arguments = ["mapillary-vistas", "--root", root, "--output", tmp_path / "out", "--partial", "--workers", 1]
+    write_images(root, LAYOUTS["mapillary-vistas", "train"]["publisher"])
+    code, (line,) = run(monkeypatch, capsys, *arguments, "--split", "eval")
+    assert code == 2 and "holds no eval images" in line and line.endswith("(--split train)")
+    write_images(root, LAYOUTS["mapillary-vistas", "eval"]["publisher"])
+    code, (*_, line) = run(monkeypatch, capsys, *arguments)
+    assert code == 2 and "holds no test images" in line and line.endswith("(--split train --split eval)")
+    code, (line,) = run(monkeypatch, capsys, *["imagenet", *arguments[1:]])
+    assert code == 2 and "holds no train images" in line and line.endswith("--root to the folder that holds them")
 
 
 def test_any_folder_is_a_data_set_of_the_profile(root, tmp_path, monkeypatch, capsys):
     write_images(root, ["b/2.png", "a/1.webp"])
-    code, (line,) = run(
+    code, (notice, line) = run(
         monkeypatch, capsys, "own", "--root", root, "--output", tmp_path, "--split", "eval", "--workers", 1
     )
     assert not code and line.startswith("own eval: 2 images, tree sha256 ")
+    assert notice == (
+        "own: none of imagenet, ffhq, mjhq, mapillary-vistas, sa-1b; taken for a folder, of which every image counts"
+    )
     assert [row.path for row in FileManifest(tmp_path / "eval.parquet")] == ["a/1.webp", "b/2.png"]
     code, (line,) = run(monkeypatch, capsys, "own", "--output", tmp_path)
     assert code == 2 and "'own' does not exist; choose one of photos-indoor" in line
@@ -222,6 +237,24 @@ def test_processes_find_what_one_does(root, tmp_path):
             assert done == [*range(8, 97, 8), 100]
     assert found[0] == found[1]
     assert [image.path for image, reading in found[0] if reading.problem] == ["050.jpg"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_scan_lists_only_a_little_ahead(root, tmp_path, workers):
+    """However many images there are: what is in memory does not depend on their number."""
+    write_images(root, [f"{number:03}.png" for number in range(100)])
+    listed = 0
+
+    def images():
+        nonlocal listed
+        for path in sorted(root.iterdir()):
+            listed += 1
+            yield Listed(path.name, None)
+
+    with Memory(tmp_path / "none") as memory:
+        for done, _ in enumerate(scan(root, images(), memory, workers=workers)):
+            assert listed - done <= (2 * workers + 2) * scan_module.CHUNK
+    assert listed == 100
 
 
 def test_a_damaged_memory_is_named(root, tmp_path):
@@ -345,6 +378,9 @@ def test_rows_stream_in_and_out(tmp_path):
     for number in (0, ROWS - 1, ROWS, count - 1):
         assert manifest[number].bytes == number
     assert len(manifest._groups) <= 4
+    names, places = manifest.labels()
+    assert names == sorted(names) and len(names) == count // 1300 + 1
+    assert all(names[places[number]] == manifest[number].label for number in (0, 1299, 1300, count - 1))
     assert sum(row.width for row in manifest) == sum(400 + number % 7 for number in range(count))
     assert manifest.sizes.shape == (count, 2) and manifest.sizes.nbytes == 8 * count
     # Rows as Python objects alone would be well above 100 MiB.

@@ -1,6 +1,7 @@
 """Crops from memory, a cheap extractor, and an evaluator of both."""
 
 import hashlib
+import multiprocessing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,6 +120,14 @@ def metrics_of(suite):
         return summarise(measured, suite, crops, resamples=resamples, seed=0)
 
     return metrics
+
+
+@pytest.fixture(scope="session")
+def server():
+    """Processes that have imported everything already: starting one from nothing takes many seconds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["dcae_bench.evaluation.run", "diffusers.models.autoencoders.autoencoder_kl"])
+    return context
 
 
 MODEL = {"family": "sd-vae", "latent_channels": 4, "widths": [8, 8], "layers_per_block": 1, "norm_groups": 4}

@@ -140,6 +140,44 @@ def test_a_cut_reference_is_computed_again(evaluator, suite, crops, tmp_path):
     assert suite.extractors["efficientnet-lite0"].seen == seen + 2 * len(crops)
 
 
+def test_a_mixed_up_reference_is_named_before_anything_is_measured(evaluator, crops, make_crops, images, tmp_path):
+    evaluator.measure(shift(1), crops, tmp_path / "a")
+    (ours,) = (cache_dir() / "reference").glob("*.raw")
+    evaluator.measure(shift(1), make_crops(images.flip(-1)), tmp_path / "b")
+    (theirs,) = set((cache_dir() / "reference").glob("*.raw")) - {ours}
+    ours.write_bytes(theirs.read_bytes())
+    again = make_crops(images)
+    with pytest.raises(ResultsError, match=rf"{ours.name}: does not hold the features of memory eval 64 px .*; delete"):
+        evaluator.measure(shift(1), again, tmp_path / "c")
+    assert not any(again.reads)
+    ours.unlink()
+    evaluator.measure(shift(1), again, tmp_path / "c")
+
+
+def test_a_pass_goes_on_without_the_reference_it_began_with(evaluator, crops, tmp_path):
+    whole = evaluator.measure(shift(1), crops, tmp_path / "a")
+
+    def killed(real, indices):
+        if indices.start >= 12:
+            raise KeyboardInterrupt
+        return shift(1)(real, indices)
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluator.measure(killed, crops, tmp_path / "b")
+    (kept,) = (cache_dir() / "reference").glob("*.raw")
+    kept.unlink()
+    resumed = evaluator.measure(shift(1), crops, tmp_path / "b")
+    np.testing.assert_array_equal(resumed.real["efficientnet-lite0"], whole.real["efficientnet-lite0"])
+
+
+def test_references_are_left_alone_where_asked_for(suite, crops, tmp_path):
+    average = suite.extractors["efficientnet-lite0"]
+    for turn in (1, 2):
+        ReconstructionEvaluator(suite, batch_size=4, keep=False).measure(shift(1), crops, tmp_path / str(turn))
+        assert average.seen == 2 * turn * len(crops)
+    assert not (cache_dir() / "reference").exists()
+
+
 def test_a_cache_that_cannot_be_written_only_costs_time(evaluator, crops, tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DCAE_BENCH_CACHE", str(tmp_path / "file"))
@@ -175,7 +213,7 @@ def test_a_single_image_is_refused(evaluator, make_crops, images, tmp_path):
 
 def test_an_exact_copy_has_no_finite_psnr_and_is_refused(evaluator, crops, metrics_of, tmp_path):
     measured = evaluator.measure(lambda real, indices: real, crops, tmp_path / "state")
-    with pytest.raises(DataError, match="psnr is not finite"):
+    with pytest.raises(DataError, match=r"image-0: psnr is not finite \(inf\), as of 20 of 20 images"):
         metrics_of(measured, crops)
 
 

@@ -1,6 +1,5 @@
 """The verb ``evaluate`` end to end: its files, its settings, and one, two and three processes."""
 
-import multiprocessing
 import os
 import socket
 
@@ -58,14 +57,6 @@ evaluate_reconstruction(
     weights=folder / "model.safetensors", data=folder / "data", output=Path({output!r}),
 )
 """
-
-
-@pytest.fixture(scope="module")
-def server():
-    """Processes that have imported everything already: starting one from nothing takes many seconds."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dcae_bench.evaluation.run", "diffusers.models.autoencoders.autoencoder_kl"])
-    return context
 
 
 def run_processes(server, tiny, count, output):

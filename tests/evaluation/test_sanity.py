@@ -6,13 +6,26 @@ import pytest
 import torch
 from rich.console import Console
 
+from dcae_bench.cli import main
+from dcae_bench.config import load_profile
 from dcae_bench.data.crops import eval_crops
 from dcae_bench.data.packed import Photos
 from dcae_bench.data.photos import load_manifest, read_photo
+from dcae_bench.errors import CheckError
+from dcae_bench.evaluation import sanity as module
 from dcae_bench.evaluation.protocols import PHOTOS_V1
 from dcae_bench.evaluation.reconstruction import ReconstructionEvaluator
-from dcae_bench.evaluation.sanity import QUALITIES, Reversed, invariance, jpeg, ladder
+from dcae_bench.evaluation.sanity import (
+    QUALITIES,
+    Checked,
+    Rearranged,
+    in_processes,
+    invariance,
+    jpeg,
+    ladder,
+)
 from dcae_bench.evaluation.suite import Suite
+from dcae_bench.evaluation.workers import Process
 from dcae_bench.tables.sanity import differences, findings, page, steady
 
 
@@ -72,7 +85,48 @@ def test_a_score_that_moves_with_the_batch_is_found():
 
 def test_reversed_crops_are_the_same_ones(make_crops, images):
     crops = make_crops(images)
-    backwards = Reversed(crops)
+    backwards = Rearranged(crops, range(20)[::-1], "reversed")
     assert [backwards.key(i) for i in range(20)] == [crops.key(i) for i in reversed(range(20))]
     assert torch.equal(backwards[0], images[-1]) and torch.equal(backwards[19], images[0])
     assert backwards.sha256 != crops.sha256
+
+
+def test_the_first_images_can_be_checked_alone(tiny):
+    profile = load_profile(tiny.folder / "tiny.yaml")
+    whole, part = (Checked(profile, profile.evaluation.sets[0], tiny.folder / "data", n).crops() for n in (None, 5))
+    assert (len(whole), len(part)) == (14, 5) and part.sha256 != whole.sha256
+    assert [part.key(index) for index in range(5)] == [whole.key(index) for index in range(5)]
+    with pytest.raises(IndexError):
+        part[5]
+
+
+def test_processes_are_measured_beside_one(server, tiny, tmp_path):
+    """Real gloo processes on real networks; 5 images in batches of 2 are shared out unevenly."""
+    profile = load_profile(tiny.folder / "tiny.yaml")
+    checked = Checked(profile, profile.evaluation.sets[0], tiny.folder / "data", images=5)
+    variants = invariance(checked.evaluator(Process()), checked.crops(), tmp_path, Console(quiet=True))
+    variants |= in_processes(checked, tmp_path, Console(quiet=True), counts=(2,), start_method="forkserver")
+    assert list(variants)[-1] == "2 processes" and not list(tmp_path.glob(".sanity*"))
+    (*_, check) = steady(variants)
+    assert check.claim.startswith("the scores of 2 processes") and check.holds
+    broken = Checked(profile, profile.evaluation.sets[0], tmp_path / "nowhere", images=5)
+    with pytest.raises(CheckError, match="cannot be measured by 2 processes, one ended with exit code 1"):
+        in_processes(broken, tmp_path, Console(quiet=True), counts=(2,), start_method="forkserver")
+
+
+def test_one_command_writes_the_page_and_fails_where_a_check_does(tiny, monkeypatch, capsys):
+    """Of noise, whose ladder is not monotone. The processes, which take seconds to start, have their test above."""
+    page = tiny.folder / "sanity.md"
+    monkeypatch.setattr(module, "in_processes", lambda *_: {"2 processes": {"psnr": 1.0}})
+    options = [*tiny.options[:2], "--data", tiny.folder / "data", "--output", page, "--images", 12]
+    monkeypatch.setattr("sys.argv", ["dcae-bench", "sanity", *map(str, options)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"{page}: rfd_efficientnet_lite0 rises with every rung does not hold (0, " in line
+    shown = page.read_text()
+    assert "on the first 12 crops of photos-indoor-32" in shown
+    assert "| psnr of the identity is infinite " in shown and "| reversed order " in shown
+    (processes,) = [line for line in shown.splitlines() if line.startswith("| the scores of 2 processes")]
+    assert "**no**" in processes

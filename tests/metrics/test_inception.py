@@ -21,7 +21,7 @@ from dcae_bench.metrics.inception_score import inception_score, unbiased_logits
 from dcae_bench.metrics.kernel import kernel_distance
 from dcae_bench.metrics.precision_recall import precision_recall
 
-KEPT = 2  # features of those that clean-fid's matrix square root takes: with all 2048 it needs most of a minute
+KEPT = 512  # of the features, for clean-fid's matrix square root: with all 2048 it needs most of a minute
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def compare_with_clean_fid(ours, extract, folders, mode):
     value = cleanfid.fid.compute_fid(*folders, mode=mode, custom_feat_extractor=spy, **options)
     for features, theirs in zip(ours, seen, strict=True):
         agree(features, theirs)
-    assert frechet_distance(*(features[:, kept] for features in ours)).value == pytest.approx(value, rel=1e-4)
+    assert frechet_distance(*(features[:, kept] for features in ours)).value == pytest.approx(value, rel=1e-3)
 
 
 def test_features_tell_images_apart(found):
