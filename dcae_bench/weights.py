@@ -1,4 +1,4 @@
-"""Released weights on this machine: fetched or put there by hand, their hashes recorded and verified."""
+"""Released weights on this machine: of autoencoders and denoisers, fetched or put there by hand, hashes verified."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,13 +7,14 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dcae_bench import hub
-from dcae_bench.errors import WeightsError
+from dcae_bench.denoiser_presets import denoiser_catalogue
+from dcae_bench.errors import ConfigError, WeightsError
 from dcae_bench.files import cache_dir, sha256_file, write_text
-from dcae_bench.presets import Preset, ReleasedWeights, catalogue
+from dcae_bench.presets import ReleasedWeights, catalogue, close_names
 
 
 class Receipt(BaseModel):
-    """What was fetched for one autoencoder."""
+    """What was fetched for one name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -47,15 +48,20 @@ def receipts_path() -> Path:
     return cache_dir() / "weights.json"
 
 
+def released() -> dict[str, ReleasedWeights]:
+    """Where the released weights of both catalogues are: autoencoders, then denoisers."""
+    autoencoders = {name: preset.weights for name, preset in catalogue().autoencoders.items() if preset.weights}
+    return autoencoders | {name: preset.weights for name, preset in denoiser_catalogue().denoisers.items()}
+
+
 def fetch(name: str, *, revision: str | None = None, path: Path | None = None) -> Local:
-    """Bring an autoencoder's weights here, check them, and record their commit and hash.
+    """Bring the weights of an autoencoder or denoiser here, check them, and record their commit and hash.
 
     ``path`` takes a file from there instead of the hub. Without ``revision`` the catalogue's pin counts, then an
     earlier receipt's commit, then the newest commit, which is recorded. Raises :class:`WeightsError` and
     :class:`ConfigError`.
     """
-    preset = catalogue().preset(name)
-    source = _released(name, preset)
+    source = _released(name)
     before = _read().receipts.get(name)
     if path is not None:
         path = path.expanduser().resolve()
@@ -81,7 +87,7 @@ def fetch(name: str, *, revision: str | None = None, path: Path | None = None) -
 
 
 def locate(name: str) -> Local:
-    """An autoencoder's weights: those fetched before if they are the pinned ones or came by hand, else from the hub.
+    """The weights of a name: those fetched before if they are the pinned ones or came by hand, else from the hub.
 
     Raises :class:`WeightsError` and :class:`ConfigError`.
     """
@@ -89,18 +95,18 @@ def locate(name: str) -> Local:
 
 
 def here(name: str) -> bool:
-    """Whether an autoencoder's weights were fetched before and are the pinned ones or came by hand; nothing is read.
+    """Whether the weights of a name were fetched before and are the pinned ones or came by hand; nothing is read.
 
     Raises :class:`WeightsError` and :class:`ConfigError`.
     """
-    source = _released(name, catalogue().preset(name))
+    source = _released(name)
     before = receipt(name)
     return bool(before and before.path.exists() and (before.commit is None or source.revision in (before.commit, None)))
 
 
 def verify(name: str) -> Local:
     """Hash fetched weights again. Raises :class:`WeightsError` when they are missing or changed."""
-    source = _released(name, catalogue().preset(name))
+    source = _released(name)
     receipt = _read().receipts.get(name)
     if receipt is None:
         raise WeightsError(f"{name}: was not fetched; run `dcae-bench weights fetch {name}`")
@@ -119,14 +125,20 @@ def verify(name: str) -> Local:
 
 
 def receipt(name: str) -> Receipt | None:
-    """What was fetched for an autoencoder, if anything; the file is not read."""
+    """What was fetched for a name, if anything; the file is not read."""
     return _read().receipts.get(name)
 
 
-def _released(name: str, preset: Preset) -> ReleasedWeights:
-    if preset.weights is None:
+def _released(name: str) -> ReleasedWeights:
+    known = released()
+    if name in known:
+        return known[name]
+    if name in catalogue().autoencoders:
         raise WeightsError(f"{name}: has no released weights; train it, or pass your own with --weights")
-    return preset.weights
+    names = [*catalogue().autoencoders, *known]
+    raise ConfigError(
+        f"'{name}' has no weights in the catalogues{close_names(name, dict.fromkeys(names), 'dcae-bench weights list')}"
+    )
 
 
 def _expected(source: ReleasedWeights, before: Receipt | None, commit: str | None) -> str | None:

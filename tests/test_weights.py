@@ -13,6 +13,7 @@ import pytest
 from huggingface_hub import constants
 
 from dcae_bench import hub, weights
+from dcae_bench.denoiser_presets import denoiser_catalogue
 from dcae_bench.errors import ConfigError, WeightsError
 from dcae_bench.files import sha256_file
 from dcae_bench.presets import CATALOGUE, catalogue
@@ -145,6 +146,38 @@ def test_without_a_pin_the_newest_commit_is_recorded_and_kept(remote, unpinned):
     remote.revisions["main"] = COMMITS[0]
     assert weights.fetch(NAME).commit == COMMITS[1]
     assert weights.fetch(NAME, revision=COMMITS[0]).commit == COMMITS[0]
+
+
+DENOISER = "dc-ae-f64c128-in-1.0-uvit-h-in-512px"
+
+
+def test_denoisers_are_fetched_and_verified_the_same_way(remote, tmp_path):
+    with pytest.raises(WeightsError, match=f"run `dcae-bench weights fetch {DENOISER}`"):
+        weights.verify(DENOISER)
+    local = weights.fetch(DENOISER)
+    assert local.path.read_bytes() == CONTENT and local.commit == COMMITS[1] and not local.recorded
+    assert f"mit-han-lab--{DENOISER}" in str(local.path) and weights.here(DENOISER)
+    assert weights.verify(DENOISER).recorded and weights.locate(DENOISER).path == local.path
+    by_hand = tmp_path / "pipeline.safetensors"
+    by_hand.write_bytes(b"from another machine")
+    assert weights.fetch(DENOISER, path=by_hand).path == by_hand and weights.receipt(DENOISER).commit is None
+
+
+def test_denoisers_without_network_say_what_to_put_where(remote, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(WeightsError) as caught:
+        weights.fetch(DENOISER)
+    message = str(caught.value)
+    assert f"mit-han-lab/{DENOISER}/model.safetensors" in message and "--path" in message and "\n" not in message
+
+
+def test_names_of_both_catalogues_are_different_and_suggested():
+    known = weights.released()
+    denoisers = denoiser_catalogue().denoisers
+    assert set(denoisers) < set(known) and not set(denoisers) & set(catalogue().autoencoders)
+    assert NAME in known and "sd-vae-f32c32-retrained" not in known
+    with pytest.raises(ConfigError, match=f"did you mean {DENOISER} or"):
+        weights.fetch(DENOISER.removesuffix("px"))
 
 
 def test_small_files_have_gits_hash(remote):
@@ -299,6 +332,8 @@ def test_the_command_honours_the_hubs_variables(tmp_path):
         fetched = run("fetch", NAME)
         assert fetched.returncode == 0, fetched.stderr
         assert f"revision: {PIN}, sha256: {hashlib.sha256(CONTENT).hexdigest()}" in fetched.stderr
+        denoiser = run("fetch", DENOISER)
+        assert denoiser.returncode == 0 and "for baselines/denoisers.yaml: revision: " in denoiser.stderr
         wrong = run("fetch", NAME, "--revision", "f" * 40)
         assert wrong.returncode == 2 and "no such revision" in wrong.stderr and "Traceback" not in wrong.stderr
         assert run("verify").returncode == 0

@@ -1,4 +1,4 @@
-"""``dcae-bench weights``: lists, fetches and verifies released weights and FID's Inception network."""
+"""``dcae-bench weights``: lists, fetches and verifies released weights of both catalogues, and FID's network."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,10 +10,12 @@ from rich.table import Table
 
 from dcae_bench import weights as store
 from dcae_bench.cli.options import wide_console
+from dcae_bench.denoiser_presets import CATALOGUE as DENOISERS
+from dcae_bench.denoiser_presets import denoiser_catalogue
 from dcae_bench.errors import WeightsError
 from dcae_bench.files import sha256_file
 from dcae_bench.metrics import inception_weights as inception
-from dcae_bench.presets import catalogue
+from dcae_bench.presets import CATALOGUE as AUTOENCODERS
 
 INCEPTION = "inception"
 
@@ -29,11 +31,14 @@ def list_weights() -> None:
     table = Table()
     for heading in ("name", "weights", "revision", "licence", "here"):
         table.add_column(heading, overflow="fold")
-    for name, preset in catalogue().autoencoders.items():
-        if preset.weights is not None:
-            here = store.receipt(name)
-            revision = preset.weights.revision or ("recorded by fetch" if preset.weights.repo else "")
-            table.add_row(name, preset.weights.source, revision, preset.weights.licence, str(here.path) if here else "")
+    denoisers = denoiser_catalogue().denoisers
+    for name, source in store.released().items():
+        if name == next(iter(denoisers)):
+            table.add_section()
+        here = store.receipt(name)
+        revision = source.revision or ("recorded by fetch" if source.repo else "")
+        table.add_row(name, source.source, revision, source.licence, str(here.path) if here else "")
+    table.add_section()
     here = inception.fetched()
     table.add_row(
         INCEPTION, "FID's network", f"SHA-256 {inception.SHA256_PREFIX}…", inception.LICENCE, str(here) if here else ""
@@ -43,7 +48,7 @@ def list_weights() -> None:
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="Autoencoder of the catalogue, or inception.")],
+    name: Annotated[str, typer.Argument(help="Name in `weights list`.")],
     revision: Revision = None,
     path: Annotated[
         Path | None, typer.Option(help="File that is already on this machine, instead of the hub.", metavar="FILE")
@@ -62,8 +67,9 @@ def fetch(
         console.print(f"{name}: SHA-256 {local.sha256} as recorded", soft_wrap=True)
     else:
         commit = f"revision: {local.commit}, " if local.commit else ""
+        file = (DENOISERS if name in denoiser_catalogue().denoisers else AUTOENCODERS).name
         console.print(
-            f"{name}: first record on this machine; for baselines/autoencoders.yaml: {commit}sha256: {local.sha256}",
+            f"{name}: first record on this machine; for baselines/{file}: {commit}sha256: {local.sha256}",
             soft_wrap=True,
         )
 
@@ -73,7 +79,7 @@ def verify(
     names: Annotated[list[str] | None, typer.Argument(help="Names; all that were fetched if none.")] = None,
 ) -> None:
     """Hash fetched weights again and compare with what is recorded."""
-    chosen = names or [name for name in catalogue().autoencoders if store.receipt(name)]
+    chosen = names or [name for name in store.released() if store.receipt(name)]
     if not names and inception.fetched():
         chosen.append(INCEPTION)
     console = Console(stderr=True)

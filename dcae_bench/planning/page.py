@@ -4,15 +4,17 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from dcae_bench.planning.estimate import Plan, Row
+from dcae_bench.planning.plan import Plan, Row
 
 
 def render(plan: Plan) -> Group:
     """Lay a plan out for rich: rows by rule, totals, and every assumption."""
-    table = Table(title=f"Estimate for profile {plan.profile}, target {plan.target}: nothing has been started")
+    table = Table(
+        title=f"Estimate for profile {plan.profile}, target {' '.join(plan.targets)}: nothing has been started"
+    )
     for name, justify in (("rule", "left"), ("subject", "left"), ("jobs", "right"), ("GPU-hours", "right")):
         table.add_column(name, justify=justify)
-    for name in ("CPU-hours", "memory GiB", "disk GiB", "download GiB"):
+    for name in ("CPU-hours", "memory GiB", "disk GiB", "while running GiB", "download GiB"):
         table.add_column(name, justify="right")
     table.add_column("rate")
     before = None
@@ -30,7 +32,7 @@ def render(plan: Plan) -> Group:
 
 
 def _cells(row: Row) -> list[str]:
-    numbers = (row.gpu_hours, row.cpu_hours, row.memory_gib, row.disk_gib)
+    numbers = (row.gpu_hours, row.cpu_hours, row.memory_gib, row.disk_gib, row.unfinished_gib)
     download = "not known" if row.download_gib is None else _number(row.download_gib)
     return [row.rule, row.subject, str(row.jobs), *map(_number, numbers), download, row.source]
 

@@ -20,18 +20,21 @@ class Rate(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    what: Literal["peak", "training", "inference", "metrics", "prepare"]
-    device: Literal["cpu", "cuda"]
+    what: Literal[
+        "peak", "training", "inference", "denoiser-training", "denoiser-sampling", "dopri5", "metrics", "prepare"
+    ]
+    device: Literal["cpu", "cuda"] | None
     precision: Literal["fp32", "bf16", "fp16"] | None
     rate: PositiveFloat
-    unit: Literal["TFLOP/s", "of peak", "img/s", "Mpx/s"]
+    unit: Literal["TFLOP/s", "of peak", "img/s", "Mpx/s", "NFE"]
     source: Literal["measured", "stated"]
     how: str
 
     def __str__(self) -> str:
         """One line, as a plan prints it."""
+        device = f", {self.device}" if self.device else ""
         precision = f" {self.precision}" if self.precision else ""
-        return f"{self.what}, {self.device}{precision}: {self.rate:g} {self.unit} ({self.source}: {self.how})"
+        return f"{self.what}{device}{precision}: {self.rate:g} {self.unit} ({self.source}: {self.how})"
 
 
 class Rates:
@@ -53,7 +56,7 @@ class Rates:
     def get(self, what: str, device: str, precision: str) -> Rate:
         """Find the rate of a device. Raises :class:`ConfigError` where there is none."""
         for rate in self._rates:
-            if (rate.what, rate.device) == (what, device) and rate.precision in (None, precision):
+            if rate.what == what and rate.device in (None, device) and rate.precision in (None, precision):
                 self.used[str(rate)] = rate
                 return rate
         raise ConfigError(f"baselines/rates.yaml: has no '{what}' for {device} in {precision}; add one")
@@ -67,4 +70,4 @@ def reference_records(folder: Path = REFERENCE) -> list[Record]:
             records.append(load(path))
         except ResultsError:
             continue  # written by an older version: it measured something, but a plan can do without
-    return [record for record in records if record.kind == "training"]
+    return [record for record in records if record.kind in ("training", "diffusion_training")]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from dcae_bench.cli import main
 from dcae_bench.diffusion.noise import paper_labels
@@ -55,6 +56,18 @@ def test_samples_do_not_depend_on_the_batch(draw, tmp_path, row):
     labels = np.load(tmp_path / "2" / "labels.npy")
     assert labels.tolist() == ([-1] * 5 if row == "usit" else [0, 1, 0, 1, 0])
     assert manifest.nfe == (None if row == "usit" else 3) and manifest.sha256 == sha256_file(tmp_path / "2/samples.npy")
+
+
+@pytest.mark.parametrize("row", ["uvit", "dit"])
+def test_a_released_pipeline_gives_the_samples_of_its_denoiser(draw, folder, tmp_path, row):
+    """The published layout: the denoiser beside an autoencoder, which is left alone."""
+    state = load_file(folder / f"{row}.safetensors")
+    pipeline = {f"diffusion_model.{key}": value for key, value in state.items()}
+    pipeline["autoencoder.decoder.weight"] = torch.full((3,), torch.nan)
+    save_file(pipeline, tmp_path / "model.safetensors")
+    released = draw(row, tmp_path / "released", weights=tmp_path / "model.safetensors")
+    own = draw(row, tmp_path / "own")
+    assert released.sha256 == own.sha256 and released.denoiser_sha256 != own.denoiser_sha256
 
 
 def test_guidance_in_both_conventions(draw, tmp_path):

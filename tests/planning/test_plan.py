@@ -7,10 +7,12 @@ import pytest
 from dcae_bench.cli import main
 from dcae_bench.config import load_profile
 from dcae_bench.errors import ConfigError
-from dcae_bench.planning.costs import forward_mac, step_cost
-from dcae_bench.planning.estimate import GIB, Estimator
+from dcae_bench.planning.costs import step_cost, training_bytes
+from dcae_bench.planning.estimate import INCEPTION_GIB, Estimator
+from dcae_bench.planning.passes import forward_mac
+from dcae_bench.planning.plan import GIB
 from dcae_bench.planning.rates import RATES, Rates
-from dcae_bench.records import Record
+from tests.planning.measured import measured
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -81,12 +83,12 @@ def test_parameter_bytes_are_exact(paper):
     )
     assert (cost.parameters, cost.trained) == (676_896_140, 676_896_140)
     assert (cost.other_parameters, cost.other_trained) == (14_716_160, 0)
-    estimator = Estimator(paper, Rates.read())
     fixed = 676_896_140 * (4 + 4 + 4 + 8 + 2) + 14_716_160 * 4
-    assert estimator.training_bytes(cost, 0) == fixed
-    per_image = estimator.training_bytes(cost, 1) - fixed
-    assert estimator.training_bytes(cost, 10) == pytest.approx(fixed + 10 * per_image)
-    assert estimator.train("dc-ae-f64c128", 1).disk_gib == 676_896_140 * 4 / GIB
+    memory = [training_bytes(cost, count, paper.precision, paper.training.execution) for count in (0, 1, 10)]
+    assert memory[0] == fixed
+    assert memory[2] == pytest.approx(fixed + 10 * (memory[1] - fixed))
+    row = Estimator(paper, Rates.read()).train("dc-ae-f64c128", 1)
+    assert row.disk_gib == 676_896_140 * 4 / GIB and row.unfinished_gib == 2 * 676_896_140 * 16 / GIB
     third = step_cost(
         paper.autoencoders["dc-ae-f64c128"].model, paper.training.phases[3], paper.training.loss, paper.precision
     )
@@ -109,37 +111,7 @@ def test_hours_follow_images_and_memory_follows_the_part_of_a_batch(demo):
 
 
 def test_a_measured_speed_goes_before_the_stated_rate(demo):
-    content = {
-        "kind": "training",
-        "profile": "demo",
-        "protocol": "training/three-phase-v1",
-        "subject": {
-            "autoencoder": "dc-ae-f32c32",
-            "family": "dc-ae",
-            "compression": 32,
-            "latent_channels": 32,
-            "weights_source": "retrained",
-            "phase": 1,
-            "parameters": 1,
-            "weights_sha256": "0",
-        },
-        "data": {"name": "x", "split": "train", "resolution": 64, "images": 8000, "sha256": "0"},
-        "metrics": {"images_per_s": {"label": "speed", "value": 20.0}},
-        "provenance": {
-            "commit": None,
-            "dirty": None,
-            "code_sha256": "0",
-            "config_sha256": "0",
-            "seed": 0,
-            "versions": {},
-            "device": {"kind": "cpu", "name": "a processor", "threads": 1, "precision": "fp32"},
-            "command": "",
-            "started": "2026-01-01T00:00:00Z",
-            "finished": "2026-01-01T00:00:00Z",
-            "seconds": 400,
-        },
-    }
-    estimator = Estimator(demo, Rates.read(), [Record.model_validate(content)])
+    estimator = Estimator(demo, Rates.read(), [measured("training", "dc-ae-f32c32", phase=1, resolution=64)])
     row = estimator.train("dc-ae-f32c32", 1)
     assert row.cpu_hours == pytest.approx(8000 / 20 / 3600) and row.source == "measured on a processor"
     assert estimator.train("dc-ae-f32c32", 2).source == "stated"
@@ -169,15 +141,15 @@ def test_released_weights_are_fetched_and_measured_set_by_set(monkeypatch):
     monkeypatch.setattr("dcae_bench.planning.estimate.forward_mac", lambda *_: 1e9)
     estimator = Estimator(load_profile("released"), Rates.read())
     target = "results/released/check/dc-ae-f64c128-in-1.0@released/imagenet-512.json"
-    data, weights, evaluation = estimator.plan(target).rows
-    assert (data.subject, weights.subject) == ("imagenet", "dc-ae-f64c128-in-1.0")
+    data, weights, inception, evaluation = estimator.plan(target).rows
+    assert (data.subject, weights.subject, inception.subject) == ("imagenet", "dc-ae-f64c128-in-1.0", "inception")
     assert weights.download_gib == 676_896_140 * 4 / GIB
     assert (evaluation.subject, evaluation.jobs) == ("dc-ae-f64c128-in-1.0 released", 1)
     monkeypatch.setattr("dcae_bench.planning.estimate.weights.here", lambda name: True)
     rows = estimator.plan("all").rows
     jobs = {rule: sum(row.jobs for row in rows if row.rule == rule) for rule in {row.rule for row in rows}}
-    assert jobs == {"prepare": 4, "fetch": 8, "evaluate": 16, "table": 2}
-    assert {row.download_gib for row in rows if row.rule == "fetch"} == {0}
+    assert jobs == {"prepare": 4, "fetch": 9, "evaluate": 16, "table": 2}
+    assert {row.download_gib for row in rows if row.rule == "fetch"} == {0, INCEPTION_GIB}
     example = r"results/released/reconstruction/dc-ae-f32c32-in-1\.0@released/imagenet-256"
     with pytest.raises(ConfigError, match=example):
         estimator.plan("results/figures/losses.png")
@@ -191,6 +163,7 @@ def test_totals_add_up_and_json_says_it_is_an_estimate(monkeypatch, capsys):
     assert not ended.value.code
     found = json.loads(capsys.readouterr().out)
     assert found["estimate"] is True and found["assumptions"] and found["downloads_not_known"] == []
+    assert found["targets"] == [target]
     for name in ("jobs", "cpu_hours", "disk_gib"):
         assert found["total"][name] == pytest.approx(sum(row[name] for row in found["rows"]))
     assert found["total"]["memory_gib"] == max(row["memory_gib"] for row in found["rows"])

@@ -9,6 +9,7 @@ import pytest
 
 from dcae_bench.config import load_profile
 from dcae_bench.files import REPOSITORY
+from dcae_bench.planning.targets import Needs, needs_of
 from dcae_bench.provenance import Device, Stopwatch, collect
 from dcae_bench.records import Data, Interval, Metric, Record, Subject, save
 from dcae_bench.weights import Receipt, _Receipts
@@ -70,6 +71,11 @@ def test_generation_with_everything_fetched_shows_its_jobs(snakemake, tmp_path):
     printed = snakemake("-n", *targets, "--configfile", str(REPOSITORY / "config" / "paper.yaml"))
     each = dict.fromkeys(("encode", "train_diffusion", "sample", "evaluate_samples"), 2)
     assert jobs(printed) == {"prepare_files": 1, **each}
+    paper, needs = load_profile("paper"), Needs()
+    for target in targets:
+        needs |= needs_of(paper, target)
+    planned = (needs.encodings, needs.denoisers, needs.samplings, needs.generations)
+    assert dict(zip(each, map(len, planned), strict=True)) == each and not needs.trainings and not needs.tables
 
 
 def test_the_released_profile_asks_for_what_can_be_measured_here(snakemake, tmp_path):
