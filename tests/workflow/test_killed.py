@@ -16,7 +16,7 @@ from dcae_bench.files import REPOSITORY
 from tests import tiny_diffusion as tiny
 from tests.killed_commands import Commands
 
-KILLS = 5
+KILLS = 4
 """Changes on disk, evenly spread, at which each command is killed."""
 RESULTS = Path("results", "tiny")
 AUTOENCODER = RESULTS / "training" / "sd-vae@retrained" / "phase1" / "model.safetensors"
