@@ -106,10 +106,10 @@ def profile(changes: dict[tuple, Any] | None = None) -> Profile:
     return parse_profile(content(changes), "tiny")
 
 
-def write_data(folder: Path) -> Path:
+def write_data(folder: Path, names: tuple[str, str] = ("bright", "dark")) -> Path:
     """Packs of smooth photographs, the two sets of different brightness."""
     generator = np.random.default_rng(0)
-    for name, low, high, count in (("bright", 128, 256, 4), ("dark", 0, 128, 3)):
+    for name, low, high, count in zip(names, (128, 0), (256, 128), (4, 3), strict=True):
         arrays, photos, offset = [], [], 0
         for number in range(count):
             pixels = generator.integers(low, high, (4, 5, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
@@ -126,7 +126,7 @@ def write_data(folder: Path) -> Path:
                 split=split,
                 short_side=40,
                 sha256=sha256_file(path),
-                manifest_sha256=("a" if name == "dark" else "b") * 64,
+                manifest_sha256=("a" if name == names[1] else "b") * 64,
                 photos=tuple(photos),
             )
             index_path(path).write_text(index.model_dump_json())

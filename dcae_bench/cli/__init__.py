@@ -30,6 +30,7 @@ from dcae_bench.cli import (
     zoo,
 )
 from dcae_bench.errors import UserError
+from dcae_bench.run_lock import join_jobs
 
 app = typer.Typer(
     name="dcae-bench",
@@ -65,6 +66,7 @@ app.command("schema")(schema.schema)
 
 def main() -> None:
     """Entry point: a user's error is one line on standard error and exit code 2."""
+    join_jobs()
     try:
         app()
     except UserError as error:

@@ -1,6 +1,9 @@
 """Images from a trained denoiser."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from threading import Barrier, local
 
 import numpy as np
 import pytest
@@ -12,8 +15,10 @@ from dcae_bench.cli import main
 from dcae_bench.diffusion.noise import paper_labels
 from dcae_bench.diffusion_specs import GuidanceSpec
 from dcae_bench.errors import ConfigError, DataError, WeightsError
+from dcae_bench.evaluation import sampling
 from dcae_bench.evaluation.encode import encode_dataset
 from dcae_bench.evaluation.sampling import Sampling, read_samples, sample_images
+from dcae_bench.evaluation.workers import Process
 from dcae_bench.files import sha256_file
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build_denoiser
@@ -120,6 +125,35 @@ def test_the_authors_streams_are_replayed_whatever_was_there_before(draw, tmp_pa
     assert draw("uvit", tmp_path / "b", changes).sha256 == first.sha256
     labels = np.load(tmp_path / "b" / "labels.npy")
     assert labels.tolist() == paper_labels(11, 2, 3).tolist()
+
+
+@pytest.mark.parametrize("policy", ["sample", "paper_8gpu"])
+def test_two_processes_draw_the_same_samples(draw, tmp_path, monkeypatch, policy):
+    changes = {("diffusion", "seed_policy"): policy, ("diffusion", "samples"): 11}
+    alone = draw("uvit", tmp_path / "alone", changes)
+    barrier, current, drawn = Barrier(2, timeout=60), local(), {0: 0, 1: 0}
+
+    class Together(Process):
+        def wait(self):
+            barrier.wait()
+
+    whole = Sampling._sample
+
+    def counted(self, rows, noise):
+        drawn[self.process.rank] += len(rows)
+        return whole(self, rows, noise)
+
+    def one(rank):
+        current.process = Together(rank, 2)
+        return draw("uvit", tmp_path / "together", changes)
+
+    monkeypatch.setattr(Sampling, "_sample", counted)
+    monkeypatch.setattr(sampling, "processes", lambda: nullcontext(current.process))
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(one, range(2)))
+    # The authors' first six ranks draw two each, one of which is past the count; the others have nothing to draw.
+    assert drawn == ({0: 6, 1: 5} if policy == "sample" else {0: 6, 1: 6})
+    assert [manifest.sha256 for manifest in found] == [alone.sha256] * 2
 
 
 def test_what_does_not_belong_together_is_refused(draw, tmp_path, folder):

@@ -104,10 +104,10 @@ class Place:
         )
         (folder / "samples.json").write_text(manifest.model_dump_json())
 
-    def run(self, monkeypatch, row="uvit"):
+    def run(self, monkeypatch, row="uvit", more=()):
         where = ("--samples", "samples", "--training", "training.json", "--data", "data", "--output", "out.json")
         monkeypatch.chdir(self.folder)
-        arguments = ["dcae-bench", "evaluate-samples", "--profile", "tiny.yaml", "--row", row, *where]
+        arguments = ["dcae-bench", "evaluate-samples", "--profile", "tiny.yaml", "--row", row, *where, *more]
         monkeypatch.setattr(sys, "argv", arguments)
         try:
             main()
@@ -144,6 +144,17 @@ def test_samples_equal_to_the_reference(place, monkeypatch):
     place.write_samples(place.pixels[::-1])
     assert place.run(monkeypatch) == 0
     assert load(place.folder / "out.json").provenance.config_sha256 != before, "other samples, another key"
+
+
+def test_a_reference_batch_adds_a_distance_to_it(place, monkeypatch, capsys):
+    np.savez(place.folder / "adm.npz", arr_0=255 - place.pixels)
+    assert place.run(monkeypatch, more=("--adm-batch", "adm.npz")) == 0
+    metrics = load(place.folder / "out.json").metrics
+    found = metrics["gfd_efficientnet_lite0_adm"]
+    assert found.label == "FD (EfficientNet-Lite0), ADM batch" and "adm.npz" in found.notes[0]
+    assert found.value > 1 > 1e-6 > metrics["gfd_efficientnet_lite0"].value, "the images are the reference's own"
+    assert place.run(monkeypatch, more=("--adm-batch", "gone.npz")) == 2
+    assert "gone.npz: cannot be read" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,13 @@ def test_generation_with_everything_fetched_shows_its_jobs(snakemake, tmp_path):
     assert dict(zip(each, map(len, planned), strict=True)) == each and not needs.trainings and not needs.tables
 
 
+def test_a_guidance_sweep_is_one_command(snakemake):
+    target = "results/demo/guidance-sweep/uvit-nano-dc-ae-f32c32.png"
+    found = jobs(snakemake("-n", target, "--config", "profile=demo", "scales=1,2.50,4"))
+    assert (found["sample"], found["evaluate_samples"], found["guidance_sweep"]) == (3, 3, 1)
+    assert (found["encode"], found["train_diffusion"]) == (1, 1)
+
+
 def test_the_released_profile_asks_for_what_can_be_measured_here(snakemake, tmp_path):
     fetch_everything(tmp_path)
     (tmp_path / "data" / "imagenet").mkdir(parents=True)

@@ -10,6 +10,7 @@ from dcae_bench.errors import UserError
 from dcae_bench.files import require_room
 from dcae_bench.provenance import fingerprint
 from dcae_bench.records import find as find_records
+from dcae_bench.run_lock import join_run
 from dcae_bench.training import CODE as TRAINING_CODE
 
 
@@ -28,6 +29,9 @@ try:
     PROFILE = load_profile(PROFILE_SOURCE)
     ROOT = f"results/{PROFILE.name}"
     require_room(Path("results"), FREE_MIB)
+    # A run that was killed must not stop this one.
+    if workflow.is_main_process and join_run(Path(".snakemake")):
+        print("dcae-bench: a killed run had left its files locked; its locks are removed", file=sys.stderr)
     # Why rows cannot be measured here, by autoencoder and evaluation set: their jobs are not asked for, the table explains.
     MISSING = missing(PROFILE, Path(ROOT, "data"))
 except UserError as error:

@@ -1,0 +1,152 @@
+"""What can be wrong on the way from images to generated ones: one line each, exit code 2, nothing left behind."""
+
+import errno
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from dcae_bench.cli import main
+from dcae_bench.evaluation.encode import encode_dataset
+from dcae_bench.evaluation.sampling import sample_images
+from dcae_bench.models.checkpoints import save_weights
+from dcae_bench.models.zoo import build_denoiser
+from dcae_bench.training.diffusion_run import train_diffusion
+from tests import tiny_diffusion as tiny
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Everything up to the samples of one row, and weights of an unconditional one."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny.content()))
+    data, weights = tiny.write_data(folder / "data"), tiny.write_weights(folder / "vae.safetensors")
+    profile = tiny.profile()
+    for name in ("two", "plain"):
+        encode_dataset(profile, "sd-vae@retrained", name, data=data, output=folder / name, weights=weights)
+    inputs = {"latents": folder / "two", "autoencoder": weights}
+    train_diffusion(profile, "uvit", output=folder / "uvit" / "model.safetensors", run_dir=folder / "run", **inputs)
+    sample_images(profile, "uvit", weights=folder / "uvit" / "model.safetensors", output=folder / "samples", **inputs)
+    save_weights(build_denoiser(profile.row("usit").denoiser, seed=1).state_dict(), folder / "usit.safetensors")
+    return folder
+
+
+@pytest.fixture
+def place(finished, tmp_path, monkeypatch):
+    """A copy to spoil, as the folder that commands run in."""
+    folder = Path(shutil.copytree(finished, tmp_path / "place"))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+OPTIONS = {
+    "encode": "--latent sd-vae@retrained --images two --data data --weights vae.safetensors --output out",
+    "train-diffusion": "--row uvit --latents two --autoencoder vae.safetensors --run-dir new --output out/m.pt",
+    "sample": "--row uvit --weights uvit/model.safetensors --latents two --autoencoder vae.safetensors --output out",
+    "evaluate-samples": "--row uvit --samples samples --training uvit/record.json --data data --output out/record.json",
+    "table-diffusion": "uvit/record.json --output out/table.md",
+}
+
+
+def command(verb: str, **changes: str) -> list[str]:
+    """The command that would succeed, with some of its options changed or added."""
+    words = OPTIONS[verb].split()
+    for name, value in changes.items():
+        option = f"--{name}"
+        if option in words:
+            words[words.index(option) + 1] = value
+        else:
+            words += [option, value]
+    return [verb, *words, "--profile", "tiny.yaml"]
+
+
+@pytest.mark.parametrize("verb", OPTIONS)
+def test_the_commands_would_succeed(verb, place, monkeypatch):
+    """Otherwise the refusals below could have another reason than the one they test."""
+    monkeypatch.setattr(sys, "argv", ["dcae-bench", *command(verb)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code and any((place / "out").iterdir())
+
+
+def change_manifest(folder: Path, **changes) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | changes))
+
+
+def test_wrong_class_counts(place, refused):
+    labels = np.load("two/labels.npy")
+    np.save("two/labels.npy", np.where(labels == 1, 7, labels))
+    assert "6 labels are outside of 0 to 1 (the first is 7)" in refused(*command("train-diffusion"))
+    np.save("two/labels.npy", labels)
+    change_manifest(place / "two", classes=3)
+    assert "two: its number of classes is 3, row uvit needs 2" in refused(*command("train-diffusion"))
+    state = load_file("uvit/model.safetensors")
+    (name,) = [key for key, value in state.items() if key.startswith("label") and len(value) == 3]
+    save_file(state | {name: torch.cat([state[name], state[name]])}, "more.safetensors")
+    line = refused(*command("sample", weights="more.safetensors"))
+    assert "more.safetensors" in line and name in line
+    assert not Path("out").exists()
+
+
+def test_latents_of_another_model(place, refused):
+    tiny.write_weights(place / "other.safetensors", seed=2)
+    for verb in ("train-diffusion", "sample"):
+        line = refused(*command(verb, autoencoder="other.safetensors"))
+        assert "two: holds latents of sd-vae with weights" in line
+    line = refused(*command("encode", weights="other.safetensors", output="two"))
+    assert "two: holds latents of sd-vae with weights" in line and "take another folder" in line
+    line = refused(*command("train-diffusion", latents="plain"))
+    assert "plain: its data sets is ('dark',), row uvit needs ('bright', 'dark')" in line
+    assert not Path("out").exists() and not Path("new").exists()
+
+
+def test_guidance_of_an_unconditional_model(place, refused):
+    usit = {"row": "usit", "weights": "usit.safetensors", "latents": "plain"}
+    for option in ({"s": "1.5"}, {"w": "0.5"}):
+        line = refused(*command("sample", **usit, **option))
+        assert "guidance s = 1.5: row usit is unconditional; use s = 1" in line
+    changes = {("diffusion", "rows", "usit", "guidance"): [{"s": 1.5}]}
+    Path("tiny.yaml").write_text(yaml.safe_dump(tiny.content(changes)))
+    assert "diffusion" in (line := refused(*command("sample", **usit))) and "the model is unconditional" in line
+    assert not Path("out").exists()
+
+
+def test_latents_that_are_not_finite(place, refused):
+    state = load_file("vae.safetensors")
+    large = {f"net.{name}.weight": 1e30 * state[f"net.{name}.weight"] for name in ("encoder.conv_out", "quant_conv")}
+    save_file(state | large, "large.safetensors")
+    line = refused(*command("encode", weights="large.safetensors", output="large"))
+    assert "its latent is not finite" in line and "take other weights" in line
+    assert not Path("large/manifest.json").exists()
+    latents = np.load("two/latents.npy")
+    latents[5, 0, 1, 1] = np.nan
+    np.save("two/latents.npy", latents)
+    line = refused(*command("train-diffusion"), worked=True)
+    assert "latent 5 is not finite; delete" in line and not Path("out").exists()
+
+
+WRITES = [(verb, write) for verb in OPTIONS for write in ("fsync", "mkdir")]
+WRITES += [(verb, "pwrite") for verb in ("encode", "sample", "evaluate-samples")]  # the others write whole files only
+
+
+@pytest.mark.parametrize(("verb", "write"), WRITES)
+def test_a_full_disk(verb, write, place, refused, monkeypatch):
+    """Every kind of write that a command makes, where it first meets the full disk."""
+
+    def full(*_arguments, **_options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, write, full)
+    line = refused(*command(verb), worked=True)
+    assert "cannot be written (No space left on device); free some space" in line
+    left = [path.relative_to(place / "out") for path in (place / "out").rglob("*")]
+    assert not [path for path in left if not path.parts[0].startswith(".")], "no result, and no part of one"
+    assert not [path for path in left if path.suffix == ".part"]
