@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from dcae_bench.measurement.cases import BASELINE, DENOISERS, LATENTS, Case, Latent
+from dcae_bench.measurement.job import Job
 from dcae_bench.measurement.recipes import RECIPES
 from dcae_bench.measurement.record import load, speed_up
 from dcae_bench.measurement.session import Session, measure
-from dcae_bench.measurement.workloads import Job, prepare
+from dcae_bench.measurement.workloads import prepare
 
 CUDA = torch.cuda.is_available()
 if CUDA:
