@@ -21,10 +21,7 @@ class DenoiserStep(Step):
         super().__init__(model, job, inputs)
         self.process = build_process(process_of(job.case))
         trained = [p for p in model.parameters() if p.requires_grad]
-        switches = self.optimizer_switches
-        # None, not False: without fusion torch chooses between its loop over tensors and its foreach kernels.
-        switches |= {"fused": switches["fused"] or None}
-        self.optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, **switches)
+        self.optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, **self.optimizer_switches)
 
     def step(self, x: Tensor, t: Tensor, noise: Tensor, y: Tensor) -> Tensor:
         """One step on latents (n, c, h, w), times (n,), noise and labels (n,)."""

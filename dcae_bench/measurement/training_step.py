@@ -21,8 +21,9 @@ class Step(ABC):
     def __init__(self, model: nn.Module, job: Job, inputs: Sequence[Inputs]):
         """A step of ``model``, whose blocks may be compiled or computed again, over ``inputs``."""
         self.model, self.job = model, job
-        # Capturable: the step's number lives on the GPU, so that a graph can count it.
-        self.optimizer_switches = {"fused": job.recipe.fused_optimizer, "capturable": job.mode == "compile+cudagraph"}
+        # None: torch chooses. Capturable: the step's number lives on the GPU, so that a graph can count it.
+        capturable = job.mode == "compile+cudagraph"
+        self.optimizer_switches = {"fused": job.recipe.fused_optimizer or None, "capturable": capturable}
         self._rotation = cycle(inputs)
 
     def __call__(self) -> Tensor:
