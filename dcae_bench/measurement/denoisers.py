@@ -36,9 +36,14 @@ def network(case: Case, device: torch.device, seed: int) -> nn.Module:
 
 def train_inputs(job: Job) -> list[Inputs]:
     """Latents (n, c, h, w), times (n,), noise (n, c, h, w) and labels (n,), in rotation."""
-    process = build_process(process_of(job.case))
+    process, device = build_process(process_of(job.case)), job.device
     return [
-        (x, process.times(torch.rand(job.batch, generator=generator, device=job.device)), torch.randn_like(x), y)
+        (
+            x,
+            process.times(torch.rand(job.batch, generator=generator, device=device)),
+            torch.randn(x.shape, generator=generator, device=device),
+            y,
+        )
         for x, y, generator in _latents(job)
     ]
 
