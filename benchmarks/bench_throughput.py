@@ -1,8 +1,9 @@
-"""Denoisers at their real size: SD-VAE-f8p2 beside DC-AE, timed in turn by blocks (docs/measuring.md).
+"""Denoisers and autoencoders at their real size, timed by blocks in turn (docs/measuring.md).
 
-On the CPU UViT-S, in less than three minutes; on a GPU the matrix of the paper under both protocols, or a part of it
-by ``-k`` ("uvit-h and train and tuned"). The benchmark's own times are of single iterations; extra_info holds the
-blocks' medians with intervals, the speed-up with its interval and the ratio of multiply-accumulates.
+On the CPU UViT-S on SD-VAE-f8p2 beside DC-AE, in less than three minutes, and DC-AE f32c32 on small images where it is
+asked for; on a GPU the matrix of the paper under both protocols, or a part of it by ``-k`` ("uvit-h and train and
+tuned", "phase2"). The benchmark's own times are of single iterations; extra_info holds the blocks' medians with
+intervals, the speed-up with its interval and the ratio of multiply-accumulates.
 """
 
 import os
@@ -10,11 +11,21 @@ import os
 import pytest
 import torch
 
-from dcae_bench.measurement.cases import BASELINE, DENOISERS, LATENTS, Case, Latent
+from dcae_bench.measurement.cases import (
+    AUTOENCODER_WORK,
+    BASELINE,
+    DENOISERS,
+    LATENTS,
+    Case,
+    Latent,
+    usual_resolution,
+)
+from dcae_bench.measurement.job import Job
+from dcae_bench.measurement.paper_phases import paper
 from dcae_bench.measurement.recipes import RECIPES
 from dcae_bench.measurement.record import load, speed_up
 from dcae_bench.measurement.session import Session, measure
-from dcae_bench.measurement.workloads import Job, prepare
+from dcae_bench.measurement.workloads import prepare
 
 CUDA = torch.cuda.is_available()
 if CUDA:
@@ -26,8 +37,12 @@ if CUDA:
         for other in OTHERS
         for w in ("train", "forward")
     ]
+    AUTOENCODERS = [(p, a, w) for p in ("paper", "tuned") for a in paper().autoencoders for w in AUTOENCODER_WORK]
 else:
     MATRIX = [("cpu", "uvit-s", "dc-ae-f64c128-p1", "forward"), ("cpu", "uvit-s", "dc-ae-f64c128-p1", "train")]
+    AUTOENCODERS = [("cpu", "dc-ae-f32c32", w) for w in AUTOENCODER_WORK]
+SMALL = 64
+"""Side of an autoencoder's images on a CPU."""
 
 
 @pytest.mark.benchmark(group="throughput")
@@ -65,6 +80,39 @@ def test_throughput(benchmark, tmp_path, protocol, denoiser, latent, work):
 
     benchmark.pedantic(iteration, rounds=3, warmup_rounds=1)
     assert ratio.low > 1
+
+
+@pytest.mark.benchmark(group="throughput of autoencoders")
+@pytest.mark.parametrize(
+    ("protocol", "autoencoder", "work"),
+    [pytest.param(*one, id="-".join(one), marks=() if CUDA else pytest.mark.long) for one in AUTOENCODERS],
+)
+def test_autoencoder(benchmark, tmp_path, protocol, autoencoder, work):
+    """Encoder, decoder and a step of each training phase, alone."""
+    side = usual_resolution(work) if CUDA else SMALL
+    case = Case(denoiser=None, latent=Latent(autoencoder=autoencoder, patch=1), resolution=side, work=work)
+    torch.set_num_threads(os.cpu_count() or 1)
+    record = load(measure(Session((case,), RECIPES[protocol], tmp_path), print)[0])
+    benchmark.extra_info |= {
+        "resolution": side,
+        "batch": record.batch,
+        "gmacs": record.model.gmacs,
+        "settings": record.settings,
+        "derived": record.derived and record.derived.model_dump(mode="json"),
+    }
+    if record.derived is None:
+        pytest.skip(f"{record.status}: {record.reason}")
+    device = torch.device("cuda" if CUDA else "cpu")
+    checkpointing = record.settings.get("checkpointing") == "full"
+    ready = prepare(Job(case, RECIPES[protocol], record.batch, device, checkpointing, mode=record.mode, check=False))
+
+    def iteration():
+        ready.call()
+        if CUDA:
+            torch.cuda.synchronize()
+
+    benchmark.pedantic(iteration, rounds=3, warmup_rounds=1)
+    assert record.derived.images_per_s.low > 0
 
 
 def test_two_runs_repeat_each_other(benchmark, tmp_path):

@@ -9,8 +9,9 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from dcae_bench.measurement.cases import Case, Latent
+from dcae_bench.measurement.denoisers import forward_inputs, network
+from dcae_bench.measurement.job import Job
 from dcae_bench.measurement.recipes import CPU
-from dcae_bench.measurement.workloads import Job, forward_inputs, network
 from dcae_bench.tables.markdown import grid
 
 ITERATIONS = 4

@@ -16,13 +16,22 @@ def measure(
     ] = None,
     protocol: Annotated[str, typer.Option(help="paper or tuned on a GPU, cpu anywhere.")] = "cpu",
     denoiser: Annotated[
-        str | None, typer.Option(help="uvit-s, uvit-h, uvit-2b, dit-xl, ...; none for encode and decode.")
+        str | None, typer.Option(help="uvit-s, uvit-h, uvit-2b, dit-xl, ...; none for an autoencoder's own work.")
     ] = None,
     latent: Annotated[
         list[str] | None, typer.Option(help="Latent space, e.g. dc-ae-f64c128-p1; several are timed in turn.")
     ] = None,
-    work: Annotated[str, typer.Option(help="train, forward, sample, sample_decode, encode or decode.")] = "forward",
-    resolution: Annotated[int, typer.Option(help="Side of the images behind the latents, px.", min=1)] = 512,
+    work: Annotated[
+        str,
+        typer.Option(
+            help="train, forward, sample or sample_decode of a denoiser; encode, decode, phase1, phase2 or phase3 (a "
+            "step of that training phase) of an autoencoder."
+        ),
+    ] = "forward",
+    resolution: Annotated[
+        int | None,
+        typer.Option(help="Side of the images, px; by default 512, in a training phase the paper's.", min=1),
+    ] = None,
     batch: Annotated[int | None, typer.Option(help="Images per iteration, instead of the protocol's.", min=1)] = None,
     mode: Annotated[
         str | None, typer.Option(help="eager, compile, compile+cudagraph or trt; else the protocol's.")
@@ -38,16 +47,15 @@ def measure(
         return
     from pydantic import ValidationError
 
-    from dcae_bench.measurement.cases import Case, Latent
+    from dcae_bench.measurement.cases import Case, Latent, usual_resolution
     from dcae_bench.measurement.recipes import recipe_for, shortened
 
     recipe = recipe_for(protocol)
     if not latent:
         raise MeasurementError("--latent: none is given; name a latent space, e.g. dc-ae-f64c128-p1, or a --plan")
+    side = resolution or usual_resolution(work)
     try:
-        cases = tuple(
-            Case(denoiser=denoiser, latent=Latent.parse(one), resolution=resolution, work=work) for one in latent
-        )
+        cases = tuple(Case(denoiser=denoiser, latent=Latent.parse(one), resolution=side, work=work) for one in latent)
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise MeasurementError(f"--work {work}: {reason}; see `dcae-bench measure --help`") from error

@@ -8,13 +8,17 @@ from pydantic import Field, model_validator
 from dcae_bench.denoiser_presets import denoiser_catalogue
 from dcae_bench.denoiser_specs import DenoiserSpec, LatentSpace
 from dcae_bench.errors import MeasurementError
+from dcae_bench.measurement.paper_phases import PHASE_WORK, paper_phase
 from dcae_bench.measurement.record import Work
 from dcae_bench.measurement.statistics import Value
 from dcae_bench.presets import catalogue
+from dcae_bench.specs import AutoencoderSpec
 
 CLASSES = 1000
 DENOISER_WORK: tuple[Work, ...] = ("train", "forward", "sample", "sample_decode")
-AUTOENCODER_WORK: tuple[Work, ...] = ("encode", "decode")
+AUTOENCODER_WORK: tuple[Work, ...] = ("encode", "decode", *PHASE_WORK)
+RESOLUTION = 512
+"""Side of the images (px) where none is named, as in the paper's table of speeds; a phase has its own."""
 
 # By tokens per side, as the authors' later measuring code has them (DC-Gen, c2icore/diffusioncore/efficiency).
 TRAIN_BATCHES: dict[str, dict[int, int]] = {
@@ -94,10 +98,20 @@ class Case(Value):
         return ".".join(filter(None, (self.denoiser, subject, f"{self.resolution}px", self.work)))
 
     @property
+    def trains(self) -> bool:
+        """Whether an iteration is a step of training."""
+        return self.work == "train" or self.work in PHASE_WORK
+
+    @property
+    def autoencoder(self) -> AutoencoderSpec:
+        """Spec of the autoencoder whose latents these are. Raises :class:`ConfigError`."""
+        return catalogue().spec(self.latent.autoencoder)
+
+    @property
     def space(self) -> LatentSpace:
         """Latents of this case's images. Raises :class:`MeasurementError` where side, f and patch do not fit."""
         try:
-            return LatentSpace.of(catalogue().spec(self.latent.autoencoder), self.resolution, self.latent.patch)
+            return LatentSpace.of(self.autoencoder, self.resolution, self.latent.patch)
         except ValueError as error:
             reason = str(error).splitlines()
             raise MeasurementError(f"{self.latent.slug} at {self.resolution} px: {reason[-1].strip()}") from error
@@ -106,6 +120,11 @@ class Case(Value):
     def spec(self) -> DenoiserSpec:
         """The denoiser's spec. Raises :class:`MeasurementError`, :class:`ConfigError`."""
         return denoiser_catalogue().architecture(self.denoiser or "").on(self.space, CLASSES)
+
+
+def usual_resolution(work: Work) -> int:
+    """Side of the images (px) where none is named."""
+    return paper_phase(work).resolution if work in PHASE_WORK else RESOLUTION
 
 
 def authors_batch(case: Case) -> tuple[int, str]:

@@ -11,7 +11,8 @@ from pydantic import Field
 
 from dcae_bench.errors import MeasurementError
 from dcae_bench.files import write_text
-from dcae_bench.measurement.cases import DENOISERS, LATENTS, Case, Latent
+from dcae_bench.measurement.cases import DENOISERS, LATENTS, Case, Latent, usual_resolution
+from dcae_bench.measurement.paper_phases import PHASE_WORK, paper
 from dcae_bench.measurement.recipes import recipe_for
 from dcae_bench.measurement.record import Work, load
 from dcae_bench.measurement.statistics import Value
@@ -29,22 +30,25 @@ class Step(Value):
     denoiser: str | None
     latents: tuple[str, ...]
     work: Work
-    resolution: int = 512
+    resolution: int | None = Field(default=None, description="null: the work's usual one")
     batch: int | None = None
     short: bool = False
     restarts: int | None = Field(default=None, ge=1, description="null: as many as the plan")
 
     @property
+    def side(self) -> int:
+        """Side of the images, px."""
+        return self.resolution or usual_resolution(self.work)
+
+    @property
     def cases(self) -> tuple[Case, ...]:
         """The cases. Raises :class:`MeasurementError`, :class:`ConfigError`."""
         latents = map(Latent.parse, self.latents)
-        return tuple(
-            Case(denoiser=self.denoiser, latent=one, resolution=self.resolution, work=self.work) for one in latents
-        )
+        return tuple(Case(denoiser=self.denoiser, latent=one, resolution=self.side, work=self.work) for one in latents)
 
     def command(self, output: Path, restart: int) -> list[str]:
         """Arguments of ``dcae-bench`` that run it."""
-        words = ["measure", "--protocol", self.protocol, "--work", self.work, "--resolution", str(self.resolution)]
+        words = ["measure", "--protocol", self.protocol, "--work", self.work, "--resolution", str(self.side)]
         words += ["--denoiser", self.denoiser] if self.denoiser else []
         words += [word for latent in self.latents for word in ("--latent", latent)]
         words += ["--batch", str(self.batch)] if self.batch else []
@@ -68,8 +72,12 @@ class PlanSpec(Value):
                     yield step, restart
 
 
-def _steps(protocol: str, denoiser: str, work: Work, *latents: str, short: bool = False, **more: int) -> Step:
+def _steps(protocol: str, denoiser: str, work: Work, *latents: str, short: bool = False, **more: int | None) -> Step:
     return Step(protocol=protocol, denoiser=denoiser, latents=latents, work=work, short=short, **more)
+
+
+def _alone(protocol: str, autoencoder: str, work: Work) -> Step:
+    return Step(protocol=protocol, denoiser=None, latents=(f"{autoencoder}-p1",), work=work)
 
 
 def _borrowed() -> tuple[Step, ...]:
@@ -96,7 +104,7 @@ def _matrix() -> tuple[Step, ...]:
         for denoiser in DENOISERS:
             alone = denoiser == "uvit-2b"
             for work in ("train", "forward"):
-                for resolution in (512, 1024, 2048):
+                for resolution in (None, 1024, 2048):
                     for group in [(one,) for one in _ALL] if alone else [(_F8, one) for one in _ALL if one != _F8]:
                         steps.append(_steps(protocol, denoiser, work, *group, resolution=resolution))
             for latent in _ALL:
@@ -104,8 +112,9 @@ def _matrix() -> tuple[Step, ...]:
                 steps.append(_steps(protocol, denoiser, "train", latent, batch=256))
                 steps.append(_steps(protocol, denoiser, "sample_decode", latent, batch=16))
         for autoencoder in dict.fromkeys(latent.autoencoder for latent in LATENTS):
-            for work in ("encode", "decode"):
-                steps.append(Step(protocol=protocol, denoiser=None, latents=(f"{autoencoder}-p1",), work=work))
+            steps += [_alone(protocol, autoencoder, work) for work in ("encode", "decode")]
+        for autoencoder in paper().autoencoders:
+            steps += [_alone(protocol, autoencoder, work) for work in PHASE_WORK]
     return tuple(dict.fromkeys(steps))
 
 

@@ -26,9 +26,7 @@ from dcae_bench.provenance import Provenance
 TRACE_SUFFIX = ".nvml.json"
 """End of the name of a GPU's trace, beside the records that name it."""
 
-Work = Literal[
-    "train", "forward", "sample", "sample_decode", "encode", "decode", "train_phase1", "train_phase2", "train_phase3"
-]
+Work = Literal["train", "forward", "sample", "sample_decode", "encode", "decode", "phase1", "phase2", "phase3"]
 """What is timed: of a denoiser the first four, of an autoencoder the others."""
 
 
@@ -40,7 +38,9 @@ class TimedModel(Value):
     resolution: int = Field(description="side of the image in pixels")
     tokens: int | None = Field(description="tokens of one image, null for an autoencoder")
     parameters: int
-    gmacs: float = Field(description="1e9 multiply-accumulates of one forward pass for one image")
+    gmacs: float = Field(
+        description="1e9 multiply-accumulates of one forward pass for one image; of a phase, of one reconstruction"
+    )
 
 
 class Restart(Value):

@@ -13,19 +13,19 @@ from dcae_bench.errors import MeasurementError
 from dcae_bench.files import write_text
 from dcae_bench.measurement.cases import Case
 from dcae_bench.measurement.ceiling import Matmul
+from dcae_bench.measurement.costs import timed_model
 from dcae_bench.measurement.environment import environment
+from dcae_bench.measurement.job import Job, Ready
 from dcae_bench.measurement.lease import CPU, choose_gpu, lease
 from dcae_bench.measurement.memory import BatchSearch, OutOfMemory, attempt, largest_batch, release
 from dcae_bench.measurement.modes import no_tensorrt
 from dcae_bench.measurement.nvml import Live, Source, gpus
 from dcae_bench.measurement.probe import probe
 from dcae_bench.measurement.recipes import PAPER, Mode, Recipe
-from dcae_bench.measurement.record import TRACE_SUFFIX, Restart, ThroughputRecord, TimedModel, derive, save
+from dcae_bench.measurement.record import TRACE_SUFFIX, Restart, ThroughputRecord, derive, save
 from dcae_bench.measurement.run import run
 from dcae_bench.measurement.timing import Clock, CudaClock, HostClock
-from dcae_bench.measurement.workloads import Job, Ready, prepare, sampler_of
-from dcae_bench.models.cost import cost, denoiser_cost
-from dcae_bench.presets import catalogue
+from dcae_bench.measurement.workloads import prepare
 from dcae_bench.provenance import Device, Provenance, Stopwatch, collect, processor_name
 
 MEMORY_SHARE = 0.9
@@ -171,9 +171,9 @@ def _searched(job: Job) -> tuple[Job, BatchSearch]:
             ready.call()
 
     start = max(1, job.batch // 8)
-    for checkpointing in (False, True) if job.case.work == "train" else (False,):
+    for checkpointing in (False, True) if job.case.trains else (False,):
         found = largest_batch(lambda b, c=checkpointing: run_twice(b, c), start=start, limit=job.batch)
-        if found.batch and (checkpointing or job.case.work != "train" or found.batch >= job.batch // 16):
+        if found.batch and (checkpointing or not job.case.trains or found.batch >= job.batch // 16):
             break
     batch = 2 ** ((found.batch or 0).bit_length() - 1) if found.batch else 0
     return replace(job, batch=batch, checkpointing=checkpointing), found
@@ -210,38 +210,6 @@ def _allocated(device: torch.device) -> int:
     release()
     torch.cuda.reset_peak_memory_stats()
     return torch.cuda.memory_allocated()
-
-
-def timed_model(case: Case) -> tuple[TimedModel, float]:
-    """Facts of a case's network, and the operations that one image of its work counts (recomputation left out)."""
-    spec = catalogue().spec(case.latent.autoencoder)
-    if case.denoiser is None:
-        found = cost(spec, [case.resolution])
-        one = found.passes[case.resolution]
-        gmacs = one.encode_gmacs if case.work == "encode" else one.decode_gmacs
-        model = TimedModel(
-            name=case.latent.autoencoder,
-            latent_space=None,
-            resolution=case.resolution,
-            tokens=None,
-            parameters=found.parameters,
-            gmacs=gmacs,
-        )
-        return model, 2e9 * gmacs
-    denoiser = denoiser_cost(case.spec)
-    model = TimedModel(
-        name=case.denoiser,
-        latent_space=case.latent.name,
-        resolution=case.resolution,
-        tokens=denoiser.tokens,
-        parameters=denoiser.parameters,
-        gmacs=denoiser.gmacs,
-    )
-    passes = {"train": 3, "forward": 1}.get(case.work) or 2 * sampler_of(case)[1]
-    flops = 2e9 * passes * denoiser.gmacs
-    if case.work == "sample_decode":
-        flops += 2e9 * cost(spec, [case.resolution]).passes[case.resolution].decode_gmacs
-    return model, flops
 
 
 def _record(

@@ -19,7 +19,8 @@ from dcae_bench.provenance import fingerprint
 from dcae_bench.specs import AutoencoderSpec
 from dcae_bench.training.blocks import blocks
 from dcae_bench.training.discriminator import PatchDiscriminator
-from dcae_bench.training.losses import ReconstructionLoss, discriminator_loss, generator_loss
+from dcae_bench.training.losses import ReconstructionLoss
+from dcae_bench.training.objective import Objective
 from dcae_bench.training.phases import Freezer
 from dcae_bench.training_spec import PhaseSpec, ReconstructionLossSpec
 
@@ -52,7 +53,7 @@ class StepCost(BaseModel):
 def step_cost(spec: AutoencoderSpec, phase: PhaseSpec, loss: ReconstructionLossSpec, precision: str) -> StepCost:
     """Cost of one image of a phase; learning rates and image counts do not matter. Remembered between runs."""
     shape = {"resolution": phase.resolution, "trainable": phase.trainable}
-    gan = phase.gan.discriminator.model_dump() if phase.gan else None
+    gan = {"net": phase.gan.discriminator.model_dump(), "adaptive": phase.gan.adaptive} if phase.gan else None
     key = ["step", spec.model_dump(mode="json"), shape, gan, loss.model_dump(mode="json"), precision]
     return StepCost(**remembered(key, lambda: _count_step(spec, phase, loss, precision).model_dump()))
 
@@ -96,18 +97,18 @@ def _count_step(spec: AutoencoderSpec, phase: PhaseSpec, loss: ReconstructionLos
         images = torch.empty(BATCH, 3, phase.resolution, phase.resolution)
         with _Saved(model, counter) as saved:
             dtype = AUTOCAST[precision]
-            with torch.autocast("cpu", dtype, enabled=dtype is not None):
-                reconstruction = model(images)
-            total, _ = criterion(reconstruction, images)
-            if discriminator is not None:
-                discriminator.requires_grad_(False)
-                total = total + generator_loss(discriminator(reconstruction.float()))
-                discriminator.requires_grad_(True)
-                total = total + discriminator_loss(
-                    discriminator(images), discriminator(reconstruction.detach().float())
-                )
+            objective = Objective(
+                model,
+                criterion,
+                gan=phase.gan,
+                discriminator=discriminator,
+                last_layer=model.last_layer,
+                autocast=lambda: torch.autocast("cpu", dtype, enabled=dtype is not None),
+            )
+            total, d_total, _ = objective(images)
             forward = counter.get_total_flops()
-        total.backward()
+        for one in (total, d_total) if phase.gan else (total,):
+            one.backward()
         backward = counter.get_total_flops() - forward
     others = [p for net in (criterion, discriminator) if net is not None for p in net.parameters()]
     return StepCost(

@@ -60,7 +60,8 @@ def _cells(row: Row, notes: Footnotes) -> list[str]:
     record, found = row.record, row.record.derived
     model = record.model
     resolution = f" {model.resolution} px" if model.resolution != 512 else ""
-    head = [model.name + resolution, model.latent_space or "-", record.work, str(model.tokens or "-")]
+    work = record.work + notes.mark(list(_phase(record)))
+    head = [model.name + resolution, model.latent_space or "-", work, str(model.tokens or "-")]
     head += [millions(model.parameters), f"{model.gmacs:.4g}", str(record.batch)]
     theirs = row.reported_value
     reported = theirs.text + notes.mark([f"{theirs.confidence}: {theirs.source}"]) if theirs else "-"
@@ -88,6 +89,18 @@ def _cells(row: Row, notes: Footnotes) -> list[str]:
         *answers,
         state,
     ]
+
+
+def _phase(record: ThroughputRecord) -> Iterator[str]:
+    """What a step of one of an autoencoder's training phases is; nothing of other work."""
+    said = record.settings
+    if "trains" in said and record.flops_per_image is not None:
+        yield (
+            f"one optimizer step as {said['plan']} has it: trains {said['trains']} "
+            f"({millions(int(said['trained_parameters']))} parameters) for {said['loss']}; batch: {said['batch']}; the "
+            f"GMAC are of one reconstruction, a step has {record.flops_per_image / 2e9:.4g} an image, those of its "
+            "losses' networks among them"
+        )
 
 
 def _ratios(row: Row) -> list[str]:
@@ -190,7 +203,7 @@ def _what(protocol: str) -> str:
 def _legend() -> str:
     return (
         "\nIntervals are at 95 %. GMAC: multiply-accumulates of matrix products of one forward pass for one image. "
-        "MFU: operations (recomputation left out; training counts three passes) over those of a large matrix product "
-        f"in the same run. Speed-up and MAC ratio: over the same model on {BASELINE}. Verdicts are on ratios, never on "
-        "absolute numbers.\n"
+        "MFU: operations (recomputation left out; a denoiser's training counts three passes, a phase of an autoencoder "
+        "what its step computes) over those of a large matrix product in the same run. Speed-up and MAC ratio: over "
+        f"the same model on {BASELINE}. Verdicts are on ratios, never on absolute numbers.\n"
     )

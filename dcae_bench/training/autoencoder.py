@@ -15,9 +15,10 @@ from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.models.checkpoints import load_weights
 from dcae_bench.models.zoo import build
 from dcae_bench.training.blocks import checkpoint_blocks, compile_blocks
-from dcae_bench.training.discriminator import PatchDiscriminator
+from dcae_bench.training.discriminator import build_discriminator
 from dcae_bench.training.loop import Loop, LoopSpec
-from dcae_bench.training.losses import ReconstructionLoss, adaptive_weight, discriminator_loss, generator_loss
+from dcae_bench.training.losses import ReconstructionLoss
+from dcae_bench.training.objective import Objective
 from dcae_bench.training.phases import EMA, Freezer, make_optimizer, set_learning_rate
 from dcae_bench.training_spec import PhaseSpec
 
@@ -84,15 +85,20 @@ class Trainer(Loop):
             checkpoint_blocks(model)
         optimizer = make_optimizer(model.parameters(), plan.optimizer)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.loss = ReconstructionLoss(profile.training.loss).to(self.device)
 
         self.discriminator: nn.Module | None = None
         if plan.gan is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(profile.seed)
-                discriminator = PatchDiscriminator(plan.gan.discriminator)
+            discriminator = build_discriminator(plan.gan.discriminator, seed=profile.seed)
             d_optimizer = make_optimizer(discriminator.parameters(), plan.gan.optimizer)
             self.discriminator, self.d_optimizer = self.accelerator.prepare(discriminator, d_optimizer)
+        self.objective = Objective(
+            self.model,
+            ReconstructionLoss(profile.training.loss).to(self.device),
+            gan=plan.gan,
+            discriminator=self.discriminator,
+            last_layer=self.autoencoder.last_layer,
+            autocast=self.accelerator.autocast,
+        )
 
         # Each phase sees crops of its own, the same for every autoencoder.
         crop_seed = int(np.random.SeedSequence([profile.seed, run.phase]).generate_state(1)[0])
@@ -134,7 +140,7 @@ class Trainer(Loop):
             set_learning_rate(self.d_optimizer, gan.optimizer, end)
         values: dict[str, float] = {}
         for images in self.batch().chunk(plan.accumulate):
-            loss, d_loss, parts = self.losses(images)
+            loss, d_loss, parts = self.objective(images)
             for name, part in {"loss": loss, **parts}.items():
                 values[name] = values.get(name, 0.0) + part.item() / plan.accumulate
             self.require_finite(values, kept)
@@ -156,30 +162,6 @@ class Trainer(Loop):
         self.images = end
         self.ema.update(self.autoencoder, end // plan.batch_size)
         return values
-
-    def losses(self, images: Tensor) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
-        """Forward pass of images (n, 3, R, R): (autoencoder's loss, discriminator's if there is one, their parts)."""
-        with self.accelerator.autocast():
-            reconstruction = self.model(images)
-        loss, parts = self.loss(reconstruction, images)
-        if self.plan.gan is None:
-            return loss, None, parts
-        loss, d_loss, gan_parts = self.adversarial(loss, reconstruction, images)
-        return loss, d_loss, parts | gan_parts
-
-    def adversarial(
-        self, loss: Tensor, reconstruction: Tensor, images: Tensor
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Add the GAN term to the loss and compute the discriminator's own: (loss, discriminator loss, their parts)."""
-        gan, discriminator = self.plan.gan, self.discriminator
-        discriminator.train()
-        # The autoencoder's loss must not leave gradients in the discriminator.
-        discriminator.requires_grad_(False)
-        g_loss = generator_loss(discriminator(reconstruction.float()))
-        discriminator.requires_grad_(True)
-        weight = gan.weight * adaptive_weight(loss, g_loss, self.autoencoder.last_layer) if gan.adaptive else gan.weight
-        d_loss = discriminator_loss(discriminator(images), discriminator(reconstruction.detach().float()))
-        return loss + weight * g_loss, d_loss, {"gan": g_loss.detach(), "disc": d_loss.detach()}
 
     def batch(self) -> Tensor:
         """The share of the next batch that is this process's: (batch / processes, 3, R, R) in [-1, 1]."""

@@ -1,5 +1,6 @@
 """PatchGAN discriminator of phase 3 (Isola et al. 2017, with LDM's layout)."""
 
+import torch
 from torch import Tensor, nn
 
 from dcae_bench.training_spec import DiscriminatorSpec
@@ -29,6 +30,13 @@ class PatchDiscriminator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits: high for what looks like a photograph."""
         return self.layers(x)
+
+
+def build_discriminator(spec: DiscriminatorSpec, *, seed: int) -> PatchDiscriminator:
+    """A discriminator whose first weights follow from ``seed`` alone; torch's own generator stays where it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return PatchDiscriminator(spec)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -39,13 +39,20 @@ class Freezer:
             layer.train()
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], spec: OptimizerSpec) -> torch.optim.AdamW:
-    """Build AdamW over the parameters that train; vectors (norms and biases) do not decay unless the spec says so."""
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], spec: OptimizerSpec, *, fused: bool | None = True, capturable: bool = False
+) -> torch.optim.AdamW:
+    """Build AdamW over the parameters that train; vectors (norms and biases) do not decay unless the spec says so.
+
+    ``fused`` None leaves the choice of kernels to torch; ``capturable`` keeps the number of the step on the GPU, where
+    a CUDA graph can count it.
+    """
     trained = [p for p in parameters if p.requires_grad]
     decayed = [p for p in trained if spec.decay_all or p.ndim > 1]
     rest = [p for p in trained if not (spec.decay_all or p.ndim > 1)]
     groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=spec.lr, betas=spec.betas, fused=True)
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, fused=fused, capturable=capturable)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, spec: OptimizerSpec, images: int) -> float:

@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from dcae_bench.errors import ConfigError, MeasurementError
 from dcae_bench.measurement.cases import DENOISERS, LATENTS, Case, Latent, authors_batch, equal_tokens_batch
+from dcae_bench.measurement.costs import timed_model
 from dcae_bench.measurement.recipes import CPU, PAPER, TUNED, shortened
-from dcae_bench.measurement.session import timed_model
 
 
 def case(denoiser="uvit-h", latent="sd-vae-f8c4-p2", resolution=512, work="train") -> Case:

@@ -1,11 +1,13 @@
 """Plans by a launcher and a clock that tests play."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from dcae_bench.cli import main
-from dcae_bench.measurement import plans
+from dcae_bench.config import load_profile
+from dcae_bench.measurement import plans, session
 from dcae_bench.measurement.plans import PLANS, PlanSpec, Step, plan_for, run_plan
 from dcae_bench.measurement.recipes import recipe_for
 
@@ -94,6 +96,24 @@ def test_the_borrowed_gpu_begins_with_the_headline():
     assert first[0].latents == ("sd-vae-f8c4-p2", "dc-ae-f32c32-p1", "dc-ae-f64c128-p1")
 
 
+def test_the_matrix_has_every_phase_of_the_papers_autoencoders_at_its_own_resolution():
+    steps = [one for one in PLANS["matrix"].steps if one.work.startswith("phase")]
+    found = {(one.latents[0].removesuffix("-p1"), one.work, one.side) for one in steps}
+    sides = {"phase1": 256, "phase2": 1024, "phase3": 256}
+    assert found == {(name, work, side) for name in load_profile("paper").autoencoders for work, side in sides.items()}
+    assert {one.protocol for one in steps} == {"paper", "tuned"} and len(steps) == 2 * len(found)
+    assert "--resolution 1024" in " ".join(next(one for one in steps if one.work == "phase2").command(Path("x"), 1))
+
+
+@pytest.mark.parametrize(("options", "side"), [((), 1024), (("--resolution", "64"), 64)])
+def test_a_phase_has_its_own_resolution_unless_one_is_named(options, side, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(session, "measure", lambda one, say: asked.append(one) or [])
+    latent = ("--latent", "dc-ae-f32c32-p1", "--work", "phase2", "--output", str(tmp_path))
+    assert not run_cli(monkeypatch, *latent, *options)
+    assert asked[0].cases[0].resolution == side
+
+
 def run_cli(monkeypatch, *arguments):
     monkeypatch.setattr("sys.argv", ["dcae-bench", "measure", *arguments])
     with pytest.raises(SystemExit) as ended:
@@ -116,6 +136,8 @@ def test_dry_run_prints_the_commands_and_measures_nothing(tmp_path, monkeypatch,
         (["--protocol", "best", "--latent", "dc-ae-f64c128-p1"], "--protocol best"),
         (["--denoiser", "uvit-s"], "--latent"),
         (["--latent", "dc-ae-f64c128-p1", "--work", "train"], "--work train"),
+        (["--latent", "dc-ae-f64c128-p1", "--work", "phase4"], "--work phase4"),
+        (["--latent", "dc-ae-f64c128-p1", "--work", "phase1", "--denoiser", "uvit-s"], "--work phase1"),
         (["--latent", "dc-ae-f64c128-p1", "--work", "encode", "--mode", "fast"], "--mode fast"),
     ],
 )

@@ -4,9 +4,13 @@ import pytest
 import torch
 
 from dcae_bench.errors import MeasurementError
-from dcae_bench.measurement import workloads
+from dcae_bench.measurement import agreement, training_step
+from dcae_bench.measurement.denoiser_step import DenoiserStep
+from dcae_bench.measurement.denoisers import forward_inputs, network, train_inputs
+from dcae_bench.measurement.job import BUFFERS, Job
 from dcae_bench.measurement.recipes import CPU
-from dcae_bench.measurement.workloads import Job, TrainStep, network, prepare, train_inputs
+from dcae_bench.measurement.workloads import prepare
+from dcae_bench.training.blocks import checkpoint_blocks
 from tests.measurement import tiny
 
 DEVICE = torch.device("cpu")
@@ -31,9 +35,9 @@ def test_training_step_trains_and_checkpointing_changes_nothing(denoiser):
     for checkpointing in (False, True):
         model = network(one.case, DEVICE, 0)
         if checkpointing:
-            workloads.checkpoint_blocks(model)
+            checkpoint_blocks(model)
         before = {name: p.clone() for name, p in model.named_parameters()}
-        step = TrainStep(model, one, inputs[:1])
+        step = DenoiserStep(model, one, inputs[:1])
         losses[checkpointing] = [float(step()) for _ in range(8)]
         changed = [name for name, p in model.named_parameters() if p.requires_grad and not p.equal(before[name])]
         trained = [name for name, p in model.named_parameters() if p.requires_grad]
@@ -44,26 +48,34 @@ def test_training_step_trains_and_checkpointing_changes_nothing(denoiser):
 
 def test_inputs_differ_from_each_other_and_are_of_real_scale():
     inputs = train_inputs(job(batch=64))
-    assert len(inputs) == workloads.BUFFERS
+    assert len(inputs) == BUFFERS
     for x, t, noise, y in inputs:
         assert x.shape == (64, 128, 2, 2) and abs(float(x.std()) - 1) < 0.02 and abs(float(noise.std()) - 1) < 0.02
         assert int(t.min()) >= 1 and int(t.max()) <= 1000 and int(y.max()) < 1000
     assert not inputs[0][0].equal(inputs[1][0])
 
 
+def test_inputs_follow_from_the_seed_alone():
+    torch.manual_seed(1)
+    first = train_inputs(job())
+    torch.manual_seed(2)
+    again = train_inputs(job())
+    assert all(a.equal(b) for one, other in zip(first, again, strict=True) for a, b in zip(one, other, strict=True))
+
+
 def test_no_prediction_is_zero():
     # DiT begins as zero for every input: nothing could be told from comparing it.
     one = job("forward", denoiser="tiny-dit")
-    x, t, y = workloads.forward_inputs(one)[0]
+    x, t, y = forward_inputs(one)[0]
     assert float(network(one.case, DEVICE, 0)(x, t, y).detach().abs().max()) > 1e-4
 
 
 @pytest.mark.parametrize("work", ["forward", "sample"])
 def test_half_precision_is_compared_with_fp32_first(work, monkeypatch):
     ready = prepare(job(work, BF16))
-    assert 0 < ready.agreement.error < ready.agreement.limit == workloads.LIMITS["bf16"]
+    assert 0 < ready.agreement.error < ready.agreement.limit == agreement.LIMITS["bf16"]
     assert "beside eager fp32" in ready.agreement.what
-    monkeypatch.setitem(workloads.LIMITS, "bf16", 1e-6)
+    monkeypatch.setitem(agreement.LIMITS, "bf16", 1e-6)
     with pytest.raises(MeasurementError, match="do not use this mode"):
         prepare(job(work, BF16))
 
@@ -72,13 +84,13 @@ def test_plain_fp32_has_nothing_to_agree_with():
     assert prepare(job("forward")).agreement is None and prepare(job("train")).agreement is None
 
 
-@pytest.mark.parametrize("wrong", [lambda block: block, lambda block: torch.zeros_like])
+@pytest.mark.parametrize("wrong", [lambda block: block, lambda block: lambda x: 10 * x.flip(0)])
 def test_training_that_is_not_the_same_is_found(wrong, monkeypatch):
     def compile_wrongly(model):
         for block in model.transformer_blocks():
             block.mlp.forward = wrong(block.mlp.forward)
 
-    monkeypatch.setattr(workloads, "compile_blocks", compile_wrongly)
+    monkeypatch.setattr(training_step, "compile_blocks", compile_wrongly)
     if wrong(len) is len:
         assert prepare(job(mode="compile")).agreement.error == 0
     else:

@@ -117,6 +117,26 @@ def test_the_two_conventions_of_inference_stand_apart():
     assert "forward / (2 x 30 NFE)" in page
 
 
+def test_a_phase_of_an_autoencoder_says_what_trains_and_is_not_judged():
+    record = timing(work="phase2")
+    model = record.model.model_copy(
+        update={"name": "dc-ae-f32c32", "latent_space": None, "tokens": None, "resolution": 1024}
+    )
+    settings = {
+        "plan": "profile paper",
+        "trains": "encoder_head, decoder_input",
+        "trained_parameters": "590880",
+        "loss": "1 L1 + 0.1 LPIPS (vgg)",
+        "batch": "named by the user",
+    }
+    table = build([record.model_copy(update={"model": model, "settings": settings})])
+    assert "no speed of an autoencoder" in table.rows[0].judgement.reason
+    page = markdown(table)
+    cells = [cell.strip() for cell in next(line for line in page.splitlines() if "phase2" in line).split("|")]
+    assert cells[1:3] == ["dc-ae-f32c32 1024 px", "-"] and cells[3].startswith("phase2<sup>") and cells[4] == "-"
+    assert "trains encoder_head, decoder_input (0.59 M parameters) for 1 L1 + 0.1 LPIPS (vgg)" in page
+
+
 def test_page_prints_null_energy_with_its_reason_and_never_zero():
     page = markdown(build(pair(17.9, energy_j=None)))
     assert "null<sup>" in page and "no energy: no counter" in page

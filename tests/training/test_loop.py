@@ -179,13 +179,13 @@ def check_diverged(trainer, before: dict[str, torch.Tensor]) -> None:
 @pytest.mark.parametrize("phase", [1, 3])
 def test_a_nan_loss_stops_with_the_weights_before_the_bad_batch(start, tmp_path, phase):
     trainer = start(tmp_path, "dc-ae", phase)
-    loss, batches = trainer.loss, iter(range(100))
+    loss, batches = trainer.objective.loss, iter(range(100))
 
     def broken(reconstruction, images):
         value, parts = loss(reconstruction, images)
         return (value * float("nan") if next(batches) == 2 else value), parts
 
-    trainer.loss = broken
+    trainer.objective.loss = broken
     before = diverge(trainer)
     assert trainer.images == 8
     check_diverged(trainer, before)
@@ -195,14 +195,14 @@ def test_a_nan_loss_stops_with_the_weights_before_the_bad_batch(start, tmp_path,
 
 def test_a_nan_gradient_of_a_finite_loss_stops_before_it_reaches_a_weight(start, tmp_path):
     trainer = start(tmp_path, "dc-ae", 1)
-    loss, batches = trainer.loss, iter(range(100))
+    loss, batches = trainer.objective.loss, iter(range(100))
 
     def broken(reconstruction, images):
         value, parts = loss(reconstruction, images)
         zero = (reconstruction - reconstruction.detach()).abs().sum().sqrt()  # the root's slope at 0 is infinite
         return (value + zero if next(batches) == 2 else value), parts
 
-    trainer.loss = broken
+    trainer.objective.loss = broken
     before = diverge(trainer)
     assert trainer.images == 8
     check_diverged(trainer, before)
