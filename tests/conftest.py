@@ -6,6 +6,7 @@ import pytest
 
 LONGEST = [
     "workflow/test_workflow.py",
+    "workflow/test_killed.py",
     "training/test_loop.py",
     "workflow/test_paper.py",
     "workflow/test_files.py",
