@@ -34,7 +34,7 @@ from dcae_bench.evaluation.packing import PackedArray
 from dcae_bench.evaluation.run import load_autoencoder
 from dcae_bench.evaluation.workers import Process, batches_of, processes, read_ahead
 from dcae_bench.files import sha256_file, sha256_json, write_bytes, write_text
-from dcae_bench.models.autoencoder import Autoencoder
+from dcae_bench.models.autoencoder import Autoencoder, images_at_once
 from dcae_bench.presets import Scaling, catalogue
 from dcae_bench.provenance import fingerprint
 from dcae_bench.records import Subject
@@ -128,7 +128,8 @@ class Encoding:
 
     def run(self) -> None:
         """Encode what is not encoded yet, then count, and write the manifest last."""
-        batches = batches_of(self.count, self.profile.diffusion.encode_batch)
+        size = min(self.profile.diffusion.encode_batch, images_at_once(self.spec.resolution))
+        batches = batches_of(self.count, size)
         state = PackedArray(self.output / LATENTS, self.recipe_sha256, (self.count, *self.shape), self.spec.dtype)
         if self.process.first:
             state.create()

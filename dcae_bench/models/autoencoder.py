@@ -9,7 +9,14 @@ from torch import Tensor, nn
 from dcae_bench.errors import DataError
 from dcae_bench.specs import AutoencoderSpec
 
+PIXELS_AT_ONCE = 64 * 512**2
+"""Pixels of the images that an autoencoder is given together; what its passes hold in memory grows with them."""
 LAYER_SETS = ("all", "encoder_head", "decoder_input", "decoder_head", "encoder_last_stage", "decoder_first_stage")
+
+
+def images_at_once(side: int) -> int:
+    """How many images of ``side`` px an autoencoder is given together, at least one."""
+    return max(1, PIXELS_AT_ONCE // side**2)
 
 
 class Autoencoder(nn.Module, ABC):

@@ -11,6 +11,7 @@ from dcae_bench.diffusion.noise import PAPER_BATCH
 from dcae_bench.diffusion_plan import RowPlan
 from dcae_bench.diffusion_spec import LatentDataSpec
 from dcae_bench.diffusion_specs import AncestralSpec, DPMSolverSpec, SamplerSpec
+from dcae_bench.models.autoencoder import images_at_once
 from dcae_bench.planning.costs import FP32, denoiser_step_cost, training_bytes, unfinished_bytes
 from dcae_bench.planning.hours import Hours
 from dcae_bench.planning.passes import autoencoder_passes, denoiser_pass
@@ -49,7 +50,7 @@ class DiffusionEstimator:
         passes, count = autoencoder_passes(spec, data.resolution), self.images(data)
         side = data.resolution // spec.compression
         each = spec.latent_channels * side**2 * np.dtype(data.dtype).itemsize + LABEL_BYTES
-        batch = min(self.profile.diffusion.encode_batch, count)
+        batch = min(self.profile.diffusion.encode_batch, count, images_at_once(data.resolution))
         hours = self.hours.of(2 * passes.encode.mac * count, "inference", "fp32")
         return Row(
             "encode",
@@ -96,7 +97,8 @@ class DiffusionEstimator:
         plan, spec = self.profile.row(row), self.profile.diffusion
         denoiser, passes = denoiser_pass(plan.denoiser), autoencoder_passes(plan.autoencoder, plan.data.resolution)
         batch = min(PAPER_BATCH if spec.seed_policy == "paper_8gpu" else spec.sample_batch, spec.samples)
-        peak = max(max(map(_passes, scales)) * denoiser.peak_bytes, passes.decode.peak_bytes)
+        decoded = min(batch, images_at_once(plan.data.resolution))
+        peak = max(max(map(_passes, scales)) * denoiser.peak_bytes * batch, passes.decode.peak_bytes * decoded)
         weights = (denoiser.parameters + passes.parameters) * FP32
         each = 3 * plan.data.resolution**2 + LABEL_BYTES
         return Row(
@@ -104,7 +106,7 @@ class DiffusionEstimator:
             row,
             len(scales),
             **self.hours.spent(self._sampling_hours(plan, spec.samples, scales)),
-            memory_gib=(weights + peak * batch) / GIB,
+            memory_gib=(weights + peak) / GIB,
             disk_gib=len(scales) * (spec.samples * each + 2 * HEADER_BYTES) / GIB,
         )
 
