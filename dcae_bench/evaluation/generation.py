@@ -147,9 +147,9 @@ def _precision_recall(extractor: FeatureExtractor, real: np.ndarray, fake: np.nd
 
 
 def _of_share(share: float, images: int) -> Interval:
-    half = float(intervals.QUANTILE * np.sqrt(share * (1 - share) / images))
-    method = "normal, share of images inside a manifold that is held fixed"
-    return Interval(low=max(0.0, share - half), high=min(1.0, share + half), method=method)
+    found = intervals.share_interval(share, images)
+    method = f"{found.method}, share of images inside a manifold that is held fixed"
+    return Interval(low=found.low, high=found.high, method=method)
 
 
 def _inception_score(extractor: FeatureExtractor, fake: np.ndarray) -> dict[str, Metric]:

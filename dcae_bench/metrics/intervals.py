@@ -34,6 +34,17 @@ def mean_interval(values: ArrayLike) -> Interval:
     return Interval(mean - half, mean + half, method="normal, sample standard deviation over images")
 
 
+def share_interval(share: float, count: int) -> Interval:
+    """Interval of a share of ``count`` images: Wilson's, which has a width at 0 and 1 too.
+
+    Raises ValueError for a share outside 0 to 1, or of no images.
+    """
+    from scipy.stats import binomtest  # takes a second to import
+
+    found = binomtest(round(share * count), count).proportion_ci(LEVEL, method="wilson")
+    return Interval(float(found.low), float(found.high), method="Wilson score")
+
+
 def frechet_interval(
     real: ArrayLike, fake: ArrayLike, *, value: float | None = None, resamples: int = 0, seed: int = 0
 ) -> Interval:

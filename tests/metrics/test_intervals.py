@@ -13,6 +13,7 @@ from dcae_bench.metrics.intervals import (
     frechet_sample_interval,
     mean_interval,
     sample_size_notes,
+    share_interval,
 )
 
 
@@ -53,6 +54,22 @@ def test_mean_interval_is_scipys():
 def test_means_without_an_interval(values):
     with pytest.raises(ValueError, match="2 finite values"):
         mean_interval(values)
+
+
+@given(st.integers(1, 5000), st.floats(0, 1))
+@settings(max_examples=50, deadline=None)
+def test_interval_of_a_share_is_wilsons(count, part):
+    hits = round(part * count)
+    p, z2 = hits / count, 1.959963984540054**2 / count
+    middle, half = (p + z2 / 2) / (1 + z2), np.sqrt(z2 * p * (1 - p) + z2**2 / 4) / (1 + z2)
+    found = share_interval(p, count)
+    assert (found.low, found.high) == pytest.approx((middle - half, middle + half), rel=1e-6, abs=1e-12)
+    assert found.low <= p <= found.high and found.high - found.low > 0
+
+
+def test_a_share_outside_0_to_1_has_no_interval():
+    with pytest.raises(ValueError):
+        share_interval(1.1, 100)
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(40, 25, 5), (25, 40, 5), (30, 12, 20), (12, 30, 20)]))
