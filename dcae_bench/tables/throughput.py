@@ -106,7 +106,7 @@ def build(
         judgement = judge_ratio(record, baseline, ratio, row, base_row)
         rows.append(Row(record, baseline, ratio, row, base_row, judgement))
     rows.sort(key=_order)
-    kept = [row for row in rows if degraded or not _degraded(row.record)]
+    kept = [row for row in rows if degraded or not is_degraded(row.record)]
     return ThroughputTable(tuple(kept), tuple(row for row in rows if row not in kept), reported.sources)
 
 
@@ -155,6 +155,10 @@ def _obstacles(
         return
     if baseline is None or ratio is None:
         yield f"no measurement on {BASELINE} of the same protocol, work and device"
+    if baseline is not None and is_degraded(baseline):
+        yield f"the measurement on {BASELINE} is degraded: {reasons(baseline)}"
+    if is_degraded(record):
+        yield f"is degraded: {reasons(record)}"
     fast, slow = _reported(row, record.work), _reported(base_row, record.work)
     if fast is None or slow is None:
         yield "the paper prints no such pair, or none that is known"
@@ -201,8 +205,14 @@ def _newest(records: Iterable[ThroughputRecord]) -> list[ThroughputRecord]:
     return list(found.values())
 
 
-def _degraded(record: ThroughputRecord) -> bool:
+def is_degraded(record: ThroughputRecord) -> bool:
+    """Whether the gate has something against it."""
     return record.derived is not None and record.derived.gate.state == "degraded"
+
+
+def reasons(record: ThroughputRecord) -> str:
+    """What the gate has against a measured record."""
+    return "; ".join(reason.text for reason in record.derived.gate.reasons)
 
 
 def _order(row: Row) -> tuple:

@@ -12,7 +12,7 @@ from dcae_bench.measurement.recipes import RECIPES
 from dcae_bench.measurement.record import ThroughputRecord
 from dcae_bench.measurement.statistics import Estimate
 from dcae_bench.tables.markdown import Footnotes, grid, millions
-from dcae_bench.tables.throughput import BASELINE, Row, ThroughputTable
+from dcae_bench.tables.throughput import BASELINE, Row, ThroughputTable, is_degraded, reasons
 
 HEADERS = [
     *("model", "latent space", "work", "tokens", "params", "GMAC", "batch", "img/s", "ms", "img/J", "GiB", "MFU"),
@@ -50,8 +50,7 @@ def markdown(table: ThroughputTable) -> str:
     if table.left_out:
         lines.append("\n## Left out\n\nDegraded measurements; `dcae-bench table-throughput --degraded` shows them.\n\n")
         for row in table.left_out:
-            reasons = "; ".join(reason.text for reason in row.record.derived.gate.reasons)
-            lines.append(f"- {row.record.protocol}, {_subject(row.record)}, {row.record.work}: {reasons}\n")
+            lines.append(f"- {row.record.protocol}, {_subject(row.record)}, {row.record.work}: {reasons(row.record)}\n")
     lines.append(_legend())
     return "".join(lines)
 
@@ -66,7 +65,7 @@ def _cells(row: Row, notes: Footnotes) -> list[str]:
     theirs = row.reported_value
     reported = theirs.text + notes.mark([f"{theirs.confidence}: {theirs.source}"]) if theirs else "-"
     verdict = f"{row.judgement.verdict}{notes.mark([row.judgement.reason])}"
-    answers = [*_ratios(row), reported, _reported_ratio(row), verdict]
+    answers = [*_ratios(row, notes), reported, _reported_ratio(row), verdict]
     if found is None:
         return [*head, record.status + notes.mark([record.reason or ""]), *["-"] * 4, *answers, "-"]
     joules = found.energy_per_image_j
@@ -103,9 +102,12 @@ def _phase(record: ThroughputRecord) -> Iterator[str]:
         )
 
 
-def _ratios(row: Row) -> list[str]:
+def _ratios(row: Row, notes: Footnotes) -> list[str]:
     ratio = f"{row.mac_ratio:.2f}" if row.mac_ratio else "-"
-    return [_interval(row.speed_up) if row.speed_up else "-" if row.baseline is not row.record else "1", ratio]
+    if row.speed_up is None:
+        return ["1" if row.baseline is row.record else "-", ratio]
+    doubt = [f"the measurement on {BASELINE} is degraded: {reasons(row.baseline)}"] if is_degraded(row.baseline) else []
+    return [_interval(row.speed_up) + notes.mark(doubt), ratio]
 
 
 def _reported_ratio(row: Row) -> str:

@@ -1,6 +1,7 @@
 """The throughput table on records of known rates."""
 
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -154,6 +155,18 @@ def test_files_agree_with_each_other_and_repeat(tmp_path):
     frame = pd.read_csv(tmp_path / "a" / "table.csv")
     assert list(frame["images_per_s"]) == pytest.approx([one["images_per_s"] for one in rows])
     assert rows[1]["verdict"] == "match" and rows[0]["speed_up"] is None
+
+
+@pytest.mark.parametrize(("slow", "fast"), [(HOT, None), (None, HOT)])
+def test_a_degraded_side_makes_no_verdict_and_is_told(slow, fast):
+    gates = {"slow": {"gate": slow} if slow else {}, "fast": {"gate": fast} if fast else {}}
+    records = [timing(rates=[1.0] * 10, **gates["slow"]), timing(F64, noisy(17.9), **gates["fast"])]
+    table = build(records, degraded=True)
+    assert row(table).judgement.verdict == Verdict.NOT_COMPARABLE
+    assert "thermal slowdown in 40 %" in row(table).judgement.reason
+    if slow:
+        (line,) = [line for line in markdown(build(records)).splitlines() if line.startswith("|") and F64 in line]
+        assert re.search(r"17\.9\S* \[[^]]+\]<sup>\d+</sup>", line), line
 
 
 @pytest.mark.parametrize("records", [pair(17.9), pair(17.9, energy_j=None), [timing(gate=HOT)]])
