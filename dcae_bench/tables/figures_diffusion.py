@@ -1,5 +1,6 @@
 """Figures of generation: samples side by side, loss against training FLOPs, and a distance against guidance."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from dcae_bench.tables.figures import (
 )
 from dcae_bench.tables.reconstruction import FAMILIES
 
+CAPTION = 34
+"""Characters of a caption's line, which fit beside the samples."""
+
 
 def samples_figure(items: Sequence[tuple[Record, Path]], path: Path, *, count: int = 8) -> None:
     """Write a PNG of generated images: a row per denoiser and latent space, a column per sample index.
@@ -34,7 +38,7 @@ def samples_figure(items: Sequence[tuple[Record, Path]], path: Path, *, count: i
     ordered = sorted(items, key=lambda item: _order(item[0]))
     images = [_images(file, count) for _, file in ordered]
     columns = max(map(len, images))
-    label, top, gap = 1.9, 0.34, 0.04
+    label, top, gap = 2.1, 0.34, 0.04
     cell = (WIDTH_IN - label) / columns
     height = top + cell * len(ordered)
     figure = Figure(figsize=(WIDTH_IN, height), dpi=DPI, facecolor="white")
@@ -141,9 +145,10 @@ def _name(record: Record) -> str:
 def _caption(record: Record) -> str:
     denoiser, lines = _denoiser(record), []
     lines.append(f"{record.subject.autoencoder} p{denoiser.patch}")
-    lines.append(f"{denoiser.row}, s = {record.settings.get('guidance', '1')}")
+    lines += textwrap.wrap(denoiser.row, CAPTION)
+    lines.append(f"s = {record.settings.get('guidance', '1')}")
     if metric := next((metric for key, metric in record.metrics.items() if key.startswith("gf")), None):
-        lines.append(f"{metric.label.split(' ')[0]} {metric.value:.4g}")
+        lines[-1] += f", {metric.label.split(' ')[0]} {metric.value:.4g}"
     return "\n".join(lines)
 
 

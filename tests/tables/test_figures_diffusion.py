@@ -49,7 +49,7 @@ def test_samples_grid_has_sd_vae_first_and_equal_columns(drawn, make, tmp_path):
     shades = [int(axes.images[0].get_array()[0, 0, 0]) for axes in figure.axes]
     assert shades == [10] * 4 + [200] * 4
     captions = [text.get_text() for text in figure.texts[1:]]
-    assert captions[0].startswith("sd-vae-f32c32 p1\nsd-vae-32, s = 1\ngFD 5")
+    assert captions[0].startswith("sd-vae-f32c32 p1\nsd-vae-32\ns = 1, gFD 5")
 
 
 def test_loss_is_drawn_over_flops(drawn, make, tmp_path):
