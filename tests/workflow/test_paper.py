@@ -85,6 +85,15 @@ def test_a_guidance_sweep_is_one_command(snakemake):
     assert (found["encode"], found["train_diffusion"]) == (1, 1)
 
 
+def test_adms_reference_batch_reaches_the_command(snakemake, tmp_path):
+    (tmp_path / "batch.npz").touch()
+    target = "results/demo/generation/uvit-nano-dc-ae-f32c32/s1.json"
+    shown = ("-n", "-p", target, "--quiet", "host")  # the profile of Snakemake keeps commands out of sight
+    printed = snakemake(*shown, "--config", "profile=demo", "adm_batch=batch.npz")
+    (command,) = [line for line in printed.splitlines() if "dcae-bench evaluate-samples" in line]
+    assert " --adm-batch batch.npz " in command
+
+
 def test_the_released_profile_asks_for_what_can_be_measured_here(snakemake, tmp_path):
     fetch_everything(tmp_path)
     (tmp_path / "data" / "imagenet").mkdir(parents=True)

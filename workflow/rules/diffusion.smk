@@ -10,6 +10,10 @@ wildcard_constraints:
     scale="[0-9]+([.][0-9]+)?",
 
 
+# ADM's reference batch, where the user has it: --config adm_batch=FILE.
+ADM_BATCH = [str(config["adm_batch"])] if "adm_batch" in config else []
+
+
 rule encode:
     input:
         data=lambda wildcards: images_of(wildcards.images),
@@ -108,6 +112,7 @@ rule evaluate_samples:
         images=f"{ROOT}/samples/{{row}}/s{{scale}}/samples.npy",
         manifest=f"{ROOT}/samples/{{row}}/s{{scale}}/samples.json",
         training=f"{ROOT}/diffusion/{{row}}/record.json",
+        adm_batch=ADM_BATCH,
     output:
         record=f"{ROOT}/generation/{{row}}/s{{scale}}.json",
     log:
@@ -121,11 +126,12 @@ rule evaluate_samples:
         profile=PROFILE_SOURCE,
         data=f"{ROOT}/data",
         samples=lambda wildcards, input: Path(input.manifest).parent,
+        adm_batch=lambda wildcards, input: option("adm-batch", input.adm_batch),
         recipe=PROFILE.evaluation_recipe(),
         code=EVALUATION_CODE,
     shell:
         "dcae-bench evaluate-samples --profile {params.profile} --row {wildcards.row} --samples {params.samples}"
-        " --training {input.training} --data {params.data} --output {output.record} > {log} 2>&1"
+        " --training {input.training} --data {params.data} {params.adm_batch} --output {output.record} > {log} 2>&1"
 
 
 rule table_diffusion:
