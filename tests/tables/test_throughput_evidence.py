@@ -6,6 +6,7 @@ import pytest
 
 from dcae_bench.cli import main
 from dcae_bench.errors import ResultsError
+from dcae_bench.files import REPOSITORY
 from dcae_bench.measurement import evidence
 from dcae_bench.measurement.record import save
 from dcae_bench.tables.throughput_evidence import bundle, check_table
@@ -56,3 +57,11 @@ def test_devices_are_not_mixed(measured, tmp_path):
     save(timing(gpu=None), measured / "cpu.json")
     with pytest.raises(ResultsError, match="several devices"):
         bundle(measured, tmp_path)
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent for path in REPOSITORY.glob("results/reference/*/SHA256SUMS")))
+def test_committed_evidence_holds(folder):
+    """A table that is written another way is made again of the same records: bundle them anew."""
+    found = evidence.verify(folder)
+    assert found.records > 0 and list(found.problems) == []
+    assert list(check_table(folder)) == []
