@@ -15,23 +15,6 @@ from dcae_bench.planning.rates import RATES, Rates
 from tests.planning.measured import measured
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DCAE_BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def paper():
-    return load_profile("paper")
-
-
-@pytest.fixture(scope="module")
-def demo():
-    return load_profile("demo")
-
-
 def changed(profile, **phase_1):
     training = profile.training
     phases = {**training.phases, 1: training.phases[1].model_copy(update=phase_1)}

@@ -31,23 +31,6 @@ F32 = LatentSpace(channels=32, side=16)
 F64 = LatentSpace(channels=128, side=8)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DCAE_BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def paper():
-    return load_profile("paper")
-
-
-@pytest.fixture(scope="module")
-def demo():
-    return load_profile("demo")
-
-
 @pytest.fixture
 def known(monkeypatch):
     """Passes of round numbers, so that sums can be written down."""
