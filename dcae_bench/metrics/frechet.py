@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Float64 = NDArray[np.float64]
+from dcae_bench.metrics.factor import Factor, Float64, cross_sum, factor
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,11 @@ class FeatureStatistics:
         """Unbiased covariance (dim, dim). Raises ValueError for fewer than two features."""
         if self.count < 2:
             raise ValueError(f"a covariance needs 2 feature vectors, got {self.count}")
-        return (self._products - np.outer(self._sum, self._sum) / self.count) / (self.count - 1)
+        found = np.outer(self._sum, self._sum)
+        found /= self.count
+        np.subtract(self._products, found, out=found)
+        found /= self.count - 1
+        return found
 
 
 def frechet_distance(real: ArrayLike, fake: ArrayLike) -> FrechetResult:
@@ -91,7 +95,7 @@ def frechet_distance(real: ArrayLike, fake: ArrayLike) -> FrechetResult:
         a, b = _scaled_deviations(real), _scaled_deviations(fake)
         # With covariances A'A and B'B, Tr (A'A B'B)^1/2 is the sum of the singular values of AB' (n x m).
         cross = np.linalg.svd(a @ b.T, compute_uv=False).sum()
-        value = _distance(real.mean(axis=0) - fake.mean(axis=0), np.square(a).sum(), np.square(b).sum(), cross)
+        value = _from_terms(real.mean(axis=0) - fake.mean(axis=0), np.square(a).sum(), np.square(b).sum(), cross)
     else:
         value = frechet_from_statistics(
             real.mean(axis=0), np.cov(real, rowvar=False), fake.mean(axis=0), np.cov(fake, rowvar=False)
@@ -106,8 +110,10 @@ def frechet_of_statistics(real: FeatureStatistics, fake: FeatureStatistics) -> F
     ValueError for fewer than two features on a side or features of different length.
     """
     images, dim = min(real.count, fake.count), real.mean.size
-    value = frechet_from_statistics(real.mean, real.covariance, fake.mean, fake.covariance)
-    return FrechetResult(value, images, dim, rank_deficient=images <= dim)
+    if fake.mean.size != dim:
+        raise ValueError(f"features have {dim} and {fake.mean.size} numbers; use one extractor for both")
+    factors = (factor(side.covariance, overwrite=True) for side in (real, fake))
+    return FrechetResult(_distance(real.mean - fake.mean, *factors), images, dim, rank_deficient=images <= dim)
 
 
 def frechet_from_statistics(
@@ -128,21 +134,16 @@ def frechet_from_statistics(
             f"statistics do not fit: means {mean1.shape} and {mean2.shape}, "
             f"covariances {covariance1.shape} and {covariance2.shape}"
         )
-    # As above with the symmetric roots as A and B.
-    cross = np.linalg.svd(_root(covariance1) @ _root(covariance2), compute_uv=False).sum()
-    return _distance(mean1 - mean2, np.trace(covariance1), np.trace(covariance2), cross)
+    return _distance(mean1 - mean2, factor(covariance1), factor(covariance2))
 
 
-def _distance(difference: Float64, trace1: float, trace2: float, cross: float) -> float:
+def _distance(difference: Float64, real: Factor, fake: Factor) -> float:
+    return _from_terms(difference, real.trace, fake.trace, cross_sum(real, fake))
+
+
+def _from_terms(difference: Float64, trace1: float, trace2: float, cross: float) -> float:
     # A distance of exactly 0 may come out a rounding error below it.
     return max(0.0, float(difference @ difference + trace1 + trace2 - 2 * cross))
-
-
-def _root(covariance: Float64) -> Float64:
-    values, vectors = np.linalg.eigh(covariance)
-    # Eigenvalues below the rounding error of the largest are noise, and their roots would not be small.
-    noise = max(values[-1], 0.0) * values.size * np.finfo(np.float64).eps
-    return (vectors * np.sqrt(np.where(values > noise, values, 0.0))) @ vectors.T
 
 
 def _scaled_deviations(features: Float64) -> Float64:

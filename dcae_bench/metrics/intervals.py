@@ -1,12 +1,13 @@
 """How far the choice of images moves a metric: 95 % intervals, and notes where a set is small."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dcae_bench.metrics.frechet import FeatureStatistics, Float64, frechet_distance
-from dcae_bench.metrics.rows import parts
+from dcae_bench.metrics.factor import Factor, Float64, cross, factor
+from dcae_bench.metrics.frechet import FeatureStatistics, frechet_distance
+from dcae_bench.metrics.rows import aside, parts
 
 LEVEL = 0.95
 QUANTILE = 1.959964  # of the normal distribution, for 95 %
@@ -123,15 +124,14 @@ def frechet_sample_influence(mean: ArrayLike, covariance: ArrayLike, fake: Array
     The terms of :func:`frechet_influence` that belong to the generated side.
     """
     fake, mean = np.asarray(fake), np.asarray(mean, np.float64)
-    statistics = _statistics(fake)
-    reference, generated = _factor(np.asarray(covariance, np.float64)), _factor(statistics.covariance)
-    _, s, v = _cross(reference, generated)
-    to_v = (generated[1] / generated[0]) @ v.T
+    mean_fake, generated = _gaussian(fake)
+    _, s, v = cross(factor(np.asarray(covariance, np.float64)), generated)
+    to_v = _to_vectors(generated, v)
     n, influence = len(fake), np.empty(len(fake))
     for rows, of_fake in parts(fake):
-        b = of_fake - statistics.mean
-        spread = np.square(b).sum(axis=1) - np.square(b @ to_v) @ s
-        influence[rows] = n / (n - 1) * spread - 2 * b @ (mean - statistics.mean)
+        b = of_fake - mean_fake
+        spread = np.square(b).sum(axis=1) - _form(b @ to_v, s)
+        influence[rows] = n / (n - 1) * spread - 2 * b @ (mean - mean_fake)
     return influence - influence.mean()
 
 
@@ -162,36 +162,32 @@ def _narrow(real, fake):
 
 def _tall(real, fake):
     """The same from d x d matrices, features read in chunks: A = Q R with R from the covariance's eigenvectors."""
-    statistics = [_statistics(features) for features in (real, fake)]
-    sides = [_factor(side.covariance) for side in statistics]
-    u, s, v = _cross(*sides)
-    scale = len(real) - 1
-    to_u, to_v = ((basis / roots) @ vectors for (roots, basis), vectors in zip(sides, (u, v.T), strict=True))
-    return (
-        lambda _, a: np.square(a @ to_u) @ s / scale,
-        lambda _, b: np.square(b @ to_v) @ s / scale,
-        *(side.mean for side in statistics),
-    )
+    (mean_real, of_real), (mean_fake, of_fake) = _gaussian(real), _gaussian(fake)
+    u, s, v = cross(of_real, of_fake)
+    s /= len(real) - 1
+    to_u, to_v = _to_vectors(of_real, u), _to_vectors(of_fake, v)
+    return lambda _, a: _form(a @ to_u, s), lambda _, b: _form(b @ to_v, s), mean_real, mean_fake
 
 
-def _statistics(features) -> FeatureStatistics:
+def _form(coordinates: Float64, weights: Float64) -> Float64:
+    """Weighted sums of squares (n,) of coordinates (n, r), which are overwritten."""
+    return np.square(coordinates, out=coordinates) @ weights
+
+
+def _gaussian(features) -> tuple[Float64, Factor]:
+    """Mean and factor of the covariance of features (n, d), read in chunks."""
     statistics = FeatureStatistics(features.shape[1])
     for _, part in parts(features):
         statistics.update(part)
-    return statistics
+    found = factor(statistics.covariance, overwrite=True)
+    # The decomposition that comes next takes most memory, and needs no basis.
+    return statistics.mean, replace(found, basis=aside(found.basis))
 
 
-def _factor(covariance: Float64) -> tuple[Float64, Float64]:
-    """Roots of the eigenvalues above rounding errors, and their eigenvectors as columns."""
-    values, vectors = np.linalg.eigh(covariance)
-    kept = values > max(values[-1], 0.0) * values.size * np.finfo(np.float64).eps
-    return np.sqrt(values[kept]), vectors[:, kept]
-
-
-def _cross(real: tuple[Float64, Float64], fake: tuple[Float64, Float64]) -> tuple[Float64, Float64, Float64]:
-    """Singular value decomposition of the product of two factors."""
-    (roots_a, basis_a), (roots_b, basis_b) = real, fake
-    return np.linalg.svd((roots_a[:, None] * (basis_a.T @ basis_b)) * roots_b, full_matrices=False)
+def _to_vectors(side: Factor, vectors: Float64) -> Float64:
+    """What takes centred features (n, d) to singular vectors (n, r), given theirs (k, r) in terms of the factor."""
+    vectors /= side.roots[:, None]
+    return side.basis @ vectors
 
 
 def _bootstrap_error(real, fake, resamples: int, seed: int) -> float:

@@ -13,6 +13,7 @@ from dcae_bench.metrics.frechet import (
     frechet_from_statistics,
     frechet_of_statistics,
 )
+from dcae_bench.metrics.intervals import frechet_interval
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -151,6 +152,27 @@ def test_distance_of_running_statistics(n):
     assert (found.images, found.dim, found.rank_deficient) == (n if n < 50 else 50, 5, n == 4)
 
 
+@pytest.mark.parametrize("d", [1, 3])
+def test_features_that_never_vary(d):
+    x, constant = features(0, 20, d), np.full((20, d), 2.0)
+    apart = np.square(x.mean(axis=0) - 2).sum()
+    assert frechet_distance(constant, x).value == pytest.approx(apart + x.var(axis=0, ddof=1).sum())
+    assert frechet_interval(constant, x).high > frechet_interval(constant, x).low
+    assert frechet_distance(constant, constant).value == 0
+    assert frechet_interval(constant, constant).high == 0
+
+
+def test_given_statistics_stay_as_they_are():
+    sides = [statistics(features(seed, 20, 4)) for seed in (0, 1)]
+    before = [(mean.copy(), covariance.copy()) for mean, covariance in sides]
+    frechet_from_statistics(*sides[0], *sides[1])
+    one = running(features(0, 9, 5))
+    covariance = one.covariance
+    frechet_of_statistics(one, running(features(1, 9, 5)))
+    np.testing.assert_equal(sides, before)
+    np.testing.assert_array_equal(one.covariance, covariance)
+
+
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
@@ -168,6 +190,8 @@ def test_unusable_features_are_refused(x, y, message):
 def test_statistics_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="do not fit"):
         frechet_from_statistics(np.zeros(3), np.eye(3), np.zeros(3), np.eye(4))
+    with pytest.raises(ValueError, match="5 and 3 numbers"):
+        frechet_of_statistics(running(features(0, 9, 5)), running(features(0, 9, 3), d=3))
     with pytest.raises(ValueError, match="no features"):
         _ = FeatureStatistics(3).mean
     with pytest.raises(ValueError, match="needs 2"):

@@ -1,12 +1,16 @@
 """Features in parts: everything once, and mapped files unchanged by being released."""
 
+import tempfile
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dcae_bench.errors import ResultsError
 from dcae_bench.metrics.intervals import frechet_interval
 from dcae_bench.metrics.kernel import kernel_distance
-from dcae_bench.metrics.rows import ROWS, parts, release, take
+from dcae_bench.metrics.rows import ROWS, aside, parts, release, take
 
 
 @given(st.sampled_from([0, 1, ROWS - 1, ROWS, ROWS + 1, 3 * ROWS + 5]))
@@ -30,3 +34,20 @@ def test_a_mapped_file_gives_the_same_as_memory(tmp_path):
     release(mapped[0])
     np.testing.assert_array_equal(rows, sides[0][[5, 2299, 0]])
     np.testing.assert_array_equal(mapped[0], sides[0])
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", [(3, 5), (4, 1), (4, 0)])
+def test_what_is_set_aside_stays(shape, order):
+    matrix = np.asarray(np.random.default_rng(0).normal(size=shape), order=order)
+    found = aside(matrix)
+    for _ in range(2):
+        np.testing.assert_array_equal(found, matrix)
+        assert not shape[1] or found.flags.writeable is False
+        release(found)
+
+
+def test_no_room_to_set_aside(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(ResultsError, match="missing: cannot be written"):
+        aside(np.zeros((2, 2)))
