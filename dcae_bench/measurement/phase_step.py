@@ -33,7 +33,7 @@ class PhaseStep(Step):
             ReconstructionLoss(paper_training().loss).to(job.device),
             gan=gan,
             discriminator=discriminator,
-            last_layer=model.last_layer,
+            autoencoder=model,
             autocast=lambda: precision_context(job.precision, job.device),
         )
         self.optimizers = [make_optimizer(model.parameters(), self.plan.optimizer, **self.optimizer_switches)]

@@ -102,7 +102,7 @@ def _count_step(spec: AutoencoderSpec, phase: PhaseSpec, loss: ReconstructionLos
                 criterion,
                 gan=phase.gan,
                 discriminator=discriminator,
-                last_layer=model.last_layer,
+                autoencoder=model,
                 autocast=lambda: torch.autocast("cpu", dtype, enabled=dtype is not None),
             )
             total, d_total, _ = objective(images)

@@ -96,7 +96,7 @@ class Trainer(Loop):
             ReconstructionLoss(profile.training.loss).to(self.device),
             gan=plan.gan,
             discriminator=self.discriminator,
-            last_layer=self.autoencoder.last_layer,
+            autoencoder=self.autoencoder,
             autocast=self.accelerator.autocast,
         )
 

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from torch import Tensor, nn
 
+from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.training.losses import ReconstructionLoss, adaptive_weight, discriminator_loss, generator_loss
 from dcae_bench.training_spec import GANSpec
 
@@ -19,12 +20,12 @@ class Objective:
         *,
         gan: GANSpec | None,
         discriminator: nn.Module | None,
-        last_layer: nn.Parameter,
+        autoencoder: Autoencoder,
         autocast: Callable[[], AbstractContextManager] = nullcontext,
     ):
-        """``model`` reconstructs, under ``autocast``; ``last_layer`` is its last weight, for an adaptive GAN weight."""
+        """``model`` reconstructs, under ``autocast``: ``autoencoder``, or what distributed training wraps around it."""
         self.model, self.loss, self.gan, self.discriminator = model, loss, gan, discriminator
-        self.last_layer, self.autocast = last_layer, autocast
+        self.autoencoder, self.autocast = autoencoder, autocast
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
         """Forward pass of images (n, 3, R, R): (autoencoder's loss, discriminator's if there is one, their parts)."""
@@ -46,6 +47,6 @@ class Objective:
         discriminator.requires_grad_(False)
         g_loss = generator_loss(discriminator(reconstruction.float()))
         discriminator.requires_grad_(True)
-        weight = gan.weight * adaptive_weight(loss, g_loss, self.last_layer) if gan.adaptive else gan.weight
+        weight = gan.weight * adaptive_weight(loss, g_loss, self.autoencoder.last_layer) if gan.adaptive else gan.weight
         d_loss = discriminator_loss(discriminator(images), discriminator(reconstruction.detach().float()))
         return loss + weight * g_loss, d_loss, {"gan": g_loss.detach(), "disc": d_loss.detach()}

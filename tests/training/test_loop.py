@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from dcae_bench.cli import main
-from dcae_bench.config import load_profile
+from dcae_bench.config import load_profile, parse_profile
 from dcae_bench.errors import TrainingError, WeightsError
 from dcae_bench.files import REPOSITORY
 from dcae_bench.models.checkpoints import save_weights
@@ -107,6 +107,37 @@ def test_loss_parts_add_up(start, tmp_path):
     changes = {("training", "phases", 3, "gan", "adaptive"): False, ("training", "loss", "l1"): 2.0}
     parts = start(tmp_path, "dc-ae", 3, changes).step()
     assert parts["loss"] == pytest.approx(2 * parts["l1"] + 0.1 * parts["gan"], rel=1e-5)
+
+
+ELSEWHERE = {
+    "family": "diffusers",
+    "source": "some/where",
+    "class_name": "AutoencoderTiny",
+    "compression": 4,
+    "latent_channels": 4,
+    "config": {
+        **{f"{side}_block_out_channels": [8, 8, 8] for side in ("encoder", "decoder")},
+        **{f"num_{side}_blocks": [1, 1, 1] for side in ("encoder", "decoder")},
+    },
+}
+
+
+@pytest.mark.parametrize("phase", [1, 3])
+def test_an_autoencoder_made_elsewhere_is_trained_as_a_whole(start, tiny, tmp_path, phase):
+    """Its last layer is not known, and nothing but an adaptive GAN weight asks for it."""
+    changes = {
+        ("autoencoders", "elsewhere"): {"model": ELSEWHERE},
+        **{("training", "phases", number, "trainable"): ["all"] for number in (1, 2, 3)},
+        ("training", "phases", 3, "gan", "adaptive"): False,
+    }
+    first = build(parse_profile(tiny(changes), "tiny").autoencoders["elsewhere"].model, seed=1).state_dict()
+    save_weights(first, tmp_path / "first.safetensors")
+    initial = tmp_path / "first.safetensors" if phase == 3 else None
+    trainer = start(tmp_path / "run", "elsewhere", phase, changes, initial)
+    before = {key: value.clone() for key, value in trainer.autoencoder.state_dict().items()}
+    trainer.step()
+    assert any(not value.equal(before[key]) for key, value in trainer.autoencoder.state_dict().items())
+    trainer.close()
 
 
 @pytest.mark.parametrize("phase", [1, 2, 3])
