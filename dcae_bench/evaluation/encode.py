@@ -3,7 +3,6 @@
 import hashlib
 import io
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -151,7 +150,7 @@ class Encoding:
     def _encode(self, batch: range, images: Tensor, crops: "LabelledCrops | _Mirrored") -> np.ndarray:
         x = normalise(images.to(self.device))
         if self.samples:
-            z = self.model.draw(x, partial(posterior_noise, self.profile.seed, batch))
+            z = self.model.draw(x, lambda shape: posterior_noise(self.profile.seed, batch, shape).to(x.device))
         else:
             z = self.model.encode(x)
         latents = z.float().cpu().numpy().astype(self.spec.dtype)

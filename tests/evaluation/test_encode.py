@@ -3,6 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from threading import Barrier, local
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -227,3 +228,29 @@ def test_the_command_names_what_is_wrong(tmp_path, data, capsys, monkeypatch):
 def test_a_profile_that_cannot_work_is_refused(path, value, wanted):
     with pytest.raises(ConfigError, match=wanted):
         tiny.profile({("diffusion", *path): value})
+
+
+def test_noise_of_a_draw_lies_where_the_images_are(tmp_path):
+    """On a device that is not the processor's; of PyTorch's only "meta" is everywhere."""
+    found = []
+
+    class Posterior:
+        has_posterior = True
+
+        def draw(self, x, noise):
+            found.extend([x.device.type, noise(torch.Size((3, 4, 4))).device.type])
+            return torch.zeros(len(x), 3, 4, 4)
+
+    encoding = Encoding(
+        profile=tiny.profile(),
+        spec=tiny.profile().diffusion.data["two"],
+        crops=None,
+        model=Posterior(),
+        subject=SimpleNamespace(weights_source="released", weights_sha256="0" * 64),
+        device=torch.device("meta"),
+        process=Process(),
+        output=tmp_path,
+        recipe_sha256="0" * 64,
+    )
+    encoding._encode(range(2), torch.zeros(2, 3, 16, 16, dtype=torch.uint8), None)
+    assert found == ["meta", "meta"]
