@@ -46,7 +46,8 @@ class FeaturePass:
             name: Reference(images, extractor, device=kind, tf32=self.tf32)
             for name, extractor in self.extractors.items()
         }
-        found = {name: reference.read() for name, reference in kept.items() if reference.there}
+        there = self.process.common([name for name, reference in kept.items() if reference.there])
+        found = {name: kept[name].read() for name in there}
         missing = [name for name in kept if name not in found]
         found |= self._measure(images, folder, missing) if missing else {}
         if self.process.first:

@@ -78,7 +78,9 @@ class ReconstructionEvaluator:
         if len(crops) < 2:
             raise DataError(f"{len(crops)} images cannot be evaluated: a Fréchet distance needs at least 2")
         references = self._references(crops)
-        kept = {name: reference.read() for name, reference in references.items() if reference.there}
+        # A cache on a disk of one machine alone, or another evaluation that keeps its features just now.
+        there = self.process.common([name for name, reference in references.items() if reference.there])
+        kept = {name: references[name].read() for name in there}
         dims = {name: extractor.dim for name, extractor in self.suite.extractors.items()}
         wanted = {f"fake-{name}": dim for name, dim in dims.items()}
         wanted |= {f"real-{name}": dims[name] for name in dims if name not in kept}

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +33,14 @@ class Process:
         """Wait until every process has come here."""
         if self.count > 1:
             torch.distributed.barrier()
+
+    def common(self, names: Collection[str]) -> list[str]:
+        """Those of ``names``, which may differ between processes, that every process has; the same for all, sorted."""
+        found: list[Collection[str]] = [names]
+        if self.count > 1:
+            found = [()] * self.count
+            torch.distributed.all_gather_object(found, sorted(names))
+        return sorted(set.intersection(*map(set, found)))
 
     def device(self, chosen: torch.device) -> torch.device:
         """The chosen kind of device, a GPU of its own for each process."""

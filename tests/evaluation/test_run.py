@@ -59,16 +59,17 @@ evaluate_reconstruction(
 """
 
 
-def run_processes(server, tiny, count, output):
-    """Start what ``torchrun`` would start, on this machine's loopback."""
+def run_processes(server, tiny, count, output, caches=None):
+    """Start what ``torchrun`` would start, on this machine's loopback; ``caches`` are those of each process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    common |= {"GLOO_SOCKET_IFNAME": "lo", "DCAE_BENCH_CACHE": os.environ["DCAE_BENCH_CACHE"]}
+    common |= {"GLOO_SOCKET_IFNAME": "lo"}
+    caches = caches or [os.environ["DCAE_BENCH_CACHE"]] * count
     started = []
     for rank in range(count):
-        environment = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        environment = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank), "DCAE_BENCH_CACHE": caches[rank]}
         code = WORKER.format(environment=environment, folder=str(tiny.folder), output=str(output))
         started.append(server.Process(target=exec, args=(code, {})))
         started[-1].start()
@@ -91,6 +92,16 @@ def test_one_two_and_three_processes_give_the_same_bits(server, tiny, monkeypatc
         assert images.equals(table)
         for name, metric in record.metrics.items():
             assert (metric.value, metric.interval) == (alone.metrics[name].value, alone.metrics[name].interval), name
+
+
+def test_processes_need_no_cache_in_common(server, tiny, monkeypatch, another_cache):
+    """Of two machines the first keeps the originals' features from an earlier evaluation, the other has none."""
+    assert evaluate(tiny, tiny.folder / "1", monkeypatch) == 0
+    filled = os.environ["DCAE_BENCH_CACHE"]
+    another_cache()
+    caches = [filled, os.environ["DCAE_BENCH_CACHE"]]
+    _, images = run_processes(server, tiny, 2, tiny.folder / "2", caches)
+    assert images.equals(pq.read_table(tiny.folder / "1" / f"{LABEL}.images.parquet"))
 
 
 @pytest.mark.parametrize(
