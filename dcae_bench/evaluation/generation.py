@@ -1,8 +1,10 @@
 """Generated images against the images behind a denoiser's latents: one look at each, then every metric."""
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -69,16 +71,18 @@ def reference_batch(path: Path, features: FeaturePass, network: str, folder: Pat
             found = {key: file[key] for key in (("mu", "sigma") if "mu" in file else ("arr_0",))}
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); get ADM's reference batch") from error
-    except (ValueError, KeyError, EOFError) as error:
+    except (ValueError, KeyError, EOFError, TypeError, BadZipFile, zlib.error) as error:  # TypeError: of one .npy array
         raise DataError(f"{path}: holds neither mu and sigma nor arr_0 ({error}); get ADM's reference batch") from error
     sha256, dim = sha256_file(path), features.extractors[network].dim
     if "mu" in found:
         mean, covariance = found["mu"].astype(np.float64), found["sigma"].astype(np.float64)
         if mean.shape != (dim,) or covariance.shape != (dim, dim):
             raise DataError(f"{path}: mu {mean.shape} and sigma {covariance.shape} are not of {dim} features")
+        if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+            raise DataError(f"{path}: mu or sigma holds values that are not finite; get ADM's reference batch")
         return Gaussian(path.name, sha256, mean, covariance)
     images = ArrayImages(found["arr_0"], name=str(path), sha256=sha256)
-    statistics = statistics_of(features.of_reference(images, folder)[network])
+    statistics = statistics_of(features.of_reference(images, folder / sha256[:12])[network])
     return Gaussian(path.name, sha256, statistics.mean, statistics.covariance)
 
 

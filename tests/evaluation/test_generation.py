@@ -172,6 +172,43 @@ def test_other_files_are_no_reference_batch(features, tmp_path):
             reference_batch(tmp_path / f"{name}.npz", features, "pooled", tmp_path / "batch")
 
 
+@pytest.mark.parametrize("damage", ["cut", "flipped", "array", "nan"])
+def test_a_damaged_reference_batch_is_named(features, tmp_path, damage):
+    path = tmp_path / "batch.npz"
+    sigma = np.eye(12)
+    sigma[3, 3] = np.nan if damage == "nan" else 1
+    np.savez_compressed(path, mu=np.zeros(12), sigma=sigma)
+    content = bytearray(path.read_bytes())
+    if damage == "cut":  # a download that broke off
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "flipped":
+        content[60:80] = bytes(20)
+        path.write_bytes(content)
+    elif damage == "array":
+        np.save(tmp_path / "array.npy", np.zeros((4, 8, 8, 3), np.uint8))
+        (tmp_path / "array.npy").rename(path)
+    with pytest.raises(DataError, match=r"batch\.npz: .*get ADM's reference batch"):
+        reference_batch(path, features, "pooled", tmp_path / "batch")
+
+
+def test_an_interrupted_reference_batch_is_not_gone_on_with_by_another(features, sides, tmp_path, another_cache):
+    for name, images in (("wrong", sides[0]), ("right", sides[0][::-1])):
+        np.savez(tmp_path / f"{name}.npz", arr_0=images)
+    whole = reference_batch(tmp_path / "right.npz", features, "pooled", tmp_path / "alone")
+    another_cache()
+
+    def stopped(done, total):
+        if done > 30:
+            raise KeyboardInterrupt
+
+    features.progress = stopped
+    with pytest.raises(KeyboardInterrupt):
+        reference_batch(tmp_path / "wrong.npz", features, "pooled", tmp_path / "batch")
+    features.progress = lambda done, total: None
+    found = reference_batch(tmp_path / "right.npz", features, "pooled", tmp_path / "batch")
+    assert np.array_equal(found.mean, whole.mean) and np.array_equal(found.covariance, whole.covariance)
+
+
 def test_a_pass_goes_on_where_it_stopped(features, extractor, sides, tmp_path):
     class Broken(ArrayImages):
         def __getitem__(self, index):
@@ -193,6 +230,15 @@ def test_reference_features_are_kept(features, extractor, sides, tmp_path):
     extractor.seen = 0
     assert np.array_equal(features.of_reference(arrays(sides[0]), tmp_path / "state")["pooled"], first)
     assert extractor.seen == 0
+
+
+def test_kept_features_that_not_every_process_has_are_computed_again(features, extractor, sides, tmp_path):
+    first = np.array(features.of_reference(arrays(sides[0]), tmp_path / "first")["pooled"])
+    extractor.seen = 0
+    features.process = Process()
+    object.__setattr__(features.process, "common", lambda names: [])
+    assert np.array_equal(features.of_reference(arrays(sides[0]), tmp_path / "second")["pooled"], first)
+    assert extractor.seen == 60
 
 
 def test_processes_share_the_work(extractor, sides, tmp_path):
