@@ -28,6 +28,7 @@ def join_run(folder: Path) -> bool:
     """
     folder = Path(folder).absolute()
     os.environ[VARIABLE] = str(folder)
+    descriptor = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = _open(folder / RUNS)
@@ -36,6 +37,8 @@ def join_run(folder: Path) -> bool:
         # From now on another run does not find itself alone.
         fcntl.flock(descriptor, fcntl.LOCK_SH)
     except OSError:
+        if descriptor is not None:  # the next run would wait for its lock as long as this one lives
+            os.close(descriptor)
         return False
     _held.append(descriptor)
     return stale
@@ -59,8 +62,8 @@ def _end_of_the_dead(folder: Path) -> bool:
     jobs = _open(folder / JOBS)
     try:
         if not _lock(jobs, fcntl.LOCK_EX):
-            told = [line.split() for line in os.pread(jobs, 1 << 16, 0).decode().splitlines()]
-            working = [f"process {pid} on {host}" for pid, host in told if host != node() or _is_alive(int(pid))]
+            told = [line.partition(" ") for line in (folder / JOBS).read_text().splitlines()]
+            working = [f"process {pid} on {host}" for pid, _, host in told if host != node() or _is_alive(int(pid))]
             raise ResultsError(
                 f"{folder.parent}: jobs of a killed run are still at work here ({', '.join(working)}); wait until they "
                 "end, or end them, then run the same command again"

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from platform import node
 
 import pytest
 
@@ -105,3 +106,23 @@ def test_where_files_cannot_be_locked_nothing_is_removed(folder, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", unsupported)
     assert run_lock.join_run(folder) is False and locks(folder) == ["0.output.lock"]
     run_lock.join_jobs()
+
+
+def test_a_live_job_is_named_behind_thousands_of_dead_ones(folder):
+    dead = f"99999999 {node()}\n"
+    (folder / "dcae-bench-jobs.lock").write_text(dead * 10_000)
+    with process("job", folder) as (job, _), process("run", folder) as (_, said):
+        assert "ResultsError" in said and f"(process {job.pid} on " in said
+
+
+def test_a_run_that_cannot_remove_stale_locks_does_not_keep_the_next_one_waiting(folder, monkeypatch):
+    from dcae_bench import run_lock
+
+    def refused(path):
+        raise PermissionError(13, os.strerror(13))
+
+    monkeypatch.setenv(run_lock.VARIABLE, "")
+    monkeypatch.setattr(run_lock.shutil, "rmtree", refused)
+    assert run_lock.join_run(folder) is False and locks(folder) == ["0.output.lock"]
+    with open(folder / run_lock.RUNS) as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
