@@ -63,6 +63,11 @@ class ExternalDataset(BaseModel):
             )
         return getattr(self.layout, split)
 
+    def count(self, split: str) -> int | None:
+        """Number of images of a split, None: not stated. Raises :class:`DataError` for a split that is not there."""
+        self.patterns(split)
+        return self.images[split]
+
     def root(self, roots: Mapping[str, str]) -> Path | None:
         """Folder of the data set: the profile's data_roots, else ``$DCAE_BENCH_DATA/<name>``, else None."""
         if self.name in roots:

@@ -49,7 +49,7 @@ def prepare_files(
     pattern = dataset.choose(root, split)
     left_out = LeftOut()
     count = sum(1 for _ in listing(root, pattern, left_out))
-    expected = dataset.images[split]
+    expected = dataset.count(split)
     if expected is not None and count != expected and not partial:
         raise DataError(
             f"{root}: holds {count:,} {split} images of data set '{dataset.name}' as {pattern}, expected {expected:,}; "

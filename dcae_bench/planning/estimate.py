@@ -34,7 +34,7 @@ class Estimator:
         self.diffusion = DiffusionEstimator(profile, rates, measured)
 
     def plan(self, *targets: str) -> Plan:
-        """Rows of everything ``targets`` need. Raises :class:`ConfigError` for a target that no rule makes."""
+        """Rows of everything ``targets`` need. Raises :class:`ConfigError` for a target that no plan counts."""
         needs = Needs()
         for target in targets:
             needs |= needs_of(self.profile, target)
@@ -77,7 +77,7 @@ class Estimator:
             jobs, download = 1, 0.0
         else:
             data = find_dataset(name, self.profile.data_roots)
-            count = sum(data.images[split] or 0 for split in splits)
+            count = sum(data.count(split) or 0 for split in splits)
             read, kept = count * (data.megapixels or 0.0), count * MANIFEST_BYTES
             # The publisher's archives hold every split; a folder of the user's is there already.
             jobs, download = len(splits), data.download_gib if data.home else 0.0
@@ -139,7 +139,7 @@ class Estimator:
 
     def _evaluation_images(self, dataset: str) -> int:
         if dataset not in DATASETS:
-            return find_dataset(dataset, self.profile.data_roots).images["eval"] or 0  # one crop of each
+            return find_dataset(dataset, self.profile.data_roots).count("eval") or 0  # one crop of each
         return len(load_manifest(dataset).split("eval")) * self.profile.evaluation.crops_per_photo
 
 

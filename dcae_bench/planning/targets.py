@@ -51,12 +51,12 @@ def everything(profile: Profile) -> tuple[str, ...]:
 
 
 def needs_of(profile: Profile, target: str) -> Needs:
-    """What a target needs. Raises :class:`ConfigError` for a target that no rule makes."""
+    """What a target needs. Raises :class:`ConfigError` for a target that no plan counts."""
     found = _of_autoencoders(profile, target) or _of_denoisers(profile, target)
     if found is None:
         raise ConfigError(
-            f"target '{target}': no rule of profile {profile.name} makes it; take {', '.join(everything(profile))}, "
-            f"results/table_rfid.md or results/{profile.name}/{_example(profile)}"
+            f"target '{target}': is nothing that a plan of profile {profile.name} counts; take "
+            f"{', '.join(everything(profile))}, results/table_rfid.md or results/{profile.name}/{_example(profile)}"
         )
     return found
 

@@ -6,12 +6,13 @@ import pytest
 
 from dcae_bench.cli import main
 from dcae_bench.config import load_profile
-from dcae_bench.errors import ConfigError
+from dcae_bench.errors import ConfigError, DataError
 from dcae_bench.planning.costs import step_cost, training_bytes
 from dcae_bench.planning.estimate import INCEPTION_GIB, Estimator
 from dcae_bench.planning.passes import forward_mac
 from dcae_bench.planning.plan import GIB
 from dcae_bench.planning.rates import RATES, Rates
+from dcae_bench.planning.targets import Evaluation
 from tests.planning.measured import measured
 
 
@@ -116,7 +117,7 @@ def test_targets_choose_the_jobs(demo, monkeypatch):
     assert jobs("all")["table"] == 3
     weights = "results/demo/training/dc-ae-f32c32@retrained/phase2/model.safetensors"
     assert jobs(weights) == {"prepare": 2, "train": 2}
-    with pytest.raises(ConfigError, match="no rule of profile demo makes it"):
+    with pytest.raises(ConfigError, match="is nothing that a plan of profile demo counts"):
         estimator.plan("results/other.md")
 
 
@@ -168,3 +169,12 @@ def test_a_broken_file_of_rates_is_named(tmp_path):
     path.write_text("rates: [{what: peak}]")
     with pytest.raises(ConfigError, match=r"rates\.yaml: is not a file of rates"):
         Rates.read(path)
+
+
+def test_a_split_that_a_data_set_does_not_have_is_named(demo):
+    with pytest.raises(DataError, match=r"data set 'sa-1b': has no eval split .*it has train"):
+        Estimator(demo, Rates.read()).prepare("sa-1b", ["eval"])
+    sets = (demo.evaluation.sets[0].model_copy(update={"dataset": "sa-1b"}),)
+    job = Evaluation("dc-ae-f32c32", 1, sets)
+    with pytest.raises(DataError, match="has no eval split"):
+        Estimator(demo, Rates.read()).evaluate(job)

@@ -225,7 +225,7 @@ def test_targets_choose_the_jobs(demo, paper, known, counted_once):
     assert whole["table"] == 4 and whole["train"] == 12, "what two targets need is done once"
     for wrong in (f"{root}/generation/{row}/sx.json", f"{root}/diffusion/other/model.safetensors"):
         with pytest.raises(
-            ConfigError, match=r"no rule of profile demo makes it; take all, results/table_diffusion\.md"
+            ConfigError, match=r"is nothing that a plan of profile demo counts; take all, results/table_diffusion\.md"
         ):
             needs_of(demo, wrong)
     with pytest.raises(ConfigError, match="take all, results/table_rfid"):
