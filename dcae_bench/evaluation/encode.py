@@ -30,6 +30,7 @@ from dcae_bench.errors import DataError
 from dcae_bench.evaluation.latents import LatentStatistics
 from dcae_bench.evaluation.noise import posterior_noise
 from dcae_bench.evaluation.packing import PackedArray
+from dcae_bench.evaluation.protocols import pinned
 from dcae_bench.evaluation.run import load_autoencoder
 from dcae_bench.evaluation.workers import Process, batches_of, processes, read_ahead
 from dcae_bench.files import sha256_file, sha256_json, write_bytes, write_text
@@ -136,7 +137,11 @@ class Encoding:
         mine = state.missing(self.process.share(batches))
         console = Console(stderr=True, quiet=not self.process.first)
         mirrored = _Mirrored(self.crops) if self.spec.flips else self.crops
-        with Progress(console=console, disable=not console.is_terminal) as bar, torch.inference_mode():
+        with (
+            Progress(console=console, disable=not console.is_terminal) as bar,
+            pinned(tf32=False),
+            torch.inference_mode(),
+        ):
             task = bar.add_task(f"{self.subject.autoencoder}: encoding {self.crops.name}", total=len(mine))
             for batch, images in read_ahead(mirrored, mine, self.profile.evaluation.workers):
                 state.write(batch, self._encode(batch, images, mirrored))

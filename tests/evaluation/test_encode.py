@@ -254,3 +254,16 @@ def test_noise_of_a_draw_lies_where_the_images_are(tmp_path):
     )
     encoding._encode(range(2), torch.zeros(2, 3, 16, 16, dtype=torch.uint8), None)
     assert found == ["meta", "meta"]
+
+
+def test_latents_do_not_depend_on_the_callers_tf32(tmp_path, data, weights, monkeypatch):
+    whole, found = Encoding._encode, set()
+
+    def seen(self, *arguments):
+        found.add((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(Encoding, "_encode", seen)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    encode_dataset(tiny.profile(), LATENT, "two", data=data, output=tmp_path, weights=weights)
+    assert found == {(False, False)} and torch.backends.cudnn.allow_tf32
