@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from dcae_bench.denoiser_specs import DenoiserSpec
+from dcae_bench.errors import ConfigError
 from dcae_bench.execution import ExecutionSpec
 from dcae_bench.files import cache_dir, sha256_json, write_text
 from dcae_bench.metrics.lpips import LPIPS
@@ -166,7 +167,7 @@ class _Saved:
     def __init__(self, model: nn.Module, counter: FlopCounterMode):
         self.counter = counter
         self.own = _Copies([*model.parameters(), *model.buffers()])
-        self.blocks = blocks(model)
+        self.blocks = _blocks(model)
         self.by_block = {id(block): 0 for block in self.blocks}
         self.flops = {id(block): 0 for block in self.blocks}
         self.outside = 0
@@ -219,6 +220,14 @@ class _Saved:
             else:
                 self.by_block[self._current] += storage.nbytes()
         return tensor
+
+
+def _blocks(model: nn.Module) -> list[nn.Module]:
+    """The blocks there are; classes made elsewhere may have none that are known."""
+    try:
+        return blocks(model)
+    except ConfigError:
+        return []
 
 
 class _Copies(TorchDispatchMode):

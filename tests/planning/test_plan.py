@@ -13,6 +13,7 @@ from dcae_bench.planning.passes import forward_mac
 from dcae_bench.planning.plan import GIB
 from dcae_bench.planning.rates import RATES, Rates
 from dcae_bench.planning.targets import Evaluation
+from dcae_bench.specs import DiffusersSpec
 from tests.planning.measured import measured
 
 
@@ -178,3 +179,23 @@ def test_a_split_that_a_data_set_does_not_have_is_named(demo):
     job = Evaluation("dc-ae-f32c32", 1, sets)
     with pytest.raises(DataError, match="has no eval split"):
         Estimator(demo, Rates.read()).evaluate(job)
+
+
+def test_a_model_without_blocks_that_are_known_is_counted_as_a_whole(demo):
+    """Its activations are all kept; that it cannot be checkpointed is for its training to say."""
+    config = {f"{side}_block_out_channels": [8, 8, 8] for side in ("encoder", "decoder")}
+    config |= {f"num_{side}_blocks": [1, 1, 1] for side in ("encoder", "decoder")}
+    spec = DiffusersSpec(
+        family="diffusers",
+        source="some/where",
+        class_name="AutoencoderTiny",
+        config=config,
+        compression=4,
+        latent_channels=4,
+    )
+    phase = demo.training.phases[1].model_copy(update={"trainable": ("all",)})
+    cost = step_cost(spec, phase, demo.training.loss.model_copy(update={"lpips": 0.0}), "fp32")
+    assert cost.forward_mac == pytest.approx(forward_mac(spec, phase.resolution), rel=1e-12)
+    # All but the gradient by the image, which the first convolution does not need.
+    assert 1.9 * cost.forward_mac < cost.backward_mac < 2 * cost.forward_mac
+    assert cost.kept_bytes == cost.kept_inputs_bytes > 0 and cost.largest_block_bytes == cost.recompute_mac == 0
