@@ -1,5 +1,6 @@
 """What targets of the workflow need: its jobs, without the files."""
 
+import re
 from dataclasses import dataclass, fields
 from typing import NamedTuple, Self
 
@@ -8,6 +9,7 @@ from dcae_bench.errors import ConfigError
 from dcae_bench.evaluation_spec import EvaluationSet
 
 RECORDS = ("reconstruction", "check")
+SCALE = re.compile(r"[0-9]+([.][0-9]+)?")
 
 
 class Evaluation(NamedTuple):
@@ -114,10 +116,8 @@ def _of_denoisers(profile: Profile, target: str) -> Needs | None:
         for stage in ("samples", "generation"):
             if target.startswith(f"{root}{stage}/{row}/s"):
                 scale = target.removeprefix(f"{root}{stage}/{row}/s").split("/")[0].removesuffix(".json")
-                try:
-                    return _of_row(profile, row, stage, (float(scale),))
-                except ValueError:
-                    return None
+                # What the rules take for a scale; float() takes more.
+                return _of_row(profile, row, stage, (float(scale),)) if SCALE.fullmatch(scale) else None
     return None
 
 

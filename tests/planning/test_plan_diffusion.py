@@ -223,7 +223,8 @@ def test_targets_choose_the_jobs(demo, paper, known, counted_once):
     assert "sample" not in jobs(demo, "results/figures/diffusion_loss.png")
     whole = jobs(demo, *everything(demo))
     assert whole["table"] == 4 and whole["train"] == 12, "what two targets need is done once"
-    for wrong in (f"{root}/generation/{row}/sx.json", f"{root}/diffusion/other/model.safetensors"):
+    wrong_scales = [f"{root}/generation/{row}/s{scale}.json" for scale in ("x", "-1", "nan", "1e3")]
+    for wrong in (*wrong_scales, f"{root}/diffusion/other/model.safetensors"):
         with pytest.raises(
             ConfigError, match=r"is nothing that a plan of profile demo counts; take all, results/table_diffusion\.md"
         ):
