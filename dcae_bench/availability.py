@@ -7,8 +7,8 @@ from typing import Literal
 from dcae_bench import weights
 from dcae_bench.config import Profile
 from dcae_bench.data.external import ROOT_VARIABLE, external_datasets
+from dcae_bench.diffusion_plan import ReleasedPlan
 from dcae_bench.metrics import inception_weights
-from dcae_bench.presets import catalogue
 from dcae_bench.protocols import PAPER
 
 INCEPTION_REASON = "Inception weights are not here: `dcae-bench weights fetch inception`"
@@ -45,8 +45,8 @@ def missing_rows(profile: Profile, data: Path) -> dict[str, tuple[str, ...]]:
     The same is optional as in :func:`missing`, of which this is the other half. Raises :class:`WeightsError`.
     """
     found: dict[str, tuple[str, ...]] = {}
-    for name in profile.diffusion.rows if profile.diffusion else ():
-        plan = profile.row(name)
+    for row in profile.diffusion.rows if profile.diffusion else ():
+        plan = profile.row(row)
         reasons = [
             reason
             for dataset in plan.data.datasets
@@ -54,12 +54,13 @@ def missing_rows(profile: Profile, data: Path) -> dict[str, tuple[str, ...]]:
             and (reason := _data_reason(profile, dataset, data, plan.data.split)) is not None
         ]
         source = plan.row.source
-        if source.weights == "released" and not weights.here(source.autoencoder):
-            reasons.append(_weights_reason(source.autoencoder))
+        taken = [source.autoencoder] if source.weights == "released" else []
+        taken += [plan.row.released] if isinstance(plan, ReleasedPlan) else []
+        reasons += [_weights_reason(name) for name in taken if not weights.here(name)]
         if profile.evaluation.protocol == PAPER and not inception_weights.here():
             reasons.append(INCEPTION_REASON)
         if reasons:
-            found[name] = tuple(reasons)
+            found[row] = tuple(reasons)
     return found
 
 
@@ -90,8 +91,8 @@ def _prepared(index: Path) -> bool:
 
 
 def _weights_reason(name: str) -> str:
-    released = catalogue().preset(name).weights
-    if released is not None and released.address is not None:
+    released = weights.released()[name]
+    if released.address is not None:
         remedy = f"get {released.file} from {released.address}, then `dcae-bench weights fetch {name} --path FILE`"
     else:
         remedy = f"`dcae-bench weights fetch {name}`"

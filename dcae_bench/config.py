@@ -7,7 +7,7 @@ import yaml
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 from pydantic import ValidationError as PydanticError
 
-from dcae_bench.diffusion_plan import RowPlan, latent_spec, plan_row
+from dcae_bench.diffusion_plan import ReleasedPlan, TrainedPlan, latent_spec, plan_row
 from dcae_bench.diffusion_spec import DiffusionSpec, LatentDataSpec, LatentSource
 from dcae_bench.diffusion_specs import GuidanceSpec
 from dcae_bench.errors import ConfigError
@@ -166,8 +166,8 @@ class Profile(Model):
 
     def datasets(self) -> tuple[str, ...]:
         """Every data set the profile needs, each once, in order."""
-        encoded = [name for data in self._encoded() for name in data.datasets]
-        return tuple(dict.fromkeys([*self.trained_on(), *(item.dataset for item in self.evaluation.sets), *encoded]))
+        of_rows = [name for data in self._images() for name in data.datasets]
+        return tuple(dict.fromkeys([*self.trained_on(), *(item.dataset for item in self.evaluation.sets), *of_rows]))
 
     def splits_of(self, dataset: str) -> tuple[Literal["train", "eval"], ...]:
         """Splits of a data set that the profile needs."""
@@ -179,23 +179,33 @@ class Profile(Model):
             used = [self._trained.phases[n].resolution for n in self.phases if dataset in self.training_sets(n)]
         else:
             used = [item.resolution for item in self.evaluation.sets if (item.dataset, split) == (dataset, "eval")]
-        used += [data.resolution for data in self._encoded() if dataset in data.datasets and data.split == split]
+        used += [data.resolution for data in self._images() if dataset in data.datasets and data.split == split]
         return max(used, default=None)
 
-    def _encoded(self) -> list[LatentDataSpec]:
-        """Images whose latents some row needs."""
+    def _images(self) -> list[LatentDataSpec]:
+        """Images that some row learns from, or is compared with."""
         if self.diffusion is None:
             return []
         return [self.diffusion.data[name] for name in dict.fromkeys(row.data for row in self.diffusion.rows.values())]
 
-    def row(self, name: str) -> RowPlan:
+    def row(self, name: str) -> TrainedPlan | ReleasedPlan:
         """A row of the diffusion part. Raises :class:`ConfigError` with the names there are."""
         if name not in self._diffusion.rows:
             known = ", ".join(self._diffusion.rows)
             raise ConfigError(f"--row {name}: profile {self.name} has no such row; it has {known}")
         return self._plan(name)
 
-    def _plan(self, name: str) -> RowPlan:
+    def trained_row(self, name: str) -> TrainedPlan:
+        """A row of the diffusion part that is trained. Raises :class:`ConfigError` where it is not there or is not."""
+        plan = self.row(name)
+        if isinstance(plan, ReleasedPlan):
+            raise ConfigError(
+                f"--row {name}: its weights are released ({plan.row.released}), so that it is not trained; go on with "
+                "`dcae-bench sample`"
+            )
+        return plan
+
+    def _plan(self, name: str) -> TrainedPlan | ReleasedPlan:
         return plan_row(self._diffusion, name, self._retrained)
 
     @property
@@ -234,7 +244,7 @@ class Profile(Model):
 
     def diffusion_recipe(self, row: str) -> dict[str, Any]:
         """All that shapes a trained denoiser, except weights of the autoencoder, data and code."""
-        return {**self._conditions(), **self.row(row).recipe()}
+        return {**self._conditions(), **self.trained_row(row).recipe()}
 
     def latents_recipe(self, latent: str, images: str) -> dict[str, Any]:
         """All that shapes cached latents (``autoencoder@weights``, name in ``data``), except weights, data and code."""
@@ -259,13 +269,15 @@ class Profile(Model):
     def sampling_recipe(self, row: str, guidance: GuidanceSpec) -> dict[str, Any]:
         """All that shapes samples, except weights and code."""
         plan = self.row(row)
+        released = isinstance(plan, ReleasedPlan)
         return {
             **self._conditions(),
             **self._diffusion.model_dump(mode="json", include={"samples", "sample_batch", "seed_policy"}),
-            "sampler": plan.training.chosen_sampler.model_dump(mode="json"),
+            "sampler": plan.sampler.model_dump(mode="json"),
             "guidance": guidance.scale,
             "denoiser": plan.denoiser.model_dump(mode="json"),
             "model": plan.autoencoder.model_dump(mode="json"),
+            **({"released": plan.row.released, "scaling": plan.scaling.model_dump(mode="json")} if released else {}),
         }
 
     def evaluation_recipe(self) -> dict[str, Any]:

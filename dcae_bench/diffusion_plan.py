@@ -4,28 +4,42 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dcae_bench.denoiser_presets import denoiser_catalogue
 from dcae_bench.denoiser_specs import DenoiserSpec, LatentSpace
-from dcae_bench.diffusion_spec import DenoiserTrainingSpec, DiffusionRow, DiffusionSpec, LatentDataSpec, LatentSource
-from dcae_bench.diffusion_specs import GuidanceSpec
-from dcae_bench.presets import catalogue
+from dcae_bench.diffusion_spec import (
+    DenoiserTrainingSpec,
+    DiffusionSpec,
+    LatentDataSpec,
+    LatentSource,
+    ReleasedRow,
+    TrainedRow,
+)
+from dcae_bench.diffusion_specs import GuidanceSpec, ProcessName, SamplerSpec, paper_sampler
+from dcae_bench.presets import Scaling, catalogue
 from dcae_bench.specs import AutoencoderSpec
 
 
 @dataclass(frozen=True)
 class RowPlan:
-    """What is trained, on what, and how."""
+    """What is sampled, on which latents, and how: of a denoiser that is trained, or of one that was released."""
 
     name: str
-    row: DiffusionRow
+    row: TrainedRow | ReleasedRow
     data: LatentDataSpec
-    training: DenoiserTrainingSpec
     autoencoder: AutoencoderSpec
     denoiser: DenoiserSpec
+    process: ProcessName
+    sampler: SamplerSpec
+    guidance: tuple[GuidanceSpec, ...]
+    """Guidances that samples are drawn with."""
 
-    @property
-    def guidance(self) -> tuple[GuidanceSpec, ...]:
-        """Guidances that samples are drawn with."""
-        return self.row.guidance or self.training.guidance
+
+@dataclass(frozen=True)
+class TrainedPlan(RowPlan):
+    """What is trained, on what, and how."""
+
+    row: TrainedRow
+    training: DenoiserTrainingSpec
 
     @property
     def steps(self) -> int:
@@ -48,20 +62,64 @@ class RowPlan:
         }
 
 
-def plan_row(spec: DiffusionSpec, name: str, retrained: Mapping[str, AutoencoderSpec]) -> RowPlan:
+@dataclass(frozen=True)
+class ReleasedPlan(RowPlan):
+    """A denoiser of the catalogue, with the paper's sampler for its process."""
+
+    row: ReleasedRow
+
+    @property
+    def scaling(self) -> Scaling:
+        """Scale of the latents that its authors trained it on."""
+        return self.row.preset.scaling
+
+
+def plan_row(spec: DiffusionSpec, name: str, retrained: Mapping[str, AutoencoderSpec]) -> TrainedPlan | ReleasedPlan:
     """Put together a row; ``retrained`` are the autoencoders that the profile trains.
 
-    Raises ValueError for a latent that is not there or does not fit.
+    Raises ValueError for a latent that is not there or does not fit, and for data that released weights do not fit.
     """
     row = spec.rows[name]
     data = spec.data[row.data]
     try:
+        if isinstance(row, ReleasedRow):
+            _require_fit(row, data)
         autoencoder = latent_spec(row.source, retrained)
         latent = LatentSpace.of(autoencoder, data.resolution, row.patch)
-        denoiser = spec.architecture(row.denoiser).on(latent, data.class_count)
+        if isinstance(row, TrainedRow):
+            denoiser = spec.architecture(row.denoiser).on(latent, data.class_count)
+        else:
+            denoiser = denoiser_catalogue().spec(row.released)
     except ValueError as error:
         raise ValueError(f"row {name}: {_reason(error)}") from error
-    return RowPlan(name, row, data, spec.trainings[row.training], autoencoder, denoiser)
+    parts = {"name": name, "data": data, "autoencoder": autoencoder, "denoiser": denoiser}
+    if isinstance(row, ReleasedRow):
+        preset = row.preset
+        usual = (GuidanceSpec(s=1),) if preset.classes is None else (GuidanceSpec(s=1), preset.guidance)
+        sampler = paper_sampler(preset.process)
+        return ReleasedPlan(**parts, row=row, process=preset.process, sampler=sampler, guidance=row.guidance or usual)
+    training = spec.trainings[row.training]
+    return TrainedPlan(
+        **parts,
+        row=row,
+        process=training.process,
+        sampler=training.chosen_sampler,
+        guidance=row.guidance or training.guidance,
+        training=training,
+    )
+
+
+def _require_fit(row: ReleasedRow, data: LatentDataSpec) -> None:
+    preset = row.preset
+    for what, found, needed in (
+        ("px", data.resolution, preset.resolution),
+        ("classes", data.class_count or "no", preset.classes or "no"),
+    ):
+        if found != needed:
+            raise ValueError(
+                f"data '{row.data}' have {found} {what}, but {row.released} was trained on {needed} {what}; name "
+                "other data"
+            )
 
 
 def latent_spec(source: LatentSource, retrained: Mapping[str, AutoencoderSpec]) -> AutoencoderSpec:

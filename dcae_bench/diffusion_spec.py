@@ -1,10 +1,11 @@
-"""The diffusion part of a profile: which denoisers are trained on which latents, how, and how they are sampled."""
+"""The diffusion part of a profile: which denoisers are trained on which latents or released, how they are sampled."""
 
-from typing import Annotated, Literal, NamedTuple, Self
+from collections.abc import Collection
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Discriminator, Field, PositiveInt, Tag, field_validator, model_validator
 
-from dcae_bench.denoiser_presets import denoiser_catalogue
+from dcae_bench.denoiser_presets import DenoiserPreset, denoiser_catalogue
 from dcae_bench.denoiser_specs import Architecture
 from dcae_bench.diffusion_specs import GuidanceSpec, ProcessName, SamplerSpec, paper_sampler
 from dcae_bench.errors import ConfigError
@@ -17,7 +18,7 @@ Source = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*@(retrained|released
 
 
 class LatentDataSpec(Model):
-    """Images whose latents are cached: every one of a split, cropped once."""
+    """Images whose latents are cached, and that samples are compared with: every one of a split, cropped once."""
 
     datasets: tuple[Name, ...] = Field(min_length=1)
     split: Literal["train", "eval"] = Field(default="train", description="MJHQ has only 'eval'")
@@ -110,8 +111,8 @@ class LatentSource(NamedTuple):
         return cls(name, weights)
 
 
-class DiffusionRow(Model):
-    """One denoiser on one latent space."""
+class TrainedRow(Model):
+    """One denoiser that the profile trains on one latent space."""
 
     denoiser: Name = Field(description="size, of the profile's 'denoisers' or of the catalogue")
     latent: Source = Field(description="autoencoder@retrained, trained by the profile, or @released, of the catalogue")
@@ -129,16 +130,87 @@ class DiffusionRow(Model):
         return LatentSource.parse(self.latent)
 
 
+class ReleasedRow(Model):
+    """One denoiser whose weights were released: they state all but the images that its samples are compared with."""
+
+    released: Name = Field(description="name in the catalogue of denoisers (`dcae-bench weights list`)")
+    data: Name = Field(description="of the resolution and the classes that the denoiser was trained on")
+    guidance: tuple[GuidanceSpec, ...] | None = Field(
+        default=None, min_length=1, description="null: none, and then the authors'; a set of samples is drawn with each"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _alone(cls, row: Any) -> Any:
+        of_trained = [key for key in TrainedRow.model_fields if key not in cls.model_fields]
+        if isinstance(row, dict) and (both := [f"'{key}'" for key in of_trained if key in row]):
+            raise ValueError(
+                f"has 'released', whose weights state {', '.join(both)} themselves; leave that out, or leave out "
+                "'released' to train a denoiser"
+            )
+        return row
+
+    @field_validator("released")
+    @classmethod
+    def _in_the_catalogue(cls, name: str) -> str:
+        try:
+            denoiser_catalogue().preset(name)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        return name
+
+    @property
+    def preset(self) -> DenoiserPreset:
+        """What the catalogue says of the denoiser."""
+        return denoiser_catalogue().preset(self.released)
+
+    @property
+    def denoiser(self) -> str:
+        """Size in the catalogue."""
+        return self.preset.architecture
+
+    @property
+    def latent(self) -> str:
+        """The autoencoder behind its latents, ``autoencoder@released``."""
+        return f"{self.preset.autoencoder}@released"
+
+    @property
+    def source(self) -> LatentSource:
+        """The autoencoder, taken apart."""
+        return LatentSource(self.preset.autoencoder, "released")
+
+    @property
+    def patch(self) -> int:
+        """Latent cells per side of a token."""
+        return self.preset.patch
+
+
+# Names that no row can have: pydantic puts them behind the row's in the path of an error.
+TRAINED_KIND, RELEASED_KIND = "(trained row)", "(released row)"
+ROW_KINDS = (TRAINED_KIND, RELEASED_KIND)
+
+
+def _kind(row: Any) -> str:
+    released = "released" in row if isinstance(row, dict) else isinstance(row, ReleasedRow)
+    return RELEASED_KIND if released else TRAINED_KIND
+
+
+DiffusionRow = Annotated[
+    Annotated[TrainedRow, Tag(TRAINED_KIND)] | Annotated[ReleasedRow, Tag(RELEASED_KIND)], Discriminator(_kind)
+]
+"""A row with the key 'released' takes a denoiser of the catalogue; any other is trained."""
+
+
 class DiffusionSpec(Model):
     """Denoisers of a profile."""
 
     denoisers: dict[Name, Architecture] = Field(default={}, description="sizes beside the catalogue's")
     data: dict[Name, LatentDataSpec] = Field(min_length=1)
-    trainings: dict[Name, DenoiserTrainingSpec] = Field(min_length=1)
+    trainings: dict[Name, DenoiserTrainingSpec] = Field(default={}, description="none where every row is released")
     rows: dict[Name, DiffusionRow] = Field(min_length=1)
     samples: PositiveInt = Field(description="images drawn of each row and guidance; the paper's FID takes 50,000")
     sample_batch: PositiveInt
-    encode_batch: PositiveInt
+    encode_batch: PositiveInt = Field(default=64, description="images encoded at once; the authors' by default")
     seed_policy: Literal["sample", "paper_8gpu"] = Field(
         default="sample",
         description="sample: noise by sample index, classes in equal shares; paper_8gpu: the authors' streams and draw",
@@ -147,27 +219,33 @@ class DiffusionSpec(Model):
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
         for name, row in self.rows.items():
-            for kind, wanted, known in (("data", row.data, self.data), ("training", row.training, self.trainings)):
-                if wanted not in known:
-                    raise ValueError(f"row {name} has {kind} '{wanted}'; there are {', '.join(known)}")
-            training = self.trainings[row.training]
-            if row.images % training.log_images:
-                raise ValueError(
-                    f"images {row.images} of row {name} is not a multiple of log_images {training.log_images}"
-                )
-            if self.data[row.data].class_count is None:
-                scaled = [g for g in row.guidance or training.guidance if not g.plain]
-                if scaled:
+            _require_known(name, "data", row.data, self.data)
+            guidance = row.guidance or ()
+            if isinstance(row, TrainedRow):
+                _require_known(name, "training", row.training, self.trainings)
+                training = self.trainings[row.training]
+                if row.images % training.log_images:
                     raise ValueError(
-                        f"row {name} has guidance s = {scaled[0].scale:g}, but its data '{row.data}' have no labels, "
-                        "so the model is unconditional; use s: 1"
+                        f"images {row.images} of row {name} is not a multiple of log_images {training.log_images}"
                     )
-            try:
-                self.architecture(row.denoiser)
-            except ConfigError as error:
-                raise ValueError(f"row {name}: {error}") from error
+                guidance = guidance or training.guidance
+                try:
+                    self.architecture(row.denoiser)
+                except ConfigError as error:
+                    raise ValueError(f"row {name}: {error}") from error
+            scaled = [g for g in guidance if not g.plain]
+            if scaled and self.data[row.data].class_count is None:
+                raise ValueError(
+                    f"row {name} has guidance s = {scaled[0].scale:g}, but its data '{row.data}' have no labels, "
+                    "so the model is unconditional; use s: 1"
+                )
         return self
 
     def architecture(self, name: str) -> Architecture:
         """Size of a denoiser by name. Raises :class:`ConfigError` with close names."""
         return self.denoisers[name] if name in self.denoisers else denoiser_catalogue().architecture(name)
+
+
+def _require_known(row: str, kind: str, wanted: str, known: Collection[str]) -> None:
+    if wanted not in known:
+        raise ValueError(f"row {row} has {kind} '{wanted}'; there are {', '.join(known) or 'none'}")

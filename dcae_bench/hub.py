@@ -48,7 +48,8 @@ def download(repo: str, file: str, revision: str | None) -> HubFile:
     except errors.LocalEntryNotFoundError as error:
         raise WeightsError(
             f"{name}: not in the hub cache {constants.HF_HUB_CACHE} and the hub cannot be reached; get the file on "
-            "another machine and name it with --path (or --weights), or copy that machine's cache and set HF_HOME"
+            "another machine and name it with `dcae-bench weights fetch NAME --path FILE` (or --weights), or copy that "
+            "machine's cache and set HF_HOME"
         ) from error
     except errors.EntryNotFoundError as error:
         raise NoSuchFile(f"{name}: the repository has no such file; correct the name") from error

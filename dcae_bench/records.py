@@ -45,6 +45,12 @@ class Denoiser(_Frozen):
     parameters: int = Field(description="trainable ones")
     gmacs: float = Field(description="1e9 multiply-accumulates of matrix products in one conditional forward pass")
     weights_sha256: str
+    weights_source: Literal["retrained", "released"] = Field(
+        default="retrained", description="trained by this harness, or released by its authors"
+    )
+    released: str | None = Field(
+        default=None, description="released weights' name in the catalogue; null: trained here"
+    )
 
 
 class Data(_Frozen):
@@ -129,6 +135,11 @@ def save(record: Record, path: Path) -> None:
 def find(folder: Path) -> list[Path]:
     """Records below a folder of ``results/<profile>/reconstruction``, sorted; none where there is no such folder."""
     return sorted(path for path in Path(folder).glob("*@*/**/*.json") if not path.name.startswith("."))
+
+
+def find_generation(folder: Path) -> list[Path]:
+    """Records of samples and of the trainings behind them below ``results/<profile>``, sorted; none without it."""
+    return sorted([*Path(folder).glob("generation/*/s*.json"), *Path(folder).glob("diffusion/*/record.json")])
 
 
 def load(path: Path) -> Record:

@@ -6,6 +6,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from dcae_bench.diffusion_spec import ROW_KINDS
 from dcae_bench.specs import FAMILIES
 
 
@@ -41,8 +42,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _path(location: tuple[Any, ...]) -> list[str]:
-    """Keys as the file has them: pydantic adds the family to a model's path, and marks a bad key of a mapping."""
-    parts = [str(part) for part in location if part != "[key]"]
+    """Keys as the file has them: pydantic adds a model's family and a row's kind, and marks a bad key of a mapping."""
+    parts = [str(part) for part in location if part not in ("[key]", *ROW_KINDS)]
     return [
         part for before, part in zip(["", *parts], parts, strict=False) if before != "model" or part not in FAMILIES
     ]

@@ -135,3 +135,13 @@ def test_rows_of_denoisers_say_what_they_lack(tmp_path):
 
 def test_rows_on_embedded_photographs_lack_nothing(tmp_path):
     assert missing_rows(load_profile("demo"), tmp_path) == {}
+
+
+def test_rows_of_released_denoisers_say_what_they_lack(released, tmp_path, fetched):
+    row, weights = "uvit-h-dc-ae-f64-p1", "dc-ae-f64c128-in-1.0-uvit-h-in-512px"
+    data, autoencoder, denoiser, inception = missing_rows(released, tmp_path)[row]
+    assert "1,281,167 training images" in data and autoencoder.endswith(f"`dcae-bench weights fetch {NAME}`")
+    assert denoiser == f"released weights of {weights} are not here: `dcae-bench weights fetch {weights}`"
+    assert "weights fetch inception" in inception
+    fetched(weights)
+    assert missing_rows(released, tmp_path)[row] == (data, autoencoder, inception)

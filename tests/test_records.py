@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from dcae_bench.errors import ResultsError
 from dcae_bench.files import REPOSITORY
 from dcae_bench.provenance import Device, Provenance
-from dcae_bench.records import Data, Interval, Metric, Record, Subject, find, load, save
+from dcae_bench.records import Data, Interval, Metric, Record, Subject, find, find_generation, load, save
 
 
 def record() -> Record:
@@ -93,6 +93,14 @@ def test_the_committed_records_load():
         assert found.key == run["key"]
         for metric in found.metrics.values():
             assert metric.interval.low <= metric.value <= metric.interval.high
+
+
+def test_the_committed_records_of_denoisers_load_as_trained_here():
+    committed = json.loads((REPOSITORY / "results" / "reference" / "demo" / "table_diffusion.json").read_text())
+    for run in committed["runs"]:
+        for found in (Record.model_validate_json(json.dumps(run[kind])) for kind in ("record", "training")):
+            assert (found.denoiser.weights_source, found.denoiser.released) == ("retrained", None)
+        assert Record.model_validate_json(json.dumps(run["record"])).key == run["key"]
 
 
 def test_an_interval_runs_from_low_to_high():
@@ -203,3 +211,11 @@ def test_key_does_not_change_with_times_or_results(path, value):
 def test_records_are_immutable():
     with pytest.raises(ValidationError):
         record().profile = "other"
+
+
+def test_records_of_a_profiles_denoisers_are_found(tmp_path):
+    paths = [tmp_path / name for name in ("diffusion/a/record.json", "generation/a/s1.5.json", "generation/b/s1.json")]
+    for path in (*paths, tmp_path / "generation" / "a" / ".s1.json.part", tmp_path / "samples" / "a" / "s1.json"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(record(), path)
+    assert find_generation(tmp_path) == paths and find_generation(tmp_path / "none") == []

@@ -15,7 +15,9 @@ from dcae_bench.records import load
 
 
 def check(
-    record: Annotated[Path, typer.Argument(help="Reconstruction record (JSON).", metavar="RESULT.json")],
+    record: Annotated[
+        Path, typer.Argument(help="Record (JSON) of a reconstruction or of samples.", metavar="RESULT.json")
+    ],
     output: Annotated[
         Path | None, typer.Option(help="JSON that is written if the record agrees.", metavar="FILE")
     ] = None,

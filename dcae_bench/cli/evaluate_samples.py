@@ -1,4 +1,4 @@
-"""``dcae-bench evaluate-samples``: measures generated images against the images behind a denoiser's latents."""
+"""``dcae-bench evaluate-samples``: measures generated images against the images that a denoiser learned from."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,9 +12,11 @@ from dcae_bench.config import load_profile
 def evaluate_samples(
     row: RowOption,
     samples: Annotated[Path, typer.Option(help="Folder that `sample` wrote.", metavar="DIR")],
-    training: Annotated[Path, typer.Option(help="Record of the denoiser's training.", metavar="FILE")],
     data: DataOption,
     output: Annotated[Path, typer.Option(help="Record (JSON) that is written.", metavar="FILE")],
+    training: Annotated[
+        Path | None, typer.Option(help="Record of the denoiser's training; released ones have none.", metavar="FILE")
+    ] = None,
     batch: Annotated[
         Path | None,
         typer.Option("--adm-batch", help="ADM's reference batch (.npz), for a further FID.", metavar="FILE"),

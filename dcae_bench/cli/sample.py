@@ -1,11 +1,11 @@
-"""``dcae-bench sample``: images from a trained denoiser."""
+"""``dcae-bench sample``: images from a denoiser."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dcae_bench.cli.options import DenoiserAutoencoderOption, LatentsOption, ProfileOption, RowOption
+from dcae_bench.cli.options import DenoiserAutoencoderOption, ProfileOption, RowOption
 from dcae_bench.config import load_profile
 from dcae_bench.diffusion_specs import GuidanceSpec
 from dcae_bench.errors import ConfigError
@@ -13,11 +13,16 @@ from dcae_bench.errors import ConfigError
 
 def sample(
     row: RowOption,
-    weights: Annotated[Path, typer.Option(help="Weights of the denoiser.", metavar="FILE")],
-    latents: LatentsOption,
     output: Annotated[
         Path, typer.Option(help="Folder that gets samples.npy, labels.npy and samples.json.", metavar="DIR")
     ],
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of a trained denoiser; released ones are found.", metavar="FILE")
+    ] = None,
+    latents: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the latents that a trained denoiser learned from (`encode`).", metavar="DIR"),
+    ] = None,
     autoencoder: DenoiserAutoencoderOption = None,
     s: Annotated[
         float | None, typer.Option("--s", help="Guidance scale s, 1 is none; by default the row's first.", min=0)
@@ -27,6 +32,7 @@ def sample(
 ) -> None:
     """Sample and decode images. Run the same command again after an interruption.
 
+    A row that is trained needs --weights and --latents; one with released weights needs neither, nor --autoencoder.
     Several GPUs: torchrun --nproc-per-node N -m dcae_bench sample.
     """
     plan = load_profile(profile)

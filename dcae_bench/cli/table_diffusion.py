@@ -14,6 +14,10 @@ def table_diffusion(
     records: Annotated[
         list[Path] | None, typer.Argument(help="Records (JSON) of generation and of the denoisers' training.")
     ] = None,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of another profile's results, which answer the paper's rows too.", metavar="DIR"),
+    ] = None,
     profile: ProfileOption = "demo",
     data: Annotated[
         Path | None,
@@ -26,6 +30,7 @@ def table_diffusion(
     get them.
     """
     from dcae_bench.availability import missing_rows
+    from dcae_bench.records import find_generation
     from dcae_bench.tables.absence import DenoiserAbsence
     from dcae_bench.tables.diffusion import build
     from dcae_bench.tables.diffusion_files import write
@@ -34,6 +39,7 @@ def table_diffusion(
 
     plan = load_profile(profile)
     absence = DenoiserAbsence(plan, missing_rows(plan, data or Path("results") / plan.name / "data"))
-    made = load_records(records or [])
-    reported = load_reported_diffusion()
-    write(build(plan.name, made, reported, absence.reasons, not_measured=absence.missing), output)
+    others = load_records(path for folder in beside or [] for path in find_generation(folder))
+    made, reported = load_records(records or []), load_reported_diffusion()
+    built = build(plan.name, made, reported, absence.reasons, beside=others, not_measured=absence.missing)
+    write(built, output)

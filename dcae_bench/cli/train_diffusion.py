@@ -15,7 +15,7 @@ def train_diffusion(
 ) -> None:
     """Train one denoiser. Run the same command again after an interruption: it ends with the same weights."""
     plan = load_profile(profile)
-    plan.row(row)
+    plan.trained_row(row)
 
     from dcae_bench.training.diffusion_run import train_diffusion
 

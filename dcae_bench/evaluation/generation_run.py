@@ -1,5 +1,6 @@
 """The generation record of one denoiser's samples at one guidance scale."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from dcae_bench.config import Profile
 from dcae_bench.data.labelled import LabelledCrops, open_labelled
 from dcae_bench.data.samples import Samples
 from dcae_bench.device import choose, describe
-from dcae_bench.diffusion_plan import RowPlan
-from dcae_bench.errors import DataError, ResultsError
+from dcae_bench.diffusion_plan import ReleasedPlan, TrainedPlan
+from dcae_bench.errors import ConfigError, DataError, ResultsError
 from dcae_bench.evaluation.features import FeaturePass
 from dcae_bench.evaluation.generation import generation_metrics, reference_batch
 from dcae_bench.evaluation.protocols import GenerationProtocol, generation_protocol_of
@@ -20,12 +21,15 @@ from dcae_bench.evaluation.sampling import SampleManifest, read_samples
 from dcae_bench.evaluation.workers import Process, processes
 from dcae_bench.files import sha256_file, sha256_json
 from dcae_bench.metrics import extractors
+from dcae_bench.models.cost import cost
 from dcae_bench.protocols import SETTINGS
 from dcae_bench.provenance import Stopwatch, collect, fingerprint
-from dcae_bench.records import Data, Record, load, save
+from dcae_bench.records import Data, Denoiser, Record, Subject, load, save
+from dcae_bench.training.diffusion_run import describe_autoencoder, describe_denoiser
 
 CODE = ("dcae_bench.evaluation", "dcae_bench.metrics", "dcae_bench.data")
 """Packages whose code shapes a result, for fingerprints."""
+HASH = re.compile(r"^[0-9a-f]{64}$")
 
 
 def evaluate_samples(
@@ -33,23 +37,28 @@ def evaluate_samples(
     row: str,
     *,
     samples: Path,
-    training: Path,
     data: Path,
     output: Path,
+    training: Path | None = None,
     batch: Path | None = None,
     inception: Path | None = None,
 ) -> None:
     """Measure the samples of a row and write their record to ``output``.
 
-    ``samples`` is the folder that sampling wrote, ``training`` the record of the denoiser's training. The reference is
-    the crops behind the row's latents, from the prepared data sets in ``data``; ``batch`` may add ADM's. Interrupted,
-    the same command goes on. Raises :class:`ConfigError`, :class:`DataError`, :class:`WeightsError` and
-    :class:`ResultsError`.
+    ``samples`` is the folder that sampling wrote, ``training`` the record of the denoiser's training, which a released
+    one does not have. The reference is the crops of the row's images, which are those behind the latents of a trained
+    one, from the prepared data sets in ``data``; ``batch`` may add ADM's. Interrupted, the same command goes on. Raises
+    :class:`ConfigError`, :class:`DataError`, :class:`WeightsError` and :class:`ResultsError`.
     """
     plan, clock = profile.row(row), Stopwatch()
-    drawn, trained = read_samples(samples), load(training)
+    drawn = read_samples(samples)
+    if isinstance(plan, ReleasedPlan):
+        subject, denoiser = _released(profile, plan, drawn, samples, training)
+    else:
+        subject, denoiser = _trained(plan, drawn, samples, training)
     images, crops = Samples(samples, drawn.sha256), open_labelled(plan.data, data, profile.seed)
-    _require_fit(plan, drawn, samples, trained, training, crops)
+    if isinstance(plan, TrainedPlan):
+        _require(samples, plan, ("images behind the latents", drawn.crops_sha256, crops.sha256))
     with processes() as process:
         measuring = _Measuring(profile, plan, drawn, images, crops, output, process, inception)
         metrics = measuring.run(batch)
@@ -58,8 +67,8 @@ def evaluate_samples(
                 kind="generation",
                 profile=profile.name,
                 protocol=measuring.protocol.name,
-                subject=trained.subject,
-                denoiser=trained.denoiser,
+                subject=subject,
+                denoiser=denoiser,
                 data=Data(
                     name=crops.name,
                     split=crops.split,
@@ -104,7 +113,7 @@ class _Measuring:
     def __init__(
         self,
         profile: Profile,
-        plan: RowPlan,
+        plan: TrainedPlan | ReleasedPlan,
         drawn: SampleManifest,
         images: Samples,
         crops: LabelledCrops,
@@ -154,19 +163,58 @@ class _Measuring:
         return generation_metrics(self.protocol, self.features.extractors, real, fake, further)
 
 
-def _require_fit(
-    plan: RowPlan, drawn: SampleManifest, samples: Path, trained: Record, training: Path, crops: LabelledCrops
-) -> None:
+def _trained(
+    plan: TrainedPlan, drawn: SampleManifest, samples: Path, training: Path | None
+) -> tuple[Subject, Denoiser]:
+    """Autoencoder and denoiser of samples, as the record of the training has them."""
+    if training is None:
+        raise ConfigError(
+            f"--training is missing: row {plan.name} is trained; name the record.json that `train-diffusion` wrote"
+        )
+    trained = load(training)
     if trained.kind != "diffusion_training" or trained.denoiser is None or trained.denoiser.row != plan.name:
         what = trained.denoiser.row if trained.denoiser else trained.kind
         raise ResultsError(f"{training}: is a record of {what}, not of the training of row {plan.name}; pass that one")
-    for what, found, needed in (
+    _require(
+        samples,
+        plan,
         ("row", drawn.row, plan.name),
         ("denoiser", drawn.denoiser_sha256, trained.denoiser.weights_sha256),
-        ("images behind the latents", drawn.crops_sha256, crops.sha256),
-    ):
+    )
+    return trained.subject, trained.denoiser
+
+
+def _released(
+    profile: Profile, plan: ReleasedPlan, drawn: SampleManifest, samples: Path, training: Path | None
+) -> tuple[Subject, Denoiser]:
+    """Autoencoder and denoiser of samples, as the catalogue describes them and with the hashes of those sampled."""
+    if training is not None:
+        raise ConfigError(
+            f"--training {training}: row {plan.name} has released weights, of whose training there is no record; leave "
+            "the option out"
+        )
+    _require(
+        samples,
+        plan,
+        ("row", drawn.row, plan.name),
+        ("released denoiser", drawn.released or "one trained here", plan.row.released),
+        ("autoencoder", drawn.autoencoder, plan.row.latent),
+    )
+    parameters = cost(plan.autoencoder, ()).parameters
+    subject = describe_autoencoder(profile, plan, parameters, drawn.autoencoder_sha256)
+    return subject, describe_denoiser(plan, drawn.denoiser_sha256)
+
+
+def _require(samples: Path, plan: TrainedPlan | ReleasedPlan, *facts: tuple[str, str | None, str]) -> None:
+    """Compare what samples are with what the row needs."""
+    for what, found, needed in facts:
         if found != needed:
             raise DataError(
-                f"{samples}: its {what} is {found[:12]}, row {plan.name} needs {needed[:12]}; pass the samples of this "
-                "row, or sample again"
+                f"{samples}: its {what} is {_short(found)}, row {plan.name} needs {_short(needed)}; pass the samples "
+                "of this row, or sample again"
             )
+
+
+def _short(text: str | None) -> str:
+    """The beginning of a hash; names are left as they are."""
+    return text[:12] if text and HASH.match(text) else str(text)

@@ -1,4 +1,4 @@
-"""From a trained denoiser to images: one pass, resumable and shared by processes."""
+"""From a denoiser to images: one pass, resumable and shared by processes."""
 
 import io
 from collections.abc import Iterator
@@ -14,31 +14,27 @@ from rich.progress import Progress
 from torch import Tensor
 
 from dcae_bench.config import Profile
-from dcae_bench.data.latents import LatentManifest, read_manifest, require_weights
 from dcae_bench.device import choose
 from dcae_bench.diffusion.decode import decode
 from dcae_bench.diffusion.noise import PAPER_RANKS, Noise, SampleNoise, paper_batches, paper_labels
 from dcae_bench.diffusion.processes import build_process
 from dcae_bench.diffusion.sampling import sample
-from dcae_bench.diffusion_plan import RowPlan
+from dcae_bench.diffusion_plan import ReleasedPlan, TrainedPlan
 from dcae_bench.diffusion_specs import AncestralSpec, GuidanceSpec, SamplerSpec
 from dcae_bench.errors import ConfigError, DataError
+from dcae_bench.evaluation.denoisers import OpenDenoiser, open_released, open_trained
 from dcae_bench.evaluation.packing import PackedArray
 from dcae_bench.evaluation.protocols import pinned
 from dcae_bench.evaluation.workers import Process, batches_of, processes
 from dcae_bench.files import sha256_file, sha256_json, write_bytes, write_text
-from dcae_bench.models.autoencoder import Autoencoder
-from dcae_bench.models.denoiser import Denoiser
-from dcae_bench.models.denoiser_checkpoints import load_denoiser
-from dcae_bench.models.zoo import build_denoiser
 from dcae_bench.provenance import Stopwatch, fingerprint
-from dcae_bench.training.diffusion_run import open_autoencoder
 
 SAMPLES, LABELS, MANIFEST = "samples.npy", "labels.npy", "samples.json"
 CODE = (
     "dcae_bench.models",
     "dcae_bench.diffusion",
     "dcae_bench.diffusion_specs",
+    "dcae_bench.evaluation.denoisers",
     "dcae_bench.evaluation.sampling",
     "dcae_bench.metrics.image",
     "dcae_bench.keyed_random",
@@ -53,12 +49,13 @@ class SampleManifest(BaseModel):
 
     version: Literal[1] = 1
     row: str
+    released: str | None = Field(default=None, description="name of the denoiser's weights; null: trained here")
     denoiser_sha256: str
     autoencoder: str = Field(description="autoencoder@weights")
     autoencoder_sha256: str
-    latents_sha256: str = Field(description="of the latents that the denoiser learned from")
-    crops_sha256: str = Field(description="of the images behind them, which are the reference")
-    data_sha256: str
+    latents_sha256: str | None = Field(description="of the latents that the denoiser learned from; null: released")
+    crops_sha256: str | None = Field(description="of the images behind them, which are the reference; null: released")
+    data_sha256: str | None
     sampler: SamplerSpec
     nfe: int | None = Field(description="evaluations per sample, a doubled batch of guidance as one; null: adaptive")
     guidance_scale: float = Field(description="convention s: 1 is the conditional model alone")
@@ -79,44 +76,34 @@ def sample_images(
     profile: Profile,
     row: str,
     *,
-    weights: Path,
-    latents: Path,
     output: Path,
+    weights: Path | None = None,
+    latents: Path | None = None,
     autoencoder: Path | None = None,
     guidance: GuidanceSpec | None = None,
 ) -> SampleManifest:
-    """Sample a row's denoiser ``weights`` and decode: ``samples.npy``, uint8 (n, H, W, 3), in the folder ``output``.
+    """Sample a row's denoiser and decode: ``samples.npy``, uint8 (n, H, W, 3), in the folder ``output``.
 
-    Beside it are ``labels.npy`` (n,), -1 where there are none, and ``samples.json``, written last. ``latents`` is the
-    cache that the denoiser learned from, of which only the manifest is read; ``autoencoder`` are the weights that made
-    it, released ones are found by name. ``guidance`` is by default the row's first. Interrupted, the same command goes
-    on; finished, it does nothing. Raises :class:`ConfigError`, :class:`DataError`, :class:`WeightsError` and
-    :class:`ResultsError`.
+    Beside it are ``labels.npy`` (n,), -1 where there are none, and ``samples.json``, written last. A trained row needs
+    ``weights`` of its denoiser and ``latents``, the cache that they learned from, of which only the manifest is read;
+    ``autoencoder`` are the weights that made it, released ones are found by name. A released row takes none of the
+    three: its weights and those of its autoencoder are found by name. ``guidance`` is by default the row's first.
+    Interrupted, the same command goes on; finished, it does nothing. Raises :class:`ConfigError`, :class:`DataError`,
+    :class:`WeightsError` and :class:`ResultsError`.
     """
-    plan, manifest = profile.row(row), read_manifest(latents)
+    plan = profile.row(row)
     guidance = guidance or plan.guidance[0]
     if plan.denoiser.classes is None and not guidance.plain:
         raise ConfigError(f"guidance s = {guidance.scale:g}: row {row} is unconditional; use s = 1")
     with processes() as process:
         device = process.device(choose(profile))
-        decoder, subject = open_autoencoder(profile, plan, autoencoder)
-        require_weights(manifest, subject.weights_sha256, latents)
-        denoiser = build_denoiser(plan.denoiser)
-        denoiser_sha256 = load_denoiser(denoiser, weights)
-        recipe = [profile.sampling_recipe(row, guidance), denoiser_sha256, manifest.sha256, manifest.scaling_factor]
-        sampling = Sampling(
-            profile=profile,
-            plan=plan,
-            manifest=manifest,
-            denoiser=denoiser.eval().to(device),
-            denoiser_sha256=denoiser_sha256,
-            autoencoder=decoder.to(device),
-            guidance=guidance,
-            device=device,
-            process=process,
-            output=output,
-            recipe_sha256=sha256_json([*recipe, fingerprint(*CODE)]),
-        )
+        files = weights, latents, autoencoder
+        if isinstance(plan, ReleasedPlan):
+            denoiser = open_released(profile, plan, *files)
+        else:
+            denoiser = open_trained(profile, plan, *files)
+        recipe = [profile.sampling_recipe(row, guidance), *denoiser.identity, fingerprint(*CODE)]
+        sampling = Sampling(profile, plan, denoiser, guidance, device, process, output, sha256_json(recipe))
         if (found := sampling.finished()) is None:
             sampling.run()
             found = read_samples(output)
@@ -128,11 +115,8 @@ class Sampling:
     """One pass of one denoiser at one guidance."""
 
     profile: Profile
-    plan: RowPlan
-    manifest: LatentManifest
-    denoiser: Denoiser
-    denoiser_sha256: str
-    autoencoder: Autoencoder
+    plan: TrainedPlan | ReleasedPlan
+    denoiser: OpenDenoiser
     guidance: GuidanceSpec
     device: torch.device
     process: Process
@@ -147,7 +131,7 @@ class Sampling:
     @property
     def sampler(self) -> SamplerSpec:
         """The row's sampler."""
-        return self.plan.training.chosen_sampler
+        return self.plan.sampler
 
     @property
     def labels(self) -> Tensor | None:
@@ -167,7 +151,7 @@ class Sampling:
         if found.recipe_sha256 != self.recipe_sha256:
             raise DataError(
                 f"{self.output}: holds samples of denoiser {found.denoiser_sha256[:12]} and recipe "
-                f"{found.recipe_sha256[:12]}, these are {self.denoiser_sha256[:12]} and {self.recipe_sha256[:12]}; "
+                f"{found.recipe_sha256[:12]}, these are {self.denoiser.sha256[:12]} and {self.recipe_sha256[:12]}; "
                 "take another folder, or delete this one and sample again"
             )
         return found
@@ -179,6 +163,8 @@ class Sampling:
         if self.process.first:
             state.create()
         self.process.wait()
+        self.denoiser.model.to(self.device)
+        self.denoiser.autoencoder.to(self.device)
         clock, console = Stopwatch(), Console(stderr=True, quiet=not self.process.first)
         with Progress(console=console, disable=not console.is_terminal) as bar, pinned(tf32=False):
             task = bar.add_task(f"row {self.plan.name}: sampling", total=self.count)
@@ -197,7 +183,8 @@ class Sampling:
 
     def _batches(self, state: PackedArray) -> Iterator[tuple[range, Noise]]:
         """Indices and noise of this process's batches that are not there yet."""
-        spec, shape = self.profile.diffusion, self.manifest.shape
+        spec, latent = self.profile.diffusion, self.plan.denoiser.latent
+        shape = latent.channels, latent.side, latent.side
         if spec.seed_policy == "sample":
             for rows in state.missing(self.process.share(batches_of(self.count, spec.sample_batch))):
                 yield rows, SampleNoise(self.profile.seed, rows, shape, self.device)
@@ -214,9 +201,9 @@ class Sampling:
         labels = self.labels
         if labels is not None:
             labels = labels[[index % self.count for index in rows]].to(self.device)
-        process = build_process(self.plan.training.process)
-        latents = sample(self.denoiser, process, self.sampler, noise, labels, self.guidance)
-        return decode(self.autoencoder, latents, self.manifest)
+        process = build_process(self.plan.process)
+        latents = sample(self.denoiser.model, process, self.sampler, noise, labels, self.guidance)
+        return decode(self.denoiser.autoencoder, latents, self.denoiser)
 
     def _finish(self, state: PackedArray, clock: Stopwatch) -> None:
         labels = self.labels
@@ -224,14 +211,16 @@ class Sampling:
         np.save(buffer, np.full(self.count, -1) if labels is None else labels.numpy())
         write_bytes(self.output / LABELS, buffer.getvalue())
         state.put_into_place()
+        cache = self.denoiser.cache
         manifest = SampleManifest(
             row=self.plan.name,
-            denoiser_sha256=self.denoiser_sha256,
+            released=self.plan.row.released if isinstance(self.plan, ReleasedPlan) else None,
+            denoiser_sha256=self.denoiser.sha256,
             autoencoder=self.plan.row.latent,
-            autoencoder_sha256=self.manifest.weights_sha256,
-            latents_sha256=self.manifest.sha256,
-            crops_sha256=self.manifest.crops_sha256,
-            data_sha256=self.manifest.data_sha256,
+            autoencoder_sha256=self.denoiser.autoencoder_sha256,
+            latents_sha256=cache.sha256 if cache else None,
+            crops_sha256=cache.crops_sha256 if cache else None,
+            data_sha256=cache.data_sha256 if cache else None,
             sampler=self.sampler,
             nfe=getattr(self.sampler, "nfe", None) or getattr(self.sampler, "steps", None),
             guidance_scale=self.guidance.scale,

@@ -63,7 +63,7 @@ class DiffusionEstimator:
 
     def train(self, row: str) -> Row:
         """One denoiser with its previews."""
-        plan = self.profile.row(row)
+        plan = self.profile.trained_row(row)
         training, precision = plan.training, plan.training.precision or self.profile.precision
         cost = denoiser_step_cost(plan.denoiser, precision)
         macs = cost.forward_mac + cost.backward_mac
@@ -128,7 +128,7 @@ class DiffusionEstimator:
 
     def _sampling_hours(self, plan: RowPlan, count: int, scales: Sequence[float]) -> float:
         """Hours to draw and decode ``count`` images at each scale."""
-        nfe = self._evaluations(plan.training.chosen_sampler)
+        nfe = self._evaluations(plan.sampler)
         drawn = 2 * nfe * denoiser_pass(plan.denoiser).mac * sum(map(_passes, scales)) * count
         decoded = 2 * autoencoder_passes(plan.autoencoder, plan.data.resolution).decode.mac * len(scales) * count
         return self.hours.of(drawn, "denoiser-sampling", "fp32") + self.hours.of(decoded, "inference", "fp32")

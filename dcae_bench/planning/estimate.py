@@ -6,8 +6,11 @@ from dcae_bench import weights
 from dcae_bench.config import Profile
 from dcae_bench.data.external import find_dataset
 from dcae_bench.data.photos import DATASETS, load_manifest
+from dcae_bench.denoiser_presets import denoiser_catalogue
+from dcae_bench.diffusion_plan import ReleasedPlan
 from dcae_bench.metrics import inception_weights
 from dcae_bench.models.cost import cost as model_cost
+from dcae_bench.models.cost import denoiser_cost
 from dcae_bench.planning.costs import FP32, step_cost, training_bytes, unfinished_bytes
 from dcae_bench.planning.diffusion import DiffusionEstimator
 from dcae_bench.planning.hours import Hours
@@ -44,14 +47,19 @@ class Estimator:
         rows += [self.evaluate(job) for job in needs.evaluations]
         rows += self.diffusion.rows(needs)
         rows += [Row("table", "tables and figures", len(needs.tables))] if needs.tables else []
-        assumptions = [*ASSUMPTIONS, *(ASSUMPTIONS_OF_DIFFUSION if needs.encodings else ()), *self.rates.used]
+        assumptions = [
+            *ASSUMPTIONS,
+            *(ASSUMPTIONS_OF_DIFFUSION if needs.encodings or needs.samplings else ()),
+            *self.rates.used,
+        ]
         return Plan(self.profile.name, targets, tuple(rows), tuple(assumptions))
 
     def _data(self, needs: Needs) -> dict[str, list[str]]:
         """Splits of data sets that jobs read."""
         wanted = [(name, "train") for _, number in needs.trainings for name in self.profile.training_sets(number)]
         wanted += [(item.dataset, "eval") for job in needs.evaluations for item in job.sets]
-        for _, images in needs.encodings:
+        rows = [self.profile.diffusion.rows[row] for row, _ in needs.generations]
+        for images in dict.fromkeys([*(images for _, images in needs.encodings), *(row.data for row in rows)]):
             data = self.profile.diffusion.data[images]
             wanted += [(name, data.split) for name in data.datasets]
         names = dict.fromkeys(name for name, _ in wanted)
@@ -62,6 +70,9 @@ class Estimator:
         names = [job.autoencoder for job in needs.evaluations if not job.phase]
         sources = [latent.split("@") for latent, _ in needs.encodings]
         names += [name for name, origin in sources if origin == "released"]
+        sampled = [self.profile.row(row) for row in dict.fromkeys(row for row, _ in needs.samplings)]
+        for plan in sampled:
+            names += [plan.row.source.autoencoder, plan.row.released] if isinstance(plan, ReleasedPlan) else []
         measured = needs.evaluations or needs.generations
         inception = [INCEPTION] if measured and self.profile.evaluation.protocol == PAPER else []
         return [*dict.fromkeys(names), *inception]
@@ -86,11 +97,10 @@ class Estimator:
         return Row("prepare", name, jobs, cpu_hours=hours, disk_gib=kept / GIB, download_gib=download)
 
     def fetch(self, name: str) -> Row:
-        """Released weights of one autoencoder, or FID's network; nothing to download where they are on this machine."""
+        """Released weights, or FID's network; nothing to download where they are on this machine."""
         if inception_weights.here() if name == INCEPTION else weights.here(name):
             return Row("fetch", name, 1)
-        known = name == INCEPTION
-        size = INCEPTION_GIB if known else model_cost(catalogue().spec(name), ()).parameters * FP32 / GIB
+        size = INCEPTION_GIB if name == INCEPTION else _released_parameters(name) * FP32 / GIB
         return Row("fetch", name, 1, disk_gib=size, download_gib=size)
 
     def train(self, name: str, number: int) -> Row:
@@ -143,6 +153,15 @@ class Estimator:
         return len(load_manifest(dataset).split("eval")) * self.profile.evaluation.crops_per_photo
 
 
+def _released_parameters(name: str) -> int:
+    """Parameters in a file of released weights; a denoiser's holds its autoencoder too."""
+    preset = denoiser_catalogue().denoisers.get(name)
+    if preset is None:
+        return model_cost(catalogue().spec(name), ()).parameters
+    denoiser = denoiser_cost(denoiser_catalogue().spec(name)).all_parameters
+    return denoiser + _released_parameters(preset.autoencoder)
+
+
 ASSUMPTIONS = (
     "arithmetic: multiply-accumulates of convolutions and matrix products, counted on the models themselves, frozen "
     "parts without a backward pass, losses and recomputation included; the rest is in the assumed utilisation",
@@ -155,5 +174,6 @@ ASSUMPTIONS = (
 )
 ASSUMPTIONS_OF_DIFFUSION = (
     "samples: function evaluations of the sampler on each, in two passes where it is guided, then decoded",
+    "a file of a released denoiser holds its autoencoder too, both in fp32",
     "samples are compared with all images behind the latents, whose features are computed once for all rows",
 )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import NamedTuple, Self
 
 from dcae_bench.config import Profile
+from dcae_bench.diffusion_spec import ReleasedRow, TrainedRow
 from dcae_bench.errors import ConfigError
 from dcae_bench.evaluation_spec import EvaluationSet
 
@@ -30,7 +31,7 @@ class Needs:
     encodings: tuple[tuple[str, str], ...] = ()
     """Latent, ``autoencoder@weights``, and name of its images."""
     denoisers: tuple[str, ...] = ()
-    """Rows of the diffusion part that are trained."""
+    """Rows of the diffusion part that are trained; those with released weights are sampled only."""
     samplings: tuple[tuple[str, float], ...] = ()
     """Row and guidance scale."""
     generations: tuple[tuple[str, float], ...] = ()
@@ -99,7 +100,7 @@ def _of_denoisers(profile: Profile, target: str) -> Needs | None:
         all_rows |= _of_row(profile, row, "generation", _scales(profile, row))
     if rows and target.startswith("results/table_diffusion."):
         return all_rows | Needs(tables=("results/table_diffusion",))
-    if rows and target.startswith("results/figures/diffusion_loss."):
+    if all_rows.denoisers and target.startswith("results/figures/diffusion_loss."):
         trained = Needs(all_rows.trainings, encodings=all_rows.encodings, denoisers=all_rows.denoisers)
         return trained | Needs(tables=("results/figures/diffusion_loss",))
     if rows and target.startswith("results/figures/samples."):
@@ -110,10 +111,10 @@ def _of_denoisers(profile: Profile, target: str) -> Needs | None:
     root = f"results/{profile.name}/"
     for row, spec in rows.items():
         if target.startswith(f"{root}latent-cache/{spec.latent}/{spec.data}/"):
-            return _of_row(profile, row, "latent-cache", ())
-        if target.startswith(f"{root}diffusion/{row}/"):
+            return Needs(_trainings(profile, spec), encodings=((spec.latent, spec.data),))
+        if isinstance(spec, TrainedRow) and target.startswith(f"{root}diffusion/{row}/"):
             return _of_row(profile, row, "diffusion", ())
-        for stage in ("samples", "generation"):
+        for stage in ("samples", "generation", "check/generation"):
             if target.startswith(f"{root}{stage}/{row}/s"):
                 scale = target.removeprefix(f"{root}{stage}/{row}/s").split("/")[0].removesuffix(".json")
                 # What the rules take for a scale; float() takes more.
@@ -122,17 +123,19 @@ def _of_denoisers(profile: Profile, target: str) -> Needs | None:
 
 
 def _of_row(profile: Profile, row: str, stage: str, scales: tuple[float, ...]) -> Needs:
-    """A row's jobs up to a stage."""
+    """A row's jobs up to a stage; released weights begin with samples."""
     spec = profile.diffusion.rows[row]
-    name, weights = spec.source
     drawn = tuple((row, scale) for scale in scales)
-    return Needs(
-        trainings=tuple((name, number) for number in profile.phases) if weights == "retrained" else (),
-        encodings=((spec.latent, spec.data),),
-        denoisers=(row,) if stage != "latent-cache" else (),
-        samplings=drawn,
-        generations=drawn if stage == "generation" else (),
-    )
+    before = Needs()
+    if isinstance(spec, TrainedRow):
+        before = Needs(_trainings(profile, spec), encodings=((spec.latent, spec.data),), denoisers=(row,))
+    return before | Needs(samplings=drawn, generations=drawn if stage != "samples" else ())
+
+
+def _trainings(profile: Profile, row: TrainedRow | ReleasedRow) -> tuple[tuple[str, int], ...]:
+    """Phases of the autoencoder behind a row's latents."""
+    name, weights = row.source
+    return tuple((name, number) for number in profile.phases) if weights == "retrained" else ()
 
 
 def _scales(profile: Profile, row: str) -> tuple[float, ...]:

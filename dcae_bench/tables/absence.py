@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from dcae_bench.config import Profile
+from dcae_bench.diffusion_plan import ReleasedPlan, TrainedPlan
 from dcae_bench.records import WeightsSource
 from dcae_bench.tables.reported import ReportedRow
 from dcae_bench.tables.reported_diffusion import DiffusionRow
@@ -56,21 +57,29 @@ class DenoiserAbsence:
     missing: Mapping[str, tuple[str, ...]]
     """Reasons by row, as :func:`dcae_bench.availability.missing_rows` finds them."""
 
-    def reasons(self, reported: DiffusionRow) -> tuple[str, ...]:
-        """Why there is no result for a row of the paper; at least one reason."""
+    def reasons(self, reported: DiffusionRow, source: WeightsSource) -> tuple[str, ...]:
+        """Why denoisers of one weights source gave no result for a row of the paper; at least one reason."""
         if reported.autoencoder is None:
             return ("no source tells which autoencoder the paper used",)
-        for name in self.profile.diffusion.rows if self.profile.diffusion else ():
-            if self._answers(name, reported):
-                return self.missing.get(name, (f"row {name} was not measured: run the workflow",))
+        plans = [self.profile.row(name) for name in (self.profile.diffusion.rows if self.profile.diffusion else ())]
+        for plan in plans:
+            if _answers(plan, reported, source):
+                return self.missing.get(plan.name, (f"row {plan.name} was not measured: run the workflow",))
+        on_its_data = any((plan.data.datasets, plan.data.resolution) == _images(reported) for plan in plans)
+        if on_its_data and source == "released" and reported.released is None:
+            return ("the authors did not publish the weights of this denoiser",)
         return (self.profile.paper_rows_not_run,)
 
-    def _answers(self, name: str, reported: DiffusionRow) -> bool:
-        plan = self.profile.row(name)
-        ours = (plan.row.denoiser, plan.training.process, plan.row.latent, plan.row.patch, plan.data.resolution)
-        theirs = (
-            *(reported.denoiser, reported.process, f"{reported.autoencoder}@released"),
-            *(reported.patch, reported.resolution),
-        )
-        images = (None, plan.row.images)
-        return ours == theirs and plan.data.datasets == (reported.dataset,) and reported.training_images in images
+
+def _answers(plan: TrainedPlan | ReleasedPlan, reported: DiffusionRow, source: WeightsSource) -> bool:
+    if (plan.data.datasets, plan.data.resolution) != _images(reported):
+        return False
+    if isinstance(plan, ReleasedPlan):
+        return source == "released" and plan.row.released == reported.released
+    ours = (plan.row.denoiser, plan.process, plan.row.latent, plan.row.patch)
+    theirs = (reported.denoiser, reported.process, f"{reported.autoencoder}@released", reported.patch)
+    return source == "retrained" and ours == theirs and reported.training_images in (None, plan.row.images)
+
+
+def _images(reported: DiffusionRow) -> tuple[tuple[str, ...], int]:
+    return (reported.dataset,), reported.resolution

@@ -1,13 +1,14 @@
-"""What the generation table holds: trained denoisers with their samples' metrics, and the reported rows they answer."""
+"""What the generation table holds: denoisers with their samples' metrics, and the reported rows they answer."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from dcae_bench.diffusion_specs import paper_sampler
 from dcae_bench.errors import ResultsError
-from dcae_bench.records import Denoiser, Metric, Record
-from dcae_bench.tables.reconstruction import FAMILIES, made_by, shown
+from dcae_bench.records import Denoiser, Metric, Record, WeightsSource
+from dcae_bench.tables.reconstruction import FAMILIES, SOURCES, made_by, shown
 from dcae_bench.tables.reported_diffusion import DiffusionRow, GenerationMetric
 from dcae_bench.tables.verdict import Judgement, Verdict, compare
 
@@ -18,7 +19,7 @@ SPREAD = 0.016
 """Relative difference of the authors' own gFIDs of one denoiser: 13.96 in the paper, 13.754 and 13.912 by their
 scripts (UViT-H on DC-AE f64p1), and 3.01 beside 2.963."""
 
-WhyNot = Callable[[DiffusionRow], tuple[str, ...]]
+WhyNot = Callable[[DiffusionRow, WeightsSource], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class Answer:
-    """What was measured for a row of the paper, a judgement for each reported metric, or why nothing was."""
+    """What denoisers of one weights source gave for a row of the paper: a judgement per metric, or why none."""
 
     runs: dict[GenerationMetric, Generation]
     judgements: dict[GenerationMetric, Judgement]
@@ -102,10 +103,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class ReportedResult:
-    """A row of the paper with its answer."""
+    """A row of the paper with what each weights source gave for it."""
 
     row: DiffusionRow
-    answer: Answer
+    answers: dict[WeightsSource, Answer]
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,16 @@ class DiffusionTable:
     def first_line(self) -> str:
         """Profile, commit and hardware, as the records hold them."""
         return f"Profile `{self.profile}` · {made_by(self.runs) if self.runs else 'no record yet'}"
+
+    @property
+    def beside(self) -> dict[str, list[Generation]]:
+        """Runs of other profiles that answer rows of the paper, by profile."""
+        found: dict[str, list[Generation]] = {}
+        for answer in (answer for result in self.reported for answer in result.answers.values()):
+            for run in answer.runs.values():
+                if run.record.profile != self.profile:
+                    found.setdefault(run.record.profile, []).append(run)
+        return found
 
     @property
     def columns(self) -> dict[str, Metric]:
@@ -142,45 +153,77 @@ def build(
     reported: Sequence[DiffusionRow],
     why_not: WhyNot,
     *,
+    beside: Mapping[Path, Record] | None = None,
     not_measured: Mapping[str, tuple[str, ...]] | None = None,
 ) -> DiffusionTable:
     """Arrange the generation and training records of a profile's denoisers and judge the reported rows.
 
-    ``why_not`` says why a reported row was not measured; ``not_measured`` why a row of the profile was not. Raises
-    :class:`ResultsError` for a record of another profile, or two of one row and guidance.
+    ``why_not`` says why denoisers of a weights source gave nothing for a reported row; ``beside`` are records of other
+    profiles, which answer reported rows that the profile's own do not; ``not_measured`` says why a row of the profile
+    has no run. Raises :class:`ResultsError` for a record of another profile, or two of one row and guidance.
     """
-    runs: dict[tuple[str, float], Generation] = {}
+    for path, record in records.items():
+        if record.profile != profile:
+            raise ResultsError(f"{path}: is of profile {record.profile}, not {profile}; pass its folder with --beside")
+    runs, others = _runs(records), _runs(beside or {})
+    results = []
+    for row in reported:
+        answers = {source: _answer(row, source, reported, (runs, others), why_not) for source in SOURCES}
+        results.append(ReportedResult(row, answers))
+    absent = {row: why for row, why in (not_measured or {}).items() if row not in {run.denoiser.row for run in runs}}
+    return DiffusionTable(profile, runs, tuple(results), absent)
+
+
+def _runs(records: Mapping[Path, Record]) -> tuple[Generation, ...]:
+    """Generation records with the trainings behind them, in the table's order."""
+    runs: dict[tuple[str, str, float], Generation] = {}
     trainings = {
         r.denoiser.weights_sha256: r for r in records.values() if r.kind == "diffusion_training" and r.denoiser
     }
     for path, record in records.items():
-        if record.profile != profile:
-            raise ResultsError(f"{path}: is of profile {record.profile}, not {profile}; leave it out")
         if record.kind != "generation" or record.denoiser is None:
             continue
         run = Generation(Path(path), record, trainings.get(record.denoiser.weights_sha256))
-        before = runs.setdefault((run.denoiser.row, run.guidance), run)
+        before = runs.setdefault((record.profile, run.denoiser.row, run.guidance), run)
         if before is not run:
             raise ResultsError(f"{path}: is a second record of the row of {before.path}; pass one of them")
-    ordered = tuple(sorted(runs.values(), key=lambda run: run.order))
-    results = tuple(ReportedResult(row, _answer(row, reported, ordered, why_not)) for row in reported)
-    absent = {row: why for row, why in (not_measured or {}).items() if row not in {run.denoiser.row for run in ordered}}
-    return DiffusionTable(profile, ordered, results, absent)
+    return tuple(sorted(runs.values(), key=lambda run: run.order))
 
 
-def _answer(row: DiffusionRow, rows: Iterable[DiffusionRow], runs: Sequence[Generation], why_not: WhyNot) -> Answer:
+def _answer(
+    row: DiffusionRow,
+    source: WeightsSource,
+    rows: Iterable[DiffusionRow],
+    profiles: Iterable[Sequence[Generation]],
+    why_not: WhyNot,
+) -> Answer:
+    """What one weights source gave for a reported row: the profile's own runs before another's."""
     metrics = row.metrics or REPORTED_LABELS
-    candidates = [run for run in runs if _concerns(run, row) and _length_fits(run, row, rows)]
-    chosen: dict[GenerationMetric, Generation] = {}
-    for metric in metrics:
-        wanted = _scale(row, metric)
-        fitting = [run for run in candidates if (run.guidance == 1) == (wanted == 1)]
-        if fitting:
-            chosen[metric] = min(fitting, key=lambda run: abs(run.guidance - wanted))
-    if not chosen:
-        missing = why_not(row)
-        return Answer({}, dict.fromkeys(metrics, Judgement(Verdict.NOT_RUN, "; ".join(missing))), missing)
-    return Answer(chosen, {metric: judge(row, chosen.get(metric), metric) for metric in metrics})
+    fits = _is_released if source == "released" else partial(_is_retrained, rows=rows)
+    for runs in profiles:
+        candidates = [run for run in runs if fits(run, row)]
+        chosen: dict[GenerationMetric, Generation] = {}
+        for metric in metrics:
+            wanted = _scale(row, metric)
+            fitting = [run for run in candidates if (run.guidance == 1) == (wanted == 1)]
+            if fitting:
+                chosen[metric] = min(fitting, key=lambda run: abs(run.guidance - wanted))
+        if chosen:
+            return Answer(chosen, {metric: judge(row, chosen.get(metric), metric) for metric in metrics})
+    missing = why_not(row, source)
+    return Answer({}, dict.fromkeys(metrics, Judgement(Verdict.NOT_RUN, "; ".join(missing))), missing)
+
+
+def _is_released(run: Generation, row: DiffusionRow) -> bool:
+    """Whether a run is of the very weights that the authors published of a row's denoiser, on the row's images."""
+    weights, data = run.denoiser, run.record.data
+    named = weights.weights_source == "released" and weights.released == row.released is not None
+    return named and (data.name, data.resolution) == (row.dataset, row.resolution)
+
+
+def _is_retrained(run: Generation, row: DiffusionRow, rows: Iterable[DiffusionRow]) -> bool:
+    """Whether a run is of a row's denoiser, and of no other row's by the length of its training."""
+    return run.denoiser.weights_source == "retrained" and _concerns(run, row) and _length_fits(run, row, rows)
 
 
 def _concerns(run: Generation, row: DiffusionRow) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from dcae_bench.files import write_text
+from dcae_bench.records import WeightsSource
 from dcae_bench.tables.diffusion import REPORTED_LABELS, DiffusionTable, Generation, ReportedResult
 from dcae_bench.tables.diffusion_page import markdown
 from dcae_bench.tables.rfid import interval_cells, settings_cell
@@ -45,7 +46,8 @@ def _tidy(table: DiffusionTable) -> Iterator[dict[str, Any]]:
                 "record": run.shown_path,
             }
     for result in table.reported:
-        yield from _tidy_reported(result)
+        for source in result.answers:
+            yield from _tidy_reported(result, source)
 
 
 def _facts(run: Generation) -> dict[str, Any]:
@@ -56,6 +58,8 @@ def _facts(run: Generation) -> dict[str, Any]:
         "row": denoiser.row,
         "denoiser": denoiser.name,
         "process": denoiser.process,
+        "weights_source": denoiser.weights_source,
+        "released": denoiser.released,
         "latent_space": run.latent_space,
         "autoencoder_source": record.subject.weights_source,
         "tokens": denoiser.tokens,
@@ -71,8 +75,8 @@ def _facts(run: Generation) -> dict[str, Any]:
     }
 
 
-def _tidy_reported(result: ReportedResult) -> Iterator[dict[str, Any]]:
-    row, answer = result.row, result.answer
+def _tidy_reported(result: ReportedResult, source: WeightsSource) -> Iterator[dict[str, Any]]:
+    row, answer = result.row, result.answers[source]
     for metric, judgement in answer.judgements.items():
         measured, run = answer.reproduced(metric), answer.runs.get(metric)
         for value in row.metrics.get(metric, ()) or (None,):
@@ -83,6 +87,8 @@ def _tidy_reported(result: ReportedResult) -> Iterator[dict[str, Any]]:
                 "row": row.label,
                 "denoiser": row.denoiser,
                 "process": row.process,
+                "weights_source": source,
+                "released": row.released if source == "released" else None,
                 "latent_space": row.latent_space,
                 "tokens": row.tokens,
                 "parameters": row.parameters,
@@ -125,9 +131,14 @@ def _everything(table: DiffusionTable) -> dict[str, Any]:
             {
                 "row": result.row.model_dump(mode="json"),
                 "latent_space": result.row.latent_space,
-                "records": {metric: run.shown_path for metric, run in result.answer.runs.items()},
-                "missing": result.answer.missing,
-                "judgements": {metric: asdict(found) for metric, found in result.answer.judgements.items()},
+                "answers": {
+                    source: {
+                        "records": {metric: run.shown_path for metric, run in answer.runs.items()},
+                        "missing": answer.missing,
+                        "judgements": {metric: asdict(found) for metric, found in answer.judgements.items()},
+                    }
+                    for source, answer in result.answers.items()
+                },
             }
             for result in table.reported
         ],

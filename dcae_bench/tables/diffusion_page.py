@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dcae_bench.tables.diffusion import REPORTED_LABELS, SPREAD, Answer, DiffusionTable, Generation, ReportedResult
 from dcae_bench.tables.markdown import ARROWS, Footnotes, decimals, grid, join, millions, number, spread
-from dcae_bench.tables.reconstruction import DATA_SETS, shown, unique
+from dcae_bench.tables.reconstruction import DATA_SETS, SOURCES, made_by, shown, unique
 
 
 def markdown(table: DiffusionTable) -> str:
@@ -26,7 +26,7 @@ def _measured(table: DiffusionTable) -> str:
     places = {key: decimals(key, [metric.value for metric in metrics]) for key, metrics in held.items()}
     # A note that holds for a whole column stands in its head, so that it does not crowd every cell.
     shared = {key: notes.pop() for key, metrics in held.items() if len(notes := {m.notes for m in metrics}) == 1}
-    headers = ["data set", "resolution", "denoiser", "latent space", "tokens", "params", "GMACs"]
+    headers = ["data set", "resolution", "denoiser", "weights", "latent space", "tokens", "params", "GMACs"]
     headers += ["training images", "training FLOPs", "loss", "guidance s", "samples"]
     headers += [
         f"{head.label}{ARROWS[head.better]}{footnotes.mark(shared.get(key, ()))}" for key, head in table.columns.items()
@@ -39,7 +39,7 @@ def _measured(table: DiffusionTable) -> str:
             cell = number(metric.value if metric else None, places[key]) + spread(metric, places[key])
             cells.append(cell + footnotes.mark(metric.notes if metric and key not in shared else ()))
         rows.append(cells)
-    align = ["left", "right", "left", "left", *["right"] * (len(headers) - 4)]
+    align = ["left", "right", "left", "left", "left", *["right"] * (len(headers) - 5)]
     return join(grid(headers, rows, align), footnotes.text())
 
 
@@ -50,6 +50,7 @@ def _facts(run: Generation) -> list[str]:
         data.name,
         str(data.resolution),
         f"{denoiser.name} ({denoiser.row})" if denoiser.row != denoiser.name else denoiser.name,
+        denoiser.weights_source,
         run.latent_space,
         str(denoiser.tokens),
         millions(denoiser.parameters),
@@ -71,7 +72,7 @@ def _not_measured(table: DiffusionTable) -> str:
 def _reported(table: DiffusionTable) -> str:
     footnotes = Footnotes()
     headers = ["table", "data set", "resolution", "denoiser", "latent space", "tokens", "guidance s"]
-    headers += [f"{label} ↓" for label in REPORTED_LABELS.values()] + ["reproduced", "verdict"]
+    headers += [f"{label} ↓" for label in REPORTED_LABELS.values()] + [*SOURCES, "verdict"]
     rows = []
     for result in table.reported:
         row = result.row
@@ -82,21 +83,29 @@ def _reported(table: DiffusionTable) -> str:
             values = row.metrics.get(metric, ())
             notes = [value.note for value in values if value.note]
             cells.append((" / ".join(value.text for value in values) or "-") + footnotes.mark(notes))
-        cells += [_reproduced(result), _verdicts(result.answer, footnotes)]
-        rows.append(cells)
-    align = ["right", "left", "right", "left", "left", "right", "right", "right", "right", "left", "left"]
+        cells += [_reproduced(result.answers[source]) for source in SOURCES]
+        rows.append([*cells, _verdicts(result, footnotes)])
+    align = ["right", "left", "right", "left", "left", *["right"] * 4, *["left"] * (len(SOURCES) + 1)]
     return join(grid(headers, rows, align), footnotes.text())
 
 
-def _reproduced(result: ReportedResult) -> str:
+def _reproduced(answer: Answer) -> str:
     values = []
     for metric, label in REPORTED_LABELS.items():
-        if (found := result.answer.reproduced(metric)) is not None:
+        if (found := answer.reproduced(metric)) is not None:
             values.append(f"{label} {number(found.value, 3)}{spread(found, 3)}")
     return ", ".join(values) or "-"
 
 
-def _verdicts(answer: Answer, footnotes: Footnotes) -> str:
+def _verdicts(result: ReportedResult, footnotes: Footnotes) -> str:
+    """The verdict on each weights source, or the one that both share."""
+    found = {source: _verdict(answer, footnotes) for source, answer in result.answers.items()}
+    if len(set(found.values())) == 1:
+        return next(iter(found.values()))
+    return "; ".join(f"{source}: {verdict}" for source, verdict in found.items())
+
+
+def _verdict(answer: Answer, footnotes: Footnotes) -> str:
     """One verdict where all metrics share verdict and reason, else one for each metric."""
     judgements = answer.judgements
     if len(set(judgements.values())) == 1:
@@ -119,6 +128,15 @@ def _legend(table: DiffusionTable) -> Iterator[str]:
     )
     if table.runs:
         yield from _run_legend(table)
+    for profile, runs in table.beside.items():
+        sources = " and ".join(unique(run.denoiser.weights_source for run in runs))
+        yield f'Under "Reported by the paper", {sources} results of profile `{profile}` stand beside: {made_by(runs)}.'
+    shown_runs = [*table.runs, *(run for runs in table.beside.values() for run in runs)]
+    if any(run.denoiser.weights_source == "released" for run in shown_runs):
+        yield (
+            "Released denoisers: no record tells how long they were trained. They are the weights that their authors "
+            "published of one row of the paper, and are held against that row."
+        )
     yield (
         "Verdicts: `match` equal to the printed decimals of one of the values; `within_noise` apart by no more than "
         f"the value's interval, or than {SPREAD:.1%}, by which the authors' own measurements of one denoiser differ; "
@@ -138,7 +156,7 @@ def _run_legend(table: DiffusionTable) -> Iterator[str]:
         f"{int(record.settings.get('reference_images', 0)):,} images"
         for record in records
     )
-    yield f"Reference of every distance: the crops behind the latents, {'; '.join(references)}."
+    yield f"Reference of every distance: the crops that the denoisers learned from, {'; '.join(references)}."
     told = ("sampler", "nfe", "seed_policy")
     samplers = unique(
         ", ".join(f"{key} {record.settings[key]}" for key in told if key in record.settings) for record in records
@@ -157,10 +175,11 @@ def _run_legend(table: DiffusionTable) -> Iterator[str]:
                 f"{metric.label}: Fréchet distance between Gaussian fits to the named network's features. It ranks "
                 "rows of this table; its scale is not that of Inception features, so it is not called FID."
             )
-    yield (
-        "The loss is each process's own, and its scale differs between latent spaces: compare losses of one latent "
-        "space only."
-    )
+    if any(run.loss is not None for run in table.runs):
+        yield (
+            "The loss is each process's own, and its scale differs between latent spaces: compare losses of one latent "
+            "space only."
+        )
     folder = os.path.commonpath([run.path.resolve().parent for run in table.runs])
     yield (
         f"Records lie under `{shown(Path(folder))}`; the `.json` twin names the one behind each row, and "

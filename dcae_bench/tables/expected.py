@@ -27,28 +27,33 @@ class ExpectedValue(_Frozen):
 
 
 class Expectation(_Frozen):
-    """What one autoencoder must give on one evaluation set."""
+    """What one autoencoder must give on one evaluation set, or samples of one denoiser at one guidance scale."""
 
     autoencoder: str
     weights_source: WeightsSource
+    denoiser: str | None = Field(default=None, description="released weights in the catalogue; null: reconstruction")
     dataset: str
     split: Literal["train", "eval"]
     resolution: PositiveInt
     images: PositiveInt
     protocol: str
+    settings: dict[str, str] = Field(default={}, description="of the record, beside the protocol's own switches")
     source: str
     metrics: dict[str, ExpectedValue] = Field(min_length=1, description="by the record's keys")
 
     @property
     def label(self) -> str:
-        """Autoencoder and evaluation set, as messages print them."""
-        return f"{self.autoencoder} ({self.weights_source}) on {self.dataset}-{self.resolution}"
+        """What is measured and on what, as messages print it."""
+        what = f"samples of {self.denoiser}" if self.denoiser else f"{self.autoencoder} ({self.weights_source})"
+        return f"{what} on {self.dataset}-{self.resolution}{_at(self.settings)}"
 
     def concerns(self, record: Record) -> bool:
-        """Whether a record is of this autoencoder on this evaluation set."""
-        mine = (self.autoencoder, self.weights_source, self.dataset, self.split, self.resolution)
-        subject, data = record.subject, record.data
-        return mine == (subject.autoencoder, subject.weights_source, data.name, data.split, data.resolution)
+        """Whether a record is of this autoencoder on this set, or of this denoiser's samples at this guidance."""
+        mine = (self.autoencoder, self.weights_source, self.dataset, self.split, self.resolution, self.denoiser)
+        subject, data, denoiser = record.subject, record.data, record.denoiser
+        theirs = (subject.autoencoder, subject.weights_source, data.name, data.split, data.resolution)
+        same = mine == (*theirs, denoiser.released if denoiser else None)
+        return same and self.settings.get("guidance") == record.settings.get("guidance")
 
 
 class _File(_Frozen):
@@ -87,10 +92,13 @@ def find_expectation(record: Record, expectations: tuple[Expectation, ...]) -> E
     for expectation in expectations:
         if expectation.concerns(record):
             return expectation
-    subject, data = record.subject, record.data
+    subject, data, denoiser = record.subject, record.data, record.denoiser
+    what = f"{subject.autoencoder} ({subject.weights_source})"
+    if denoiser is not None:
+        what = f"samples of {denoiser.released or f'row {denoiser.row} (retrained)'}"
     raise CheckError(
-        f"nothing is expected of {subject.autoencoder} ({subject.weights_source}) on {data.name}-{data.resolution}; "
-        f"there are expectations for {', '.join(expectation.label for expectation in expectations) or 'nothing'}"
+        f"nothing is expected of {what} on {data.name}-{data.resolution}{_at(record.settings)}; there are expectations "
+        f"for {', '.join(expectation.label for expectation in expectations) or 'nothing'}"
     )
 
 
@@ -99,7 +107,7 @@ def compare(record: Record, expectation: Expectation) -> tuple[Comparison, ...]:
 
     Raises :class:`CheckError` when the record was measured in another way than the expectation, or lacks a metric.
     """
-    usual = SETTINGS.get(expectation.protocol, {})
+    usual = {**SETTINGS.get(expectation.protocol, {}), **expectation.settings}
     facts = [("protocol", expectation.protocol, record.protocol)]
     facts += [("number of images", expectation.images, record.data.images)]
     facts += [(switch, usual.get(switch), value) for switch, value in record.settings.items()]
@@ -113,3 +121,7 @@ def compare(record: Record, expectation: Expectation) -> tuple[Comparison, ...]:
         Comparison(key, record.metrics[key].value, wanted.value, wanted.tolerance)
         for key, wanted in expectation.metrics.items()
     )
+
+
+def _at(settings: dict[str, str]) -> str:
+    return f" at s = {settings['guidance']}" if "guidance" in settings else ""

@@ -37,6 +37,9 @@ class DiffusionRow(SourcedRow):
     samples: PositiveInt
     reference_images: PositiveInt
     note: str | None
+    released: str | None = Field(
+        default=None, description="catalogue's name of the denoiser's weights, if its authors released them"
+    )
     metrics: dict[GenerationMetric, tuple[ReportedValue, ...]]
 
     @model_validator(mode="after")

@@ -46,6 +46,18 @@ def _subject(record: Record) -> list[tuple[str, str]]:
         ("weights", f"{subject.weights_source}{phase}"),
         ("parameters", f"{subject.parameters:,}"),
         ("weights sha256", subject.weights_sha256),
+        *_denoiser(record),
+    ]
+
+
+def _denoiser(record: Record) -> list[tuple[str, str]]:
+    if (denoiser := record.denoiser) is None:
+        return []
+    released = f" as {denoiser.released}" if denoiser.released else ""
+    return [
+        ("denoiser", f"{denoiser.name} ({denoiser.process}), row {denoiser.row}, {denoiser.tokens} tokens"),
+        ("its weights", f"{denoiser.weights_source}{released}"),
+        ("its sha256", denoiser.weights_sha256),
     ]
 
 

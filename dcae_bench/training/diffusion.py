@@ -16,7 +16,7 @@ from dcae_bench.diffusion.decode import decode
 from dcae_bench.diffusion.noise import SampleNoise
 from dcae_bench.diffusion.processes import build_process
 from dcae_bench.diffusion.sampling import sample
-from dcae_bench.diffusion_plan import RowPlan
+from dcae_bench.diffusion_plan import TrainedPlan
 from dcae_bench.errors import DataError, WeightsError
 from dcae_bench.files import write_bytes
 from dcae_bench.models.autoencoder import Autoencoder
@@ -35,7 +35,7 @@ class DiffusionRun:
     """One denoiser: its plan, its latents, the autoencoder that shows previews, and where its state lives."""
 
     profile: Profile
-    plan: RowPlan
+    plan: TrainedPlan
     latents: Latents
     autoencoder: Autoencoder
     directory: Path
@@ -186,7 +186,7 @@ def by_quartile(losses: Tensor, uniform: Tensor) -> dict[str, float]:
     return {"loss": losses.mean().item()} | {name: part.mean().item() for name, part in parts.items() if len(part)}
 
 
-def require_fit(latents: Latents, plan: RowPlan) -> None:
+def require_fit(latents: Latents, plan: TrainedPlan) -> None:
     """Check that a cache holds the latents of a plan. Raises :class:`DataError` with both values."""
     manifest, data = latents.manifest, plan.data
     wanted = {

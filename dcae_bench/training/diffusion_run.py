@@ -11,7 +11,7 @@ from rich.console import Console
 from dcae_bench import device, weights
 from dcae_bench.config import Profile
 from dcae_bench.data.latents import Latents, require_weights
-from dcae_bench.diffusion_plan import RowPlan
+from dcae_bench.diffusion_plan import ReleasedPlan, RowPlan
 from dcae_bench.errors import ConfigError
 from dcae_bench.files import sha256_json, write_bytes
 from dcae_bench.models.autoencoder import Autoencoder
@@ -41,7 +41,7 @@ def train_diffusion(
     unfinished run, which goes when it is finished. Raises :class:`ConfigError`, :class:`DataError`,
     :class:`WeightsError`, :class:`TrainingError` and :class:`ResultsError`.
     """
-    plan, cache = profile.row(row), Latents(latents)
+    plan, cache = profile.trained_row(row), Latents(latents)
     model, subject = open_autoencoder(profile, plan, autoencoder)
     require_weights(cache.manifest, subject.weights_sha256, cache.folder)
     recipe = {
@@ -74,40 +74,48 @@ def open_autoencoder(profile: Profile, plan: RowPlan, path: Path | None) -> tupl
 
     Raises :class:`ConfigError` where ``path`` is missing for a retrained one, and :class:`WeightsError`.
     """
-    source, spec = plan.row.source, plan.autoencoder
+    source = plan.row.source
     if path is None:
         if source.weights == "retrained":
             raise ConfigError(f"--autoencoder is missing: name the weights of {plan.row.latent} that training wrote")
         path = weights.locate(source.autoencoder).path
-    model = build(spec)
+    model = build(plan.autoencoder)
     weights_sha256 = load_weights(model, path)
-    subject = Subject(
+    return model.eval(), describe_autoencoder(profile, plan, model.count_parameters(), weights_sha256)
+
+
+def describe_autoencoder(profile: Profile, plan: RowPlan, parameters: int, weights_sha256: str) -> Subject:
+    """A row's autoencoder as records hold it."""
+    source, spec = plan.row.source, plan.autoencoder
+    return Subject(
         autoencoder=source.autoencoder,
         family=spec.family,
         compression=spec.compression,
         latent_channels=spec.latent_channels,
         weights_source=source.weights,
         phase=max(profile.phases) if source.weights == "retrained" else None,
-        parameters=model.count_parameters(),
+        parameters=parameters,
         weights_sha256=weights_sha256,
     )
-    return model.eval(), subject
 
 
 def describe_denoiser(plan: RowPlan, weights_sha256: str) -> Denoiser:
     """A row's denoiser as records hold it."""
     cost, spec = denoiser_cost(plan.denoiser), plan.denoiser
+    released = plan.row.released if isinstance(plan, ReleasedPlan) else None
     return Denoiser(
         row=plan.name,
         name=plan.row.denoiser,
         family=spec.family,
-        process=plan.training.process,
+        process=plan.process,
         patch=spec.latent.patch,
         tokens=spec.latent.tokens,
         classes=spec.classes,
         parameters=cost.parameters,
         gmacs=cost.gmacs,
         weights_sha256=weights_sha256,
+        weights_source="retrained" if released is None else "released",
+        released=released,
     )
 
 

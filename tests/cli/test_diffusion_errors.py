@@ -13,13 +13,16 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from dcae_bench import weights
 from dcae_bench.cli import main
+from dcae_bench.config import load_profile
 from dcae_bench.evaluation.encode import encode_dataset
 from dcae_bench.evaluation.sampling import sample_images
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build_denoiser
 from dcae_bench.training.diffusion_run import train_diffusion
 from tests import tiny_diffusion as tiny
+from tests import tiny_released
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +134,77 @@ def test_latents_that_are_not_finite(place, refused):
     np.save("two/latents.npy", latents)
     line = refused(*command("train-diffusion"), worked=True)
     assert "latent 5 is not finite; delete" in line and not Path("out").exists()
+
+
+def test_a_trained_row_needs_what_its_training_wrote(place, refused):
+    for verb, option, words in (
+        ("sample", "--weights", "row uvit is trained by profile tiny; name the model.safetensors"),
+        ("sample", "--latents", "row uvit is trained by profile tiny; name the folder that `encode` wrote"),
+        ("evaluate-samples", "--training", "row uvit is trained; name the record.json"),
+    ):
+        words_of = command(verb)
+        at = words_of.index(option)
+        line = refused(*words_of[:at], *words_of[at + 2 :])
+        assert line.startswith(f"{option} is missing: {words}")
+    assert not Path("out").exists()
+
+
+@pytest.fixture
+def released(place, monkeypatch):
+    """A profile of released denoisers, whose weights are on record, and samples of one of them in ``drawn``."""
+    monkeypatch.setenv("DCAE_BENCH_CACHE", str(place / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(place / "hub"))
+    tiny_released.install(monkeypatch)
+    tiny_released.fetch_all(place / "weights")
+    Path("tiny.yaml").write_text(yaml.safe_dump(tiny_released.CONTENT))
+    sample_images(load_profile("tiny.yaml"), "uvit", output=place / "drawn")
+    return place
+
+
+SAMPLE = ("sample", "--profile", "tiny.yaml", "--row", "uvit", "--output", "out")
+EVALUATE = ("evaluate-samples", "--profile", "tiny.yaml", "--data", "data", "--output", "out/record.json")
+
+
+def test_a_released_row_takes_nothing_in_place_of_its_own(released, refused):
+    for option, words in (
+        ("--weights", f"takes the released weights of {tiny_released.UVIT}; leave the option out"),
+        ("--autoencoder", "takes the released weights of tiny-vae; leave the option out"),
+        ("--latents", "their scale is the catalogue's; leave the option out"),
+    ):
+        line = refused(*SAMPLE, option, "mine")
+        assert line.startswith(f"{option} mine: row uvit") and words in line
+    line = refused(*EVALUATE, "--row", "uvit", "--samples", "drawn", "--training", "uvit/record.json")
+    assert "--training uvit/record.json: row uvit has released weights" in line
+    train = ["train-diffusion", "--profile", "tiny.yaml", "--row", "uvit"]
+    line = refused(*train, "--latents", "a", "--run-dir", "b", "--output", "c")
+    assert f"--row uvit: its weights are released ({tiny_released.UVIT})" in line
+    assert not Path("out").exists()
+
+
+def test_released_weights_that_are_not_here_or_are_others(released, refused):
+    weights.receipts_path().unlink()
+    line = refused(*SAMPLE)
+    assert (
+        f"nobody/{tiny_released.UVIT}/model.safetensors" in line
+        and "`dcae-bench weights fetch NAME --path FILE`" in line
+    )
+    other = tiny_released.write_pipeline(tiny_released.DIT, released / "other.safetensors")
+    weights.fetch("tiny-vae", path=released / "weights" / "tiny-vae.safetensors")
+    weights.fetch(tiny_released.UVIT, path=other)
+    line = refused(*SAMPLE)
+    assert "other.safetensors" in line and "these are not weights of this uvit (width 16, depth 2)" in line
+    other.write_bytes(b"changed")
+    assert f"is recorded for {tiny_released.UVIT}" in refused(*SAMPLE)
+    assert not Path("out").exists()
+
+
+def test_samples_of_another_denoiser(released, refused):
+    line = refused(*EVALUATE, "--row", "usit", "--samples", "drawn")
+    assert "drawn: its row is uvit, row usit needs usit" in line
+    line = refused(*EVALUATE, "--row", "uvit", "--samples", "samples")
+    assert "samples: its released denoiser is one trained here, row uvit needs tiny-uvit-in-32px" in line
+    assert not Path("out").exists()
 
 
 WRITES = [(verb, write) for verb in OPTIONS for write in ("fsync", "mkdir")]

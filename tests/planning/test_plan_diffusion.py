@@ -230,7 +230,7 @@ def test_targets_choose_the_jobs(demo, paper, known, counted_once):
         ):
             needs_of(demo, wrong)
     with pytest.raises(ConfigError, match="take all, results/table_rfid"):
-        needs_of(load_profile("released"), "results/table_diffusion.md")
+        needs_of(load_profile("sweep"), "results/table_diffusion.md")
 
 
 def test_the_paper_plan_downloads_what_its_rows_need(paper, known, counted_once):
@@ -252,6 +252,27 @@ def test_the_paper_plan_downloads_what_its_rows_need(paper, known, counted_once)
     assert not any(
         "samples are" in line for line in Estimator(paper, Rates.read()).plan("results/figures/losses.png").assumptions
     )
+
+
+def test_released_denoisers_cost_samples_and_downloads(known, counted_once):
+    released = load_profile("released")
+    plan = Estimator(released, Rates.read()).plan("results/table_diffusion.md")
+    found = {rule: sum(row.jobs for row in plan.rows if row.rule == rule) for rule in {row.rule for row in plan.rows}}
+    assert found == {"prepare": 1, "fetch": 11 + 2 + 1, "sample": 22, "evaluate_samples": 22, "table": 1}
+    fetched = {row.subject: row.download_gib for row in plan.rows if row.rule == "fetch"}
+    name = "dc-ae-f64c128-in-1.0-uvit-h-in-512px"
+    assert fetched[name] == (500_868_992 + 676_896_140) * 4 / GIB
+    assert fetched["dc-ae-f64c128-in-1.0"] == 676_896_140 * 4 / GIB and "dc-ae-f32c32-in-1.0-dit-xl-in-512px" in fetched
+    (sample,) = [row for row in plan.rows if (row.rule, row.subject) == ("sample", "uvit-h-dc-ae-f64-p1")]
+    twin = DiffusionEstimator(load_profile("paper"), Rates.read()).sample("uvit-h-dc-ae-f64-p1", [1.0, 1.5])
+    assert (sample.memory_gib, sample.disk_gib) == (twin.memory_gib, twin.disk_gib) and sample.gpu_hours > 0
+    assert any("samples are compared with all images" in line for line in plan.assumptions)
+    one = jobs(released, "results/released/check/generation/usit-h-dc-ae-f32-p1/s1.2.json")
+    assert one == {"prepare": 1, "fetch": 3, "sample": 1, "evaluate_samples": 1}
+    assert jobs(released, "results/released/samples/usit-h-dc-ae-f32-p1/s1.2/samples.npy") == {"fetch": 2, "sample": 1}
+    for wrong in ("results/released/diffusion/usit-h-dc-ae-f32-p1/record.json", "results/figures/diffusion_loss.png"):
+        with pytest.raises(ConfigError, match="no rule of profile released makes it"):
+            needs_of(released, wrong)
 
 
 def test_a_measured_speed_goes_before_the_stated_rate(demo, known, counted_once):

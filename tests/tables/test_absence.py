@@ -3,8 +3,9 @@
 import pytest
 
 from dcae_bench.config import load_profile
-from dcae_bench.tables.absence import Absence
+from dcae_bench.tables.absence import Absence, DenoiserAbsence
 from dcae_bench.tables.reported import load_reported
+from dcae_bench.tables.reported_diffusion import load_reported_diffusion
 
 ROWS = load_reported(measured={"mjhq"})
 
@@ -55,3 +56,36 @@ def test_measurements_that_answer_no_row_are_told_apart():
     absence = Absence(load_profile("released"), lacking)
     assert absence.elsewhere(ROWS) == {("sd-vae-ft-ema", "imagenet-512"): ("b",)}
     assert len(absence.elsewhere(load_reported())) == 2
+
+
+def denoisers(released):
+    """Reported rows of known latents whose denoisers the authors did, or did not publish."""
+    return [row for row in load_reported_diffusion() if row.autoencoder and bool(row.released) == released]
+
+
+def test_denoisers_of_the_released_profile():
+    profile = load_profile("released")
+    absence = DenoiserAbsence(profile, {"uvit-h-dc-ae-f64-p1": ("no weights",)})
+    for row in denoisers(released=True):
+        name = next(name for name, own in profile.diffusion.rows.items() if own.released == row.released)
+        wanted = "no weights" if name == "uvit-h-dc-ae-f64-p1" else f"row {name} was not measured: run the workflow"
+        assert absence.reasons(row, "released") == (wanted,)
+        assert absence.reasons(row, "retrained") == (profile.paper_rows_not_run,)
+    for row in denoisers(released=False):
+        assert absence.reasons(row, "released") == ("the authors did not publish the weights of this denoiser",)
+
+
+def test_denoisers_of_the_paper_profile():
+    profile = load_profile("paper")
+    absence = DenoiserAbsence(profile, {"uvit-h-dc-ae-f64-p1-2000k": ("no ImageNet",)})
+    (row,) = [row for row in denoisers(released=True) if row.released.endswith("uvit-h-in-512px-train2000k")]
+    assert absence.reasons(row, "retrained") == ("no ImageNet",)
+    assert absence.reasons(row, "released") == (profile.paper_rows_not_run,)
+
+
+@pytest.mark.parametrize("source", ["released", "retrained"])
+def test_denoisers_of_a_profile_without_the_papers_data(source):
+    demo = load_profile("demo")
+    assert {
+        DenoiserAbsence(demo, {}).reasons(row, source) for row in denoisers(released=True) + denoisers(released=False)
+    } == {(demo.paper_rows_not_run,)}

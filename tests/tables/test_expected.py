@@ -8,7 +8,9 @@ import pytest
 from dcae_bench.cli import main
 from dcae_bench.config import load_profile
 from dcae_bench.errors import CheckError, ConfigError
-from dcae_bench.records import save
+from dcae_bench.evaluation.generation_run import settings_of
+from dcae_bench.evaluation.sampling import SampleManifest
+from dcae_bench.records import Denoiser, Metric, save
 from dcae_bench.tables.expected import EXPECTED, compare, find_expectation, load_expected
 
 
@@ -37,7 +39,7 @@ def check(monkeypatch, capsys, tmp_path):
 
 
 def test_the_official_oracle_is_expected_of_the_released_profile(oracle):
-    (expectation,) = load_expected()
+    expectation = load_expected()[0]
     profile = load_profile("released")
     assert expectation.protocol == profile.evaluation.protocol
     assert f"{expectation.dataset}-{expectation.resolution}" in [
@@ -58,7 +60,7 @@ def test_the_official_oracle_is_expected_of_the_released_profile(oracle):
     ],
 )
 def test_a_value_may_be_off_by_its_tolerance_and_no_more(oracle, metric, value, tolerance):
-    (expectation,) = load_expected()
+    expectation = load_expected()[0]
     for factor, holds in ((0.99, True), (-0.99, True), (1.01, False), (-1.01, False)):
         found = compare(oracle(**{metric: value + factor * tolerance}), expectation)
         assert [row.holds for row in found].count(False) == (not holds)
@@ -94,6 +96,93 @@ def test_deviation_is_one_line_and_exit_code_2(check, oracle, tmp_path):
 def test_another_measurement_does_not_count(check, oracle, changes, words):
     code, printed = check(oracle(**changes))
     assert code == 2 and words in printed
+
+
+DENOISERS = {
+    ("dc-ae-f64c128-in-1.0-uvit-h-in-512px", "1"): 13.754458694549271,
+    ("dc-ae-f64c128-in-1.0-uvit-h-in-512px", "1.5"): 2.963459255529642,
+    ("dc-ae-f32c32-in-1.0-usit-h-in-512px", "1"): 3.791360749566877,
+    ("dc-ae-f32c32-in-1.0-usit-h-in-512px", "1.2"): 1.883184155951767,
+    ("dc-ae-f32c32-in-1.0-usit-2b-in-512px", "1.15"): 1.7210562991380698,
+}
+
+
+@pytest.fixture
+def samples_record(make_released):
+    """The record that the released profile would make of samples of one of its rows, up to its values."""
+    profile = load_profile("released")
+
+    def make(released, guidance, gfid, **settings):
+        plan = next(plan for plan in map(profile.row, profile.diffusion.rows) if plan.row.released == released)
+        drawn = SampleManifest.model_construct(
+            sampler=plan.sampler,
+            nfe=getattr(plan.sampler, "nfe", None),
+            guidance_scale=float(guidance),
+            seed_policy=profile.diffusion.seed_policy,
+            precision="fp32",
+            tf32=False,
+        )
+        base = make_released(autoencoder=plan.row.source.autoencoder)
+        size, latent = plan.denoiser, plan.denoiser.latent
+        denoiser = Denoiser(
+            row=plan.name,
+            name=plan.row.denoiser,
+            family=size.family,
+            process=plan.process,
+            patch=latent.patch,
+            tokens=latent.tokens,
+            classes=size.classes,
+            parameters=1,
+            gmacs=1.0,
+            weights_sha256="0" * 64,
+            weights_source="released",
+            released=released,
+        )
+        return base.model_copy(
+            update={
+                "kind": "generation",
+                "protocol": "generation/paper-v1",
+                "denoiser": denoiser,
+                "data": base.data.model_copy(update={"split": "train"}),
+                "settings": {**settings_of(profile, drawn, 1_281_167), **settings},
+                "metrics": {"gfid_pytorch_fid": Metric(label="gFID", value=gfid, better="lower")},
+            }
+        )
+
+    return make
+
+
+@pytest.mark.parametrize(("released", "guidance"), DENOISERS)
+def test_samples_of_the_released_profile_are_checked_against_the_authors_script(
+    samples_record, check, released, guidance
+):
+    value = DENOISERS[released, guidance]
+    code, printed = check(samples_record(released, guidance, value * 1.01))
+    assert code == 0 and f"samples of {released} on imagenet-512 at s = {guidance}" in " ".join(printed.split())
+    code, printed = check(samples_record(released, guidance, value * 1.02))
+    assert code == 2 and "gfid_pytorch_fid" in printed
+
+
+@pytest.mark.parametrize(
+    ("guidance", "changes", "words"),
+    [
+        ("1.5", {"nfe": "20"}, "nfe is 20, but 30 is expected"),
+        ("1.5", {"seed_policy": "sample"}, "seed_policy is sample, but paper_8gpu is expected"),
+        ("1.5", {"reference_images": "50000"}, "reference_images is 50000, but 1281167 is expected"),
+        ("1.5", {"tf32": "off"}, "tf32 is off, but on is expected"),
+        ("2", {}, "nothing is expected of samples of dc-ae-f64c128-in-1.0-uvit-h-in-512px on imagenet-512 at s = 2"),
+    ],
+)
+def test_other_samples_do_not_count(samples_record, check, guidance, changes, words):
+    code, printed = check(samples_record("dc-ae-f64c128-in-1.0-uvit-h-in-512px", guidance, 2.96, **changes))
+    assert code == 2 and words in printed
+
+
+def test_nothing_is_expected_of_a_retrained_denoiser(samples_record, check):
+    record = samples_record("dc-ae-f64c128-in-1.0-uvit-h-in-512px", "1.5", 2.96)
+    retrained = record.denoiser.model_copy(update={"weights_source": "retrained", "released": None})
+    code, printed = check(record.model_copy(update={"denoiser": retrained}))
+    assert code == 2 and "nothing is expected of samples of row uvit-h-dc-ae-f64-p1 (retrained)" in printed
 
 
 def test_no_expectation_is_an_error(oracle):

@@ -17,8 +17,8 @@ IMAGES = 512_000_000
 SAMPLER = {"sampler": "dpm-solver", "nfe": "30", "seed_policy": "paper_8gpu", "reference_images": "1281167"}
 
 
-def not_run(row):
-    return ("too small a machine",)
+def not_run(row, source):
+    return (f"too small a machine for {source} weights",)
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +69,11 @@ def table_of(rows, *records, profile="demo", **options):
     )
 
 
-def judgement(table, metric="gfid", label="UViT-H", space="DC-AE f64p1"):
+def judgement(table, metric="gfid", label="UViT-H", space="DC-AE f64p1", source="retrained"):
     (result,) = [
         r for r in table.reported if (r.row.table, r.row.label, r.row.latent_space) == ("Table 3", label, space)
     ]
-    return result.answer.judgements[metric]
+    return result.answers[source].judgements[metric]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,9 @@ def test_a_row_without_a_reported_value_says_so(rows, make_generation, make_trai
 
 def test_rows_not_run_have_their_reason(rows):
     table = table_of(rows, not_measured={"h-f64": ("ImageNet is not here",)})
-    assert {j.verdict for r in table.reported for j in r.answer.judgements.values()} == {Verdict.NOT_RUN}
+    assert {j.verdict for r in table.reported for a in r.answers.values() for j in a.judgements.values()} == {
+        Verdict.NOT_RUN
+    }
     page = markdown(table)
     assert "too small a machine" in page and "- h-f64<sup>1</sup>" in page and "ImageNet is not here" in page
     assert page.startswith("Profile `demo` · no record yet\n")
@@ -150,7 +152,7 @@ def test_page_of_a_run(rows, make_generation, make_training):
     )
     lines = [line for line in page.splitlines() if "dc-ae-f64c128-in-1.0 p1" in line]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    facts = ["imagenet", "512", "uvit-h (h-f64)", "dc-ae-f64c128-in-1.0 p1", "64", "501 M", "33.24"]
+    facts = ["imagenet", "512", "uvit-h (h-f64)", "retrained", "dc-ae-f64c128-in-1.0 p1", "64", "501 M", "33.24"]
     trained = ["512,000,000", "1.02e+20", "0.5123"]
     assert cells[0] == [*facts, *trained, "1", "50,000", "13.80", "80.00"]
     assert cells[1] == [*facts, *trained, "1.5", "50,000", "2.97 ± 0.05", "80.00"]
@@ -161,10 +163,49 @@ def test_page_of_a_run(rows, make_generation, make_training):
     assert "sampler dpm-solver, nfe 30, seed_policy paper_8gpu" in page
 
 
+RELEASED = {"weights_source": "released", "released": "dc-ae-f64c128-in-1.0-uvit-h-in-512px", "row": "r"}
+
+
+def test_released_weights_answer_the_row_that_they_were_published_for(rows, make_generation):
+    long = {**RELEASED, "released": f"{RELEASED['released']}-train2000k"}
+    table = table_of(
+        rows, make_generation(13.8, denoiser=RELEASED), make_generation(12.3, denoiser={**long, "row": "l"})
+    )
+    assert judgement(table, source="released").verdict == Verdict.WITHIN_NOISE
+    assert judgement(table, source="released", label="UViT-H, 2M steps").verdict == Verdict.WITHIN_NOISE
+    assert judgement(table).reason == "too small a machine for retrained weights"
+    unknown = {**RELEASED, "released": None, "row": "u"}
+    other = table_of(rows, make_generation(13.8, denoiser=unknown))
+    assert judgement(other, source="released").verdict == judgement(other).verdict == Verdict.NOT_RUN
+    page = markdown(table)
+    assert "no record tells how long they were trained" in page and "The loss is each process's own" not in page
+    (line,) = [line for line in page.splitlines() if "| UViT-H, 2M steps" in line]
+    assert "gFID 12.300" in line and "released: gFID within_noise" in line and "retrained: not_run" in line
+
+
+def test_released_and_retrained_denoisers_stand_side_by_side(rows, make_generation, make_training):
+    """The profile's own before another's, which is named."""
+    retrained = make_generation(14.3, profile="paper"), make_training(profile="paper")
+    others = {Path(f"results/paper/{number}.json"): record for number, record in enumerate(retrained)}
+    released = make_generation(13.7542, denoiser=RELEASED)
+    table = table_of(
+        rows,
+        released,
+        beside={**others, Path("results/paper/r.json"): make_generation(20.0, profile="paper", denoiser=RELEASED)},
+    )
+    assert judgement(table, source="released").verdict == Verdict.MATCH
+    assert judgement(table).verdict == Verdict.DEVIATES
+    assert set(table.beside) == {"paper"} and len(table.runs) == 1
+    page = markdown(table)
+    (line,) = [line for line in page.splitlines() if "13.96 / 13.754 / 13.912" in line]
+    assert "gFID 13.754" in line and "gFID 14.300" in line
+    assert "retrained results of profile `paper` stand beside" in page
+
+
 def test_wrong_records_are_refused(rows, make_generation):
     with pytest.raises(ResultsError, match="is a second record of the row of"):
         table_of(rows, make_generation(), make_generation(14.0))
-    with pytest.raises(ResultsError, match="is of profile demo, not paper"):
+    with pytest.raises(ResultsError, match="is of profile demo, not paper; pass its folder with --beside"):
         table_of(rows, make_generation(), profile="paper")
 
 
@@ -180,6 +221,7 @@ def test_twins(rows, make_generation, make_training, tmp_path):
     assert {"13.96", "13.754", "13.912"} <= set(spread)
     whole = json.loads((tmp_path / "table.json").read_text())
     assert whole["runs"][0]["training"]["kind"] == "diffusion_training" and len(whole["reported"]) == len(rows)
+    assert {tuple(row["answers"]) for row in whole["reported"]} == {("released", "retrained")}
     assert (tmp_path / "table.md").read_text() == markdown(
         table_of(rows, make_generation(13.8, half=0.3), make_training())
     )

@@ -8,13 +8,17 @@ import sys
 import pytest
 
 from dcae_bench.config import load_profile
+from dcae_bench.denoiser_presets import denoiser_catalogue
 from dcae_bench.files import REPOSITORY
 from dcae_bench.planning.targets import Needs, needs_of
 from dcae_bench.provenance import Device, Stopwatch, collect
 from dcae_bench.records import Data, Interval, Metric, Record, Subject, save
+from dcae_bench.tables.reported_diffusion import load_reported_diffusion
 from dcae_bench.weights import Receipt, _Receipts
 
 TABLE = "results/table_rfid.md"
+GENERATION = "results/table_diffusion.md"
+DENOISERS = denoiser_catalogue().denoisers
 
 
 @pytest.fixture
@@ -51,12 +55,12 @@ def fetch_everything(tmp_path) -> None:
     file.parent.mkdir(parents=True)
     file.touch()
     receipt = Receipt(path=file, sha256="0" * 64, size=0, commit=None)
-    receipts = _Receipts(receipts=dict.fromkeys(load_profile("released").autoencoders, receipt))
+    receipts = _Receipts(receipts=dict.fromkeys([*load_profile("released").autoencoders, *DENOISERS], receipt))
     (tmp_path / "cache" / "weights.json").write_text(receipts.model_dump_json())
 
 
 def test_a_dry_run_of_the_paper_shows_its_jobs_without_data(snakemake):
-    tables = (TABLE, "results/table_diffusion.md")
+    tables = (TABLE, GENERATION)
     printed = snakemake("-n", *tables, "--configfile", str(REPOSITORY / "config" / "paper.yaml"))
     # MJHQ-30K is only measured on, so it may be missing; what is trained on may not. Denoisers need released weights,
     # which are not here: their table only says so.
@@ -100,6 +104,45 @@ def test_the_released_profile_asks_for_what_can_be_measured_here(snakemake, tmp_
     check = "results/released/check/dc-ae-f64c128-in-1.0@released/imagenet-512.json"
     printed = snakemake("-n", TABLE, check, "--config", "profile=released", DCAE_BENCH_DATA=str(tmp_path / "data"))
     assert jobs(printed) == {"prepare_files": 1, "evaluate_released": 10, "table_rfid": 1, "check": 1}
+
+
+def test_released_denoisers_are_sampled_and_measured_without_any_training(snakemake, tmp_path):
+    fetch_everything(tmp_path)
+    (tmp_path / "data" / "imagenet").mkdir(parents=True)
+    check = "results/released/check/generation/uvit-h-dc-ae-f64-p1/s1.5.json"
+    configured = ("--config", "profile=released")
+    printed = snakemake("-n", GENERATION, check, *configured, DCAE_BENCH_DATA=str(tmp_path / "data"))
+    wanted = {"prepare_files": 1, "sample": 22, "evaluate_samples": 22, "table_diffusion": 1}
+    assert jobs(printed) == {**wanted, "check_samples": 1}
+    needs = needs_of(load_profile("released"), GENERATION)
+    assert (len(needs.samplings), len(needs.generations), needs.encodings, needs.denoisers) == (22, 22, (), ())
+    target = "results/released/generation/usit-2b-dc-ae-f32-p1/s1.15.json"
+    printed = snakemake("-n", "-p", target, "--quiet", "host", *configured)
+    sample, evaluate = [
+        line for line in printed.splitlines() if "dcae-bench sample" in line or "dcae-bench evaluate" in line
+    ]
+    assert (
+        not any(option in sample for option in ("--weights", "--latents", "--autoencoder")) and " --s 1.15 " in sample
+    )
+    assert "--training" not in evaluate
+
+
+def test_the_generation_table_without_data_explains_every_row(snakemake, tmp_path):
+    snakemake(GENERATION, "--config", "profile=released")
+    page = (tmp_path / GENERATION).read_text()
+    assert page.startswith("Profile `released` · no record yet\n")
+    rows = [line for line in page.splitlines() if re.match(r"\| +[13] \| ImageNet", line)]
+    assert len(rows) == len(load_reported_diffusion()) and all("not_run" in row for row in rows)
+    assert sum("released: not_run" in row and "retrained: not_run" in row for row in rows) == len(rows) - 3
+    for name in DENOISERS:
+        assert f"released weights of {name} are not here: `dcae-bench weights fetch {name}`" in page
+    for remedy in ("weights fetch inception`", "1,281,167 training images", "table_diffusion.md PROFILE=paper`"):
+        assert remedy in page
+    assert "the authors did not publish the weights of this denoiser" in page
+    for row in load_profile("released").diffusion.rows:
+        assert f"- {row}<sup>" in page
+    fetch_everything(tmp_path)
+    assert jobs(snakemake("-n", GENERATION, "--config", "profile=released")) == {"table_diffusion": 1}
 
 
 def test_the_table_without_data_explains_every_row_and_knows_what_other_runs_left(snakemake, tmp_path):

@@ -1,7 +1,9 @@
 # What the rules of denoisers share: the rows that can be run here, and where what they need lies.
 from dcae_bench.availability import missing_rows
+from dcae_bench.diffusion_plan import TrainedPlan
 from dcae_bench.diffusion_spec import LatentSource
 from dcae_bench.diffusion_specs import GuidanceSpec
+from dcae_bench.records import find_generation
 from dcae_bench.training import DIFFUSION_CODE
 
 GENERATION_REPORTED = [
@@ -9,7 +11,10 @@ GENERATION_REPORTED = [
 ]
 MISSING_ROWS = missing_rows(PROFILE, Path(ROOT, "data"))
 ROWS = {name: PROFILE.row(name) for name in (PROFILE.diffusion.rows if PROFILE.diffusion else ())}
+TRAINED_ROWS = [name for name, plan in ROWS.items() if isinstance(plan, TrainedPlan)]
 READY_ROWS = [name for name in ROWS if name not in MISSING_ROWS]
+READY_TRAINED = [name for name in READY_ROWS if name in TRAINED_ROWS]
+BESIDE_ROWS = f"results/{PROFILE.beside}" if PROFILE.beside else None
 # Scales of a guidance sweep: --config scales=1,1.25,1.5
 SWEEP = [f"{float(scale):g}" for scale in str(config.get("scales", "1,1.25,1.5,2,3")).split(",")]
 
@@ -33,6 +38,11 @@ def images_of(data):
     return [file for dataset in spec.datasets for file in data_files(dataset, spec.split)]
 
 
+def trained(row, path):
+    """A file that the training of a row makes or takes; none where its weights are released, which are found by name."""
+    return path if row in TRAINED_ROWS else []
+
+
 def option(name, file):
     """An option of a command, where there is a file for it."""
     return f"--{name} {file}" if file else ""
@@ -46,7 +56,7 @@ def guidance_scales(row):
 def generation_records(rows):
     """Records of rows at each of their scales, and those of their training."""
     for row in rows:
-        yield f"{ROOT}/diffusion/{row}/record.json"
+        yield from [f"{ROOT}/diffusion/{row}/record.json"] if row in TRAINED_ROWS else []
         yield from (f"{ROOT}/generation/{row}/s{scale}.json" for scale in guidance_scales(row))
 
 
