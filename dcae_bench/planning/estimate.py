@@ -1,6 +1,7 @@
 """From a profile's jobs to hours, memory, disk and downloads."""
 
 from collections.abc import Sequence
+from functools import cache
 
 from dcae_bench import weights
 from dcae_bench.config import Profile
@@ -153,6 +154,7 @@ class Estimator:
         return len(load_manifest(dataset).split("eval")) * self.profile.evaluation.crops_per_photo
 
 
+@cache
 def _released_parameters(name: str) -> int:
     """Parameters in a file of released weights; a denoiser's holds its autoencoder too."""
     preset = denoiser_catalogue().denoisers.get(name)
