@@ -1,7 +1,7 @@
-# Denoisers on cached latents: encode, train, sample, evaluate, then the table and the figures. A row with released
-# weights begins with its samples, for which weights are found by name. Rows that lack data or
-# weights are not asked for; the table explains them. As in training, what an unfinished job keeps lies in no declared
-# output: run directories, and hidden folders beside latents, samples and records.
+# Denoisers on cached latents: encode, train, sample, evaluate, then the table and the figures. A row with released weights,
+# which are found by name, begins with its samples. Rows that lack data or weights are not asked for; the table explains
+# them. As in training, what an unfinished job keeps lies in no declared output: run directories, and hidden folders
+# beside latents, samples and records.
 
 
 wildcard_constraints:
