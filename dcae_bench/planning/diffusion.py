@@ -47,7 +47,7 @@ class DiffusionEstimator:
     def encode(self, latent: str, images: str) -> Row:
         """Latents of one autoencoder; the disk is exactly that of the finished arrays."""
         spec, data = self.profile.latent_autoencoder(latent), self.profile.diffusion.data[images]
-        passes, count = autoencoder_passes(spec, data.resolution), self.images(data)
+        passes, count = autoencoder_passes(spec, data.resolution), self.latents(data)
         side = data.resolution // spec.compression
         each = spec.latent_channels * side**2 * np.dtype(data.dtype).itemsize + LABEL_BYTES
         batch = min(self.profile.diffusion.encode_batch, count, images_at_once(data.resolution))
@@ -116,15 +116,22 @@ class DiffusionEstimator:
         images = jobs * spec.samples + (self.images(spec.data[spec.rows[row].data]) if reference else 0)
         return Row("evaluate_samples", row, jobs, **self.hours.spent(self.hours.of_metrics(images)))
 
+    def latents(self, data: LatentDataSpec) -> int:
+        """Number of latents: of every image, and of its mirror image where the data say so."""
+        return self.images(data) * (2 if data.flips else 1)
+
     def images(self, data: LatentDataSpec) -> int:
-        """Number of latents; images of a data set that states no number count as none."""
+        """Number of images; those of a data set that states none count as none.
+
+        Raises :class:`DataError` for a split that is not there.
+        """
         count = 0
         for name in data.datasets:
             if name in DATASETS:
                 count += len(load_manifest(name).split(data.split)) * data.crops_per_photo
             else:
-                count += find_dataset(name, self.profile.data_roots).images[data.split] or 0
-        return count * (2 if data.flips else 1)
+                count += find_dataset(name, self.profile.data_roots).count(data.split) or 0
+        return count
 
     def _sampling_hours(self, plan: RowPlan, count: int, scales: Sequence[float]) -> float:
         """Hours to draw and decode ``count`` images at each scale."""

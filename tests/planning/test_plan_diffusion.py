@@ -9,7 +9,7 @@ import torch
 from dcae_bench.config import load_profile
 from dcae_bench.denoiser_presets import denoiser_catalogue
 from dcae_bench.denoiser_specs import LatentSpace
-from dcae_bench.errors import ConfigError
+from dcae_bench.errors import ConfigError, DataError
 from dcae_bench.evaluation.encode import encode_dataset
 from dcae_bench.evaluation.sampling import sample_images
 from dcae_bench.execution import ExecutionSpec
@@ -156,6 +156,20 @@ def test_originals_are_looked_at_once_for_all_rows(paper):
     assert second.gpu_hours == pytest.approx(100_000 / 150 / 3600)
 
 
+def test_mirror_images_have_latents_but_are_no_reference(demo):
+    estimator = DiffusionEstimator(demo, Rates.read())
+    data = demo.diffusion.data["photos-128"]
+    flipped = data.model_copy(update={"flips": True})
+    assert estimator.latents(flipped) == 2 * estimator.latents(data)
+    assert estimator.images(flipped) == estimator.images(data)
+
+
+def test_images_of_a_split_that_is_not_there(paper):
+    data = paper.diffusion.data["mjhq-1024"].model_copy(update={"split": "train"})
+    with pytest.raises(DataError, match="train"):
+        DiffusionEstimator(paper, Rates.read()).images(data)
+
+
 def test_memory_of_a_pass_is_what_lives_at_once():
     layers = torch.nn.Sequential(
         torch.nn.Linear(8, 100), torch.nn.ReLU(), torch.nn.Linear(100, 50), torch.nn.Linear(50, 1)
@@ -271,7 +285,7 @@ def test_released_denoisers_cost_samples_and_downloads(known, counted_once):
     assert one == {"prepare": 1, "fetch": 3, "sample": 1, "evaluate_samples": 1}
     assert jobs(released, "results/released/samples/usit-h-dc-ae-f32-p1/s1.2/samples.npy") == {"fetch": 2, "sample": 1}
     for wrong in ("results/released/diffusion/usit-h-dc-ae-f32-p1/record.json", "results/figures/diffusion_loss.png"):
-        with pytest.raises(ConfigError, match="no rule of profile released makes it"):
+        with pytest.raises(ConfigError, match="nothing that a plan of profile released counts"):
             needs_of(released, wrong)
 
 
