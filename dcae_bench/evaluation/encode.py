@@ -27,6 +27,7 @@ from dcae_bench.data.latents import (
 from dcae_bench.device import choose
 from dcae_bench.diffusion_spec import LatentDataSpec, LatentSource
 from dcae_bench.errors import DataError
+from dcae_bench.evaluation import LATENTS_CODE
 from dcae_bench.evaluation.latents import LatentStatistics
 from dcae_bench.evaluation.noise import posterior_noise
 from dcae_bench.evaluation.packing import PackedArray
@@ -39,14 +40,6 @@ from dcae_bench.presets import Scaling, catalogue
 from dcae_bench.provenance import fingerprint
 from dcae_bench.records import Subject
 
-CODE = (
-    "dcae_bench.models",
-    "dcae_bench.data",
-    "dcae_bench.evaluation.encode",
-    "dcae_bench.evaluation.noise",
-    "dcae_bench.keyed_random",
-)
-"""The code whose change makes latents stale."""
 ROWS = 256
 """Latents of one step of the last pass, which only reads."""
 
@@ -73,7 +66,7 @@ def encode_dataset(
         model, subject = load_autoencoder(
             profile.latent_autoencoder(latent), source.autoencoder, None, weights, source.weights
         )
-        digest = sha256_json([recipe, crops.sha256, subject.weights_sha256, fingerprint(*CODE)])
+        digest = sha256_json([recipe, crops.sha256, subject.weights_sha256, fingerprint(*LATENTS_CODE)])
         encoding = Encoding(profile, spec, crops, model.to(device), subject, device, process, output, digest)
         if (found := encoding.finished()) is None:
             encoding.run()

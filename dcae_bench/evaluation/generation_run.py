@@ -14,6 +14,7 @@ from dcae_bench.data.samples import Samples
 from dcae_bench.device import choose, describe
 from dcae_bench.diffusion_plan import ReleasedPlan, TrainedPlan
 from dcae_bench.errors import ConfigError, DataError, ResultsError
+from dcae_bench.evaluation import GENERATION_CODE
 from dcae_bench.evaluation.features import FeaturePass
 from dcae_bench.evaluation.generation import generation_metrics, reference_batch
 from dcae_bench.evaluation.protocols import GenerationProtocol, generation_protocol_of
@@ -24,11 +25,9 @@ from dcae_bench.metrics import extractors
 from dcae_bench.models.cost import cost
 from dcae_bench.protocols import SETTINGS
 from dcae_bench.provenance import Stopwatch, collect, fingerprint
-from dcae_bench.records import Data, Denoiser, Record, Subject, load, save
+from dcae_bench.records import Data, Denoiser, Metric, Record, Subject, load, save
 from dcae_bench.training.diffusion_run import describe_autoencoder, describe_denoiser
 
-CODE = ("dcae_bench.evaluation", "dcae_bench.metrics", "dcae_bench.data")
-"""Packages whose code shapes a result, for fingerprints."""
 HASH = re.compile(r"^[0-9a-f]{64}$")
 
 
@@ -147,11 +146,11 @@ class _Measuring:
             "extractors": {name: found.weights_sha256 for name, found in self.features.extractors.items()},
             "batch_size": self.features.batch_size,
             "batch": None if batch is None else sha256_file(batch),
-            "code": fingerprint(*CODE),
+            "code": fingerprint(*GENERATION_CODE),
         }
 
-    def run(self, batch: Path | None):
-        """Look at every image once; the metrics."""
+    def run(self, batch: Path | None) -> dict[str, Metric]:
+        """Look at every image once; the metrics, which the first process alone computes."""
         with Progress(console=self.console, disable=not self.console.is_terminal) as bar:
             task = bar.add_task(self.plan.name)
             self.features.progress = lambda done, total: bar.update(task, completed=done, total=total)
@@ -160,6 +159,8 @@ class _Measuring:
             further = None
             if batch is not None:
                 further = reference_batch(batch, self.features, self.protocol.network, self.state / "batch")
+        if not self.features.process.first:
+            return {}
         return generation_metrics(self.protocol, self.features.extractors, real, fake, further)
 
 

@@ -18,6 +18,7 @@ from safetensors.torch import save as to_safetensors
 from dcae_bench.config import Profile
 from dcae_bench.data.images import Crops, open_crops
 from dcae_bench.device import choose, describe
+from dcae_bench.evaluation import RECONSTRUCTION_CODE
 from dcae_bench.evaluation.gallery import write_gallery
 from dcae_bench.evaluation.noise import posterior_noise
 from dcae_bench.evaluation.protocols import protocol_of
@@ -33,9 +34,6 @@ from dcae_bench.models.zoo import build
 from dcae_bench.provenance import Provenance, Stopwatch, collect, fingerprint
 from dcae_bench.records import Data, Record, Subject, WeightsSource, save
 from dcae_bench.specs import AutoencoderSpec
-
-CODE = ("dcae_bench.evaluation", "dcae_bench.metrics", "dcae_bench.models", "dcae_bench.data")
-"""Packages whose code shapes a result, for fingerprints."""
 
 
 def evaluate_reconstruction(
@@ -133,7 +131,9 @@ class Evaluation:
     def _recipe(self, crops: Crops) -> str:
         """Hash of all that shapes the per-image state: an interrupted pass of another recipe is not gone on with."""
         spec = self.profile.evaluation.model_dump(mode="json", exclude={"bootstrap", "gallery", "samples", "workers"})
-        return sha256_json([spec, crops.sha256, self.subject.weights_sha256, self.settings, fingerprint(*CODE)])
+        networks = {name: network.weights_sha256 for name, network in self.suite.networks.items()}
+        code = fingerprint(*RECONSTRUCTION_CODE)
+        return sha256_json([spec, crops.sha256, self.subject.weights_sha256, networks, self.settings, code])
 
     def _provenance(self, crops: Crops, clock: Stopwatch) -> Provenance:
         config = {**self.profile.evaluation_recipe(), "crops": crops.sha256}

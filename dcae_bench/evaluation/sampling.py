@@ -22,6 +22,7 @@ from dcae_bench.diffusion.sampling import sample
 from dcae_bench.diffusion_plan import ReleasedPlan, TrainedPlan
 from dcae_bench.diffusion_specs import AncestralSpec, GuidanceSpec, SamplerSpec
 from dcae_bench.errors import ConfigError, DataError
+from dcae_bench.evaluation import SAMPLES_CODE
 from dcae_bench.evaluation.denoisers import OpenDenoiser, open_released, open_trained
 from dcae_bench.evaluation.packing import PackedArray
 from dcae_bench.evaluation.protocols import pinned
@@ -30,16 +31,6 @@ from dcae_bench.files import sha256_file, sha256_json, write_bytes, write_text
 from dcae_bench.provenance import Stopwatch, fingerprint
 
 SAMPLES, LABELS, MANIFEST = "samples.npy", "labels.npy", "samples.json"
-CODE = (
-    "dcae_bench.models",
-    "dcae_bench.diffusion",
-    "dcae_bench.diffusion_specs",
-    "dcae_bench.evaluation.denoisers",
-    "dcae_bench.evaluation.sampling",
-    "dcae_bench.metrics.image",
-    "dcae_bench.keyed_random",
-)
-"""The code whose change makes samples stale."""
 
 
 class SampleManifest(BaseModel):
@@ -102,7 +93,7 @@ def sample_images(
             denoiser = open_released(profile, plan, *files)
         else:
             denoiser = open_trained(profile, plan, *files)
-        recipe = [profile.sampling_recipe(row, guidance), *denoiser.identity, fingerprint(*CODE)]
+        recipe = [profile.sampling_recipe(row, guidance), *denoiser.identity, fingerprint(*SAMPLES_CODE)]
         sampling = Sampling(profile, plan, denoiser, guidance, device, process, output, sha256_json(recipe))
         if (found := sampling.finished()) is None:
             sampling.run()

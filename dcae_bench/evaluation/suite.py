@@ -37,6 +37,11 @@ class Suite:
         networks = {name: extractors.load(name, inception if name.startswith("inception") else None) for name in names}
         return cls(protocol, networks, {net: LPIPS.load(net) for net in protocol.lpips}, device)
 
+    @property
+    def networks(self) -> dict[str, FeatureExtractor | LPIPS]:
+        """Every network by its name in records."""
+        return {**self.extractors, **{LPIPS_NAMES[net]: model for net, model in self.lpips.items()}}
+
     def values(self, real: Tensor, fake: Tensor) -> Tensor:
         """Values (n, m) in float64, in the order of ``value_names``, of uint8 images (n, 3, h, w) on the device."""
         similarities = ssim_both(real, fake) if self.protocol.reflected_ssim else (ssim(real, fake),)

@@ -7,6 +7,7 @@ from dcae_bench.availability import missing
 from dcae_bench.config import DEFAULT_PROFILE, load_profile
 from dcae_bench.data.photos import DATASETS as EMBEDDED
 from dcae_bench.errors import UserError
+from dcae_bench.evaluation import RECONSTRUCTION_CODE
 from dcae_bench.files import require_room
 from dcae_bench.provenance import fingerprint
 from dcae_bench.records import find as find_records

@@ -36,13 +36,7 @@ rule encode:
         folder=lambda wildcards, output: Path(output.manifest).parent,
         weights=lambda wildcards, input: option("weights", input.weights),
         recipe=lambda wildcards: PROFILE.latents_recipe(wildcards.latent, wildcards.images),
-        code=fingerprint(
-            "dcae_bench.models",
-            "dcae_bench.data",
-            "dcae_bench.evaluation.encode",
-            "dcae_bench.evaluation.noise",
-            "dcae_bench.keyed_random",
-        ),
+        code=fingerprint(*LATENTS_CODE),
     shell:
         "dcae-bench encode --profile {params.profile} --latent {wildcards.latent} --images {wildcards.images}"
         " --data {params.data} {params.weights} --output {params.folder} > {log} 2>&1"
@@ -102,13 +96,7 @@ rule sample:
         folder=lambda wildcards, output: Path(output.manifest).parent,
         autoencoder=lambda wildcards, input: option("autoencoder", input.autoencoder),
         recipe=lambda wildcards: PROFILE.sampling_recipe(wildcards.row, GuidanceSpec(s=float(wildcards.scale))),
-        code=fingerprint(
-            "dcae_bench.models",
-            "dcae_bench.diffusion",
-            "dcae_bench.evaluation.denoisers",
-            "dcae_bench.evaluation.sampling",
-            "dcae_bench.keyed_random",
-        ),
+        code=fingerprint(*SAMPLES_CODE),
     shell:
         "dcae-bench sample --profile {params.profile} --row {wildcards.row} {params.weights} {params.latents}"
         " {params.autoencoder} --s {wildcards.scale} --output {params.folder} > {log} 2>&1"
@@ -137,7 +125,7 @@ rule evaluate_samples:
         training=lambda wildcards, input: option("training", input.training),
         adm_batch=lambda wildcards, input: option("adm-batch", input.adm_batch),
         recipe=PROFILE.evaluation_recipe(),
-        code=EVALUATION_CODE,
+        code=fingerprint(*GENERATION_CODE),
     shell:
         "dcae-bench evaluate-samples --profile {params.profile} --row {wildcards.row} --samples {params.samples}"
         " {params.training} --data {params.data} {params.adm_batch} --output {output.record} > {log} 2>&1"

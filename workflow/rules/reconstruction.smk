@@ -3,7 +3,7 @@
 
 # What stands beside each record: values of every image, the first reconstructions, the worst and the median ones.
 BESIDE_RECORD = [".images.parquet", ".samples.npy", ".gallery.npz"]
-EVALUATION_CODE = fingerprint("dcae_bench.evaluation", "dcae_bench.metrics", "dcae_bench.models", "dcae_bench.data")
+EVALUATION_CODE = fingerprint(*RECONSTRUCTION_CODE)
 
 
 if RETRAINED_SETS:

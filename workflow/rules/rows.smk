@@ -3,6 +3,7 @@ from dcae_bench.availability import missing_rows
 from dcae_bench.diffusion_plan import TrainedPlan
 from dcae_bench.diffusion_spec import LatentSource
 from dcae_bench.diffusion_specs import GuidanceSpec
+from dcae_bench.evaluation import GENERATION_CODE, LATENTS_CODE, SAMPLES_CODE
 from dcae_bench.records import find_generation
 from dcae_bench.training import DIFFUSION_CODE
 
