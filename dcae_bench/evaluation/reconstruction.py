@@ -19,7 +19,7 @@ from dcae_bench.evaluation.store import Store
 from dcae_bench.evaluation.suite import Suite
 from dcae_bench.evaluation.workers import Process, batches_of, read_ahead
 from dcae_bench.metrics.image import to_uint8
-from dcae_bench.models.autoencoder import Autoencoder
+from dcae_bench.models.autoencoder import Autoencoder, images_at_once
 
 Reconstruct = Callable[[Tensor, range], Tensor]
 """From uint8 images (n, 3, H, W) and their indices to uint8 reconstructions of the same shape, on the same device."""
@@ -152,12 +152,17 @@ def reconstructor(model: Autoencoder, noise: Callable[[range, torch.Size], Tenso
     """Reconstruct with an autoencoder in evaluation mode; ``noise`` draws from the posterior where there is one.
 
     ``noise`` maps indices and a latent's shape (c, h, w) to standard normal numbers (n, c, h, w), so that a draw
-    belongs to an image and not to a batch. Without it the posterior's mean is taken.
+    belongs to an image and not to a batch. Without it the posterior's mean is taken. Large images go through in parts.
     """
 
-    def reconstruct(images: Tensor, indices: range) -> Tensor:
+    def part(images: Tensor, indices: range) -> Tensor:
         x = normalise(images)
         draw = None if noise is None else lambda shape: noise(indices, shape).to(images.device)
         return to_uint8(model.decode(model.encode(x) if draw is None else model.draw(x, draw)))
+
+    def reconstruct(images: Tensor, indices: range) -> Tensor:
+        at_once = images_at_once(max(images.shape[-2:]))
+        starts = range(0, len(images), at_once)
+        return torch.cat([part(images[i : i + at_once], indices[i : i + at_once]) for i in starts])
 
     return reconstruct

@@ -13,6 +13,14 @@ Net = Literal["alex", "vgg"]
 
 EPSILON = 1e-10  # added to the feature norm by the official implementation
 NETS: dict[Net, str] = {"alex": "alexnet", "vgg": "vgg16"}
+PIXELS_AT_ONCE = 16 * 512**2
+"""Pixels of the pairs that a GPU compares together: VGG's maps of a pair of 2048 px fill 6 GiB."""
+
+
+def pairs_at_once(device: str, side: int) -> int:
+    """How many pairs of images of ``side`` px are compared together on a kind of device, at least one."""
+    # On a CPU VGG's maps of one image just fit into its cache.
+    return 1 if device == "cpu" else max(1, PIXELS_AT_ONCE // side**2)
 
 
 class LPIPS(nn.Module):
@@ -78,12 +86,11 @@ class LPIPS(nn.Module):
     def of_uint8(self, a: Tensor, b: Tensor) -> Tensor:
         """Distance (n,) of uint8 images ``a`` and ``b`` (n, 3, h, w) as a metric: float32, no gradients.
 
-        A pair at a time on a CPU, where VGG's maps of one image just fit into its cache. Raises ValueError for other
-        images.
+        A few pairs at a time (:func:`pairs_at_once`). Raises ValueError for other images.
         """
         require_uint8(a)
         require_uint8(b)
-        at_once = 1 if a.device.type == "cpu" else len(a)
+        at_once = pairs_at_once(a.device.type, max(a.shape[-2:]))
         pairs = zip(a.split(at_once), b.split(at_once), strict=True)
         with torch.autocast(a.device.type, enabled=False):
             return torch.cat([self(x.float() / 127.5 - 1, y.float() / 127.5 - 1) for x, y in pairs])

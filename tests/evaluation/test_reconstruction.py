@@ -186,7 +186,7 @@ def test_a_cache_that_cannot_be_written_only_costs_time(evaluator, crops, tmp_pa
     assert "computed again next time" in caplog.text
 
 
-def test_draws_belong_to_images_and_not_to_batches(images):
+def test_draws_belong_to_images_and_not_to_batches(images, monkeypatch):
     def noise(indices, shape):
         generators = [torch.Generator().manual_seed(index) for index in indices]
         return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
@@ -196,6 +196,8 @@ def test_draws_belong_to_images_and_not_to_batches(images):
     parts = [reconstruct(images[a:b], range(a, b)) for a, b in ((0, 1), (1, 4), (4, 6))]
     assert (torch.cat(parts) == whole).all()
     assert (whole != images[:6]).float().mean() > 0.9
+    monkeypatch.setattr("dcae_bench.evaluation.reconstruction.images_at_once", lambda side: 4)
+    assert (reconstruct(images[:6], range(6)) == whole).all()
 
 
 def test_too_few_images_for_the_features_is_said_in_the_metric(evaluator, make_crops, images, metrics_of, tmp_path):

@@ -9,7 +9,7 @@ from torchmetrics.functional.image.lpips import _LPIPS
 
 from dcae_bench.errors import WeightsError
 from dcae_bench.metrics import lpips as module
-from dcae_bench.metrics.lpips import LPIPS
+from dcae_bench.metrics.lpips import LPIPS, pairs_at_once
 
 
 @pytest.fixture(scope="module", params=["alex", "vgg"])
@@ -78,6 +78,21 @@ def test_8_bit_pairs_one_at_a_time(model, photo_pairs):
     for wrong in (b.float(), b[:, :1], b[:1]):
         with pytest.raises(ValueError):
             model.of_uint8(a, wrong)
+
+
+@pytest.mark.parametrize(("side", "pairs"), [(256, 64), (512, 16), (1024, 4), (2048, 1), (4096, 1)])
+def test_a_gpu_is_given_a_few_pairs(side, pairs):
+    assert pairs_at_once("cuda", side) == pairs and pairs_at_once("cpu", side) == 1
+
+
+@pytest.mark.parametrize("at_once", [2, 5])
+def test_parts_are_the_whole(model, photo_pairs, monkeypatch, at_once):
+    a, b = (side[:3, :, :64, :64] for side in photo_pairs)
+    expected, sizes = model.of_uint8(a, b), []
+    monkeypatch.setattr("dcae_bench.metrics.lpips.pairs_at_once", lambda device, side: {64: at_once}[side])
+    with model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0]))):
+        torch.testing.assert_close(model.of_uint8(a, b), expected, rtol=1e-5, atol=1e-6)
+    assert sum(sizes) == 3 and max(sizes) == min(at_once, 3)
 
 
 def test_is_a_distance_of_pairs(model, rng):
