@@ -9,6 +9,7 @@ WINDOW = 11
 SIGMA = 1.5
 BORDER = WINDOW // 2
 STRIP = 128  # rows that SSIM works on at a time
+WEIGHTS = torch.softmax(-((torch.arange(WINDOW, dtype=torch.float64) - BORDER) ** 2) / (2 * SIGMA**2), dim=0).tolist()
 
 
 def to_uint8(x: Tensor) -> Tensor:
@@ -79,13 +80,11 @@ def _windows(x: Tensor, y: Tensor) -> Tensor:
 
 def _blur(x: Tensor) -> Tensor:
     """Gaussian mean of each window that lies inside, (..., h, w) to (..., h - 10, w - 10)."""
-    offsets = torch.arange(WINDOW, dtype=torch.float64) - BORDER
-    weights = torch.softmax(-(offsets**2) / (2 * SIGMA**2), dim=0).tolist()
     # Shifted sums, rows then columns: several times as fast as float64 convolutions on CPU.
     for axis in (-2, -1):
         inside = x.shape[axis] - WINDOW + 1
-        total = x.narrow(axis, 0, inside) * weights[0]
-        for start, weight in enumerate(weights[1:], 1):
+        total = x.narrow(axis, 0, inside) * WEIGHTS[0]
+        for start, weight in enumerate(WEIGHTS[1:], 1):
             total.add_(x.narrow(axis, start, inside), alpha=weight)
         x = total
     return x

@@ -9,19 +9,23 @@ from dcae_bench.data.external import find_dataset
 from dcae_bench.data.photos import DATASETS, load_manifest
 from dcae_bench.denoiser_presets import denoiser_catalogue
 from dcae_bench.diffusion_plan import ReleasedPlan
+from dcae_bench.evaluation.protocols import protocol_of
 from dcae_bench.metrics import inception_weights
+from dcae_bench.metrics.lpips import pairs_at_once
+from dcae_bench.models.autoencoder import images_at_once
 from dcae_bench.models.cost import cost as model_cost
 from dcae_bench.models.cost import denoiser_cost
 from dcae_bench.planning.costs import FP32, step_cost, training_bytes, unfinished_bytes
 from dcae_bench.planning.diffusion import DiffusionEstimator
 from dcae_bench.planning.hours import Hours
-from dcae_bench.planning.passes import forward_mac
+from dcae_bench.planning.passes import autoencoder_passes, comparison_pass, forward_mac
 from dcae_bench.planning.plan import GIB, Plan, Row
 from dcae_bench.planning.rates import Rates
 from dcae_bench.planning.targets import Evaluation, Needs, needs_of
 from dcae_bench.presets import catalogue
 from dcae_bench.protocols import PAPER
 from dcae_bench.records import Record
+from dcae_bench.specs import AutoencoderSpec
 
 MANIFEST_BYTES = 48  # measured on 200,000 rows of ImageNet's kind: 41 a row, the more the less alike paths are
 INCEPTION = "inception"
@@ -146,7 +150,22 @@ class Estimator:
         hours = self.hours.of(flops, "inference", "fp32") + self.hours.of_metrics(images)
         subject = f"{job.autoencoder} {f'phase {job.phase}' if job.phase else 'released'}"
         jobs = 1 if job.phase else len(job.sets)
-        return Row("evaluate", subject, jobs, **self.hours.spent(hours), disk_gib=samples / GIB)
+        memory = max(self._evaluation_bytes(spec, item.resolution) for item in job.sets)
+        return Row(
+            "evaluate", subject, jobs, **self.hours.spent(hours), memory_gib=memory / GIB, disk_gib=samples / GIB
+        )
+
+    def _evaluation_bytes(self, spec: AutoencoderSpec, resolution: int) -> float:
+        """Device memory at the largest step of a batch: the autoencoder's, LPIPS' or SSIM's, and all weights."""
+        batch, device = self.profile.evaluation.batch_size, self.hours.device
+        passes = autoencoder_passes(spec, resolution)
+        compared = comparison_pass(protocol_of(self.profile).lpips, resolution)
+        peaks = [
+            max(passes.encode.peak_bytes, passes.decode.peak_bytes) * min(batch, images_at_once(resolution)),
+            compared.lpips_bytes * min(batch, pairs_at_once(device, resolution)),
+            compared.ssim_bytes * batch if device != "cpu" else 0.0,
+        ]
+        return (passes.parameters + compared.parameters) * FP32 + max(peaks)
 
     def _evaluation_images(self, dataset: str) -> int:
         if dataset not in DATASETS:
@@ -168,7 +187,8 @@ ASSUMPTIONS = (
     "arithmetic: multiply-accumulates of convolutions and matrix products, counted on the models themselves, frozen "
     "parts without a backward pass, losses and recomputation included; the rest is in the assumed utilisation",
     "memory: weights, average, gradients, Adam, autocast copies and kept activations of one part of a batch on one "
-    "device (several share the batch); not the library's workspace or fragmentation",
+    "device (several share the batch); of an evaluation, weights and the largest of encoding, decoding, LPIPS and "
+    "SSIM; not the networks of distances, the library's workspace or fragmentation",
     "disk: packs, manifests, latents, samples and finished weights, not the images of other data sets nor the features "
     "of originals in the user's cache; 'while running' is an unfinished training's state and the next one on its way",
     "evaluation, encoding and sampling compute in fp32, whatever the training's precision",

@@ -1,6 +1,7 @@
 """Arithmetic and memory of passes without gradients, counted on tensors without content."""
 
 import weakref
+from collections.abc import Sequence
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -11,6 +12,8 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from dcae_bench.denoiser_specs import DenoiserSpec
+from dcae_bench.metrics.image import ssim_both
+from dcae_bench.metrics.lpips import LPIPS, Net
 from dcae_bench.models.zoo import build
 from dcae_bench.planning.costs import EmptyDenoiser, remembered
 from dcae_bench.specs import AutoencoderSpec
@@ -44,6 +47,18 @@ class DenoiserPass(PassCost):
     """All, those that are not trained too."""
 
 
+class ComparisonPass(BaseModel):
+    """Comparing one pair of images: LPIPS in fp32, SSIM in double precision."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    lpips_bytes: float
+    """Most that the larger of the networks holds at once."""
+    ssim_bytes: float
+    """Most at once where whole images are compared, as on a GPU."""
+    parameters: int
+
+
 def autoencoder_passes(spec: AutoencoderSpec, resolution: int) -> AutoencoderPasses:
     """Cost of one square image. Remembered between runs."""
 
@@ -61,6 +76,24 @@ def forward_mac(spec: AutoencoderSpec, resolution: int) -> float:
     """Multiply-accumulates to encode and decode one square image."""
     found = autoencoder_passes(spec, resolution)
     return found.encode.mac + found.decode.mac
+
+
+def comparison_pass(nets: Sequence[Net], resolution: int) -> ComparisonPass:
+    """Memory of one pair of square images, LPIPS with each of ``nets``. Remembered between runs."""
+
+    def count() -> dict:
+        pair = [torch.empty(1, 3, resolution, resolution, dtype=torch.uint8, device="meta") for _ in range(2)]
+        with torch.no_grad():
+            models = [LPIPS(net).to("meta") for net in nets]
+            floats = [images.float() for images in pair]
+            lpips = [_measure(model, model, *floats)[0].peak_bytes for model in models]
+            ssim, _ = _measure(nn.Identity(), ssim_both, *pair)
+        parameters = sum(parameter.numel() for model in models for parameter in model.parameters())
+        return ComparisonPass(
+            lpips_bytes=max(lpips, default=0.0), ssim_bytes=ssim.peak_bytes, parameters=parameters
+        ).model_dump()
+
+    return ComparisonPass(**remembered(["comparison", list(nets), resolution], count))
 
 
 def denoiser_pass(spec: DenoiserSpec) -> DenoiserPass:

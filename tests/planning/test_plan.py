@@ -3,13 +3,17 @@
 import json
 
 import pytest
+import torch
 
 from dcae_bench.cli import main
 from dcae_bench.config import load_profile
 from dcae_bench.errors import ConfigError, DataError
+from dcae_bench.evaluation.reconstruction import reconstructor
+from dcae_bench.metrics.lpips import LPIPS
+from dcae_bench.models.zoo import build
 from dcae_bench.planning.costs import step_cost, training_bytes
 from dcae_bench.planning.estimate import INCEPTION_GIB, Estimator
-from dcae_bench.planning.passes import forward_mac
+from dcae_bench.planning.passes import _Live, comparison_pass, forward_mac
 from dcae_bench.planning.plan import GIB
 from dcae_bench.planning.rates import RATES, Rates
 from dcae_bench.planning.targets import Evaluation
@@ -179,6 +183,26 @@ def test_a_split_that_a_data_set_does_not_have_is_named(demo):
     job = Evaluation("dc-ae-f32c32", 1, sets)
     with pytest.raises(DataError, match="has no eval split"):
         Estimator(demo, Rates.read()).evaluate(job)
+
+
+def test_memory_of_an_evaluation_is_that_of_its_largest_step(demo):
+    name, (job, side) = "dc-ae-f32c32", (Evaluation("dc-ae-f32c32", 1, demo.evaluation.sets), 128)
+    planned = Estimator(demo, Rates.read()).evaluate(job).memory_gib * GIB
+    model = build(demo.autoencoders[name].model).eval()
+    images = torch.zeros(demo.evaluation.batch_size, 3, side, side, dtype=torch.uint8)
+    with torch.inference_mode(), _Live(model) as live:
+        reconstructor(model, None)(images, range(len(images)))
+    weights = 4 * (model.count_parameters() + sum(x.numel() for x in LPIPS("alex").parameters()))
+    # Beside what the model holds there are the images themselves.
+    assert 0 <= live.peak - (planned - weights) <= 2 * 4 * images.numel()
+
+
+def test_memory_of_large_pairs_is_that_of_their_maps():
+    small, large = (comparison_pass(("alex", "vgg"), side) for side in (512, 2048))
+    assert large.lpips_bytes == 16 * small.lpips_bytes
+    maps = sum(width * (2048 >> level) ** 2 for level, width in enumerate((64, 128, 256, 512, 512)))
+    assert 2 * maps * 4 < large.lpips_bytes < 4 * maps * 4  # both images' maps are kept, one is being made
+    assert 12 < large.ssim_bytes / (3 * 2048**2 * 8) < 14  # arrays in double precision
 
 
 def test_a_model_without_blocks_that_are_known_is_counted_as_a_whole(demo):
