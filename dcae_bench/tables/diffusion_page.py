@@ -4,9 +4,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from dcae_bench.tables.diffusion import REPORTED_LABELS, SPREAD, Answer, DiffusionTable, Generation, ReportedResult
+from dcae_bench.tables.diffusion import REPORTED_LABELS, SPREAD, Answer, DiffusionTable, Generation
 from dcae_bench.tables.markdown import ARROWS, Footnotes, decimals, grid, join, millions, number, spread
 from dcae_bench.tables.reconstruction import DATA_SETS, SOURCES, made_by, shown, unique
+from dcae_bench.tables.verdict import verdict_cell
 
 
 def markdown(table: DiffusionTable) -> str:
@@ -84,7 +85,7 @@ def _reported(table: DiffusionTable) -> str:
             notes = [value.note for value in values if value.note]
             cells.append((" / ".join(value.text for value in values) or "-") + footnotes.mark(notes))
         cells += [_reproduced(result.answers[source]) for source in SOURCES]
-        rows.append([*cells, _verdicts(result, footnotes)])
+        rows.append([*cells, verdict_cell(result.answers, REPORTED_LABELS, footnotes)])
     align = ["right", "left", "right", "left", "left", *["right"] * 4, *["left"] * (len(SOURCES) + 1)]
     return join(grid(headers, rows, align), footnotes.text())
 
@@ -95,26 +96,6 @@ def _reproduced(answer: Answer) -> str:
         if (found := answer.reproduced(metric)) is not None:
             values.append(f"{label} {number(found.value, 3)}{spread(found, 3)}")
     return ", ".join(values) or "-"
-
-
-def _verdicts(result: ReportedResult, footnotes: Footnotes) -> str:
-    """The verdict on each weights source, or the one that both share."""
-    found = {source: _verdict(answer, footnotes) for source, answer in result.answers.items()}
-    if len(set(found.values())) == 1:
-        return next(iter(found.values()))
-    return "; ".join(f"{source}: {verdict}" for source, verdict in found.items())
-
-
-def _verdict(answer: Answer, footnotes: Footnotes) -> str:
-    """One verdict where all metrics share verdict and reason, else one for each metric."""
-    judgements = answer.judgements
-    if len(set(judgements.values())) == 1:
-        judgement = next(iter(judgements.values()))
-        return f"{judgement.verdict}{footnotes.mark(answer.missing or [judgement.reason])}"
-    return ", ".join(
-        f"{REPORTED_LABELS[metric]} {judgement.verdict}{footnotes.mark([judgement.reason])}"
-        for metric, judgement in judgements.items()
-    )
 
 
 def _legend(table: DiffusionTable) -> Iterator[str]:

@@ -12,14 +12,13 @@ from dcae_bench.tables.reconstruction import (
     REPORTED_LABELS,
     SOURCES,
     Answer,
-    ReportedResult,
     RfidTable,
     made_by,
     shown,
     unique,
 )
 from dcae_bench.tables.reported import ReportedRow
-from dcae_bench.tables.verdict import HIGHER_IS_BETTER
+from dcae_bench.tables.verdict import HIGHER_IS_BETTER, verdict_cell
 
 
 def markdown(table: RfidTable) -> str:
@@ -99,7 +98,7 @@ def _reported(table: RfidTable) -> str:
         cells.append(f"{FAMILIES[row.family]} f{row.compression}c{row.latent_channels}")
         cells += [row.metrics[metric].text if metric in row.metrics else "-" for metric in REPORTED_LABELS]
         cells += [_reproduced(row, result.answers[source]) for source in SOURCES]
-        rows.append([*cells, _verdicts(result, footnotes)])
+        rows.append([*cells, verdict_cell(result.answers, REPORTED_LABELS, footnotes)])
     align = ["left", "right", "left", "left", *["right"] * len(REPORTED_LABELS), *["left"] * (len(SOURCES) + 1)]
     legend = "Values in brackets are recalled from memory and were found in no source; no verdict rests on them.\n"
     return join(grid(headers, rows, align), footnotes.text(), legend)
@@ -126,26 +125,6 @@ def _reproduced(row: ReportedRow, answer: Answer) -> str:
             places = row.metrics[metric].decimals + 1 if metric in row.metrics else habit
             values.append(f"{label} {number(found.value, places)}{spread(found, places)}")
     return ", ".join(values) or "-"
-
-
-def _verdicts(result: ReportedResult, footnotes: Footnotes) -> str:
-    """The verdict on each weights source, or the one that both share."""
-    found = {source: _verdict(answer, footnotes) for source, answer in result.answers.items()}
-    if len(set(found.values())) == 1:
-        return next(iter(found.values()))
-    return "; ".join(f"{source}: {verdict}" for source, verdict in found.items())
-
-
-def _verdict(answer: Answer, footnotes: Footnotes) -> str:
-    """One verdict where all metrics share verdict and reason, else one for each metric."""
-    judgements = answer.judgements
-    if len(set(judgements.values())) == 1:
-        judgement = next(iter(judgements.values()))
-        return f"{judgement.verdict}{footnotes.mark(answer.missing or [judgement.reason])}"
-    return ", ".join(
-        f"{REPORTED_LABELS[metric]} {judgement.verdict}{footnotes.mark([judgement.reason])}"
-        for metric, judgement in judgements.items()
-    )
 
 
 def _legend(table: RfidTable) -> Iterator[str]:

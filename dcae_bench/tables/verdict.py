@@ -1,11 +1,13 @@
 """Verdicts: how a measured number stands to the reported one, always with the reason."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from dcae_bench.protocols import SETTINGS
 from dcae_bench.records import Metric, Record
+from dcae_bench.tables.markdown import Footnotes
 from dcae_bench.tables.reported import ReportedMetric, ReportedRow, ReportedValue
 
 # The record's key that measures what the paper prints; other Fréchet distances are other quantities.
@@ -124,3 +126,38 @@ def compare(
     if (difference > 0) == higher_is_better:
         return Judgement(Verdict.BETTER, f"{found}: better by {apart}")
     return Judgement(Verdict.DEVIATES, f"{found}: worse by {apart}")
+
+
+class Judged(Protocol):
+    """What one weights source gave for a reported row."""
+
+    @property
+    def judgements(self) -> Mapping[str, Judgement]:
+        """By reported metric."""
+
+    @property
+    def missing(self) -> Sequence[str]:
+        """Why nothing was measured; empty where something was."""
+
+
+def verdict_cell(answers: Mapping[str, Judged], labels: Mapping[str, str], footnotes: Footnotes) -> str:
+    """The verdict on each weights source, or the one that all share; reasons as footnotes.
+
+    ``labels`` are the metrics' names.
+    """
+    found = {source: _of_one_source(answer, labels, footnotes) for source, answer in answers.items()}
+    if len(set(found.values())) == 1:
+        return next(iter(found.values()))
+    return "; ".join(f"{source}: {verdict}" for source, verdict in found.items())
+
+
+def _of_one_source(answer: Judged, labels: Mapping[str, str], footnotes: Footnotes) -> str:
+    """One verdict where all metrics share verdict and reason, else one for each metric."""
+    judgements = answer.judgements
+    if len(set(judgements.values())) == 1:
+        judgement = next(iter(judgements.values()))
+        return f"{judgement.verdict}{footnotes.mark(answer.missing or [judgement.reason])}"
+    return ", ".join(
+        f"{labels[metric]} {judgement.verdict}{footnotes.mark([judgement.reason])}"
+        for metric, judgement in judgements.items()
+    )
