@@ -10,19 +10,10 @@ from torch import Tensor
 from dcae_bench.metrics import intervals
 from dcae_bench.metrics.features import FeatureExtractor
 from dcae_bench.metrics.frechet import FeatureStatistics, frechet_distance, frechet_of_statistics
-from dcae_bench.metrics.rows import parts
 from dcae_bench.records import Interval, Metric
 
 EXACT = 1 << 24
 """Up to this product of both counts, sets below full rank go through the singular values of their features."""
-
-
-def statistics_of(features: np.ndarray) -> FeatureStatistics:
-    """Mean and covariance of features (n, d) in float64, in memory that does not grow with n."""
-    statistics = FeatureStatistics(features.shape[1])
-    for _, part in parts(features):
-        statistics.update(part)
-    return statistics
 
 
 def exact(real: np.ndarray, fake: np.ndarray) -> bool:
@@ -37,7 +28,7 @@ def frechet(real: np.ndarray, fake: np.ndarray) -> float:
     """
     if exact(real, fake):
         return frechet_distance(real, fake).value
-    return frechet_of_statistics(statistics_of(real), statistics_of(fake)).value
+    return frechet_of_statistics(FeatureStatistics.of(real), FeatureStatistics.of(fake)).value
 
 
 def kernel_key(extractor: FeatureExtractor) -> str:

@@ -10,13 +10,13 @@ import numpy as np
 
 from dcae_bench.data.samples import ArrayImages
 from dcae_bench.errors import DataError
-from dcae_bench.evaluation.distances import as_record, as_tensor, exact, kernel_key, kernel_metric, statistics_of
+from dcae_bench.evaluation.distances import as_record, as_tensor, exact, kernel_key, kernel_metric
 from dcae_bench.evaluation.features import FeaturePass, Features
 from dcae_bench.evaluation.protocols import GenerationProtocol
 from dcae_bench.files import sha256_file
 from dcae_bench.metrics import intervals
 from dcae_bench.metrics.features import FeatureExtractor
-from dcae_bench.metrics.frechet import frechet_distance, frechet_from_statistics
+from dcae_bench.metrics.frechet import FeatureStatistics, frechet_distance, frechet_from_statistics
 from dcae_bench.records import Interval, Metric
 
 MANIFOLD = 50_000
@@ -82,7 +82,7 @@ def reference_batch(path: Path, features: FeaturePass, network: str, folder: Pat
             raise DataError(f"{path}: mu or sigma holds values that are not finite; get ADM's reference batch")
         return Gaussian(path.name, sha256, mean, covariance)
     images = ArrayImages(found["arr_0"], name=str(path), sha256=sha256)
-    statistics = statistics_of(features.of_reference(images, folder / sha256[:12])[network])
+    statistics = FeatureStatistics.of(features.of_reference(images, folder / sha256[:12])[network])
     return Gaussian(path.name, sha256, statistics.mean, statistics.covariance)
 
 
@@ -91,7 +91,7 @@ def _distance(protocol: GenerationProtocol, extractor: FeatureExtractor, real, f
         value = frechet_distance(real, fake).value
         influence = intervals.frechet_sample_influence_exact(real, fake)
     else:
-        reference = statistics_of(real)
+        reference = FeatureStatistics.of(real)
         value, influence = _of_gaussian(reference.mean, reference.covariance, fake)
     return Metric(
         label=f"g{extractor.distance}",
@@ -118,7 +118,7 @@ def _distance_to_batch(protocol: GenerationProtocol, extractor: FeatureExtractor
 
 def _of_gaussian(mean: np.ndarray, covariance: np.ndarray, fake: np.ndarray) -> tuple[float, np.ndarray]:
     """Fréchet distance to a Gaussian, and the influence of each image on it."""
-    generated = statistics_of(fake)
+    generated = FeatureStatistics.of(fake)
     value = frechet_from_statistics(mean, covariance, generated.mean, generated.covariance)
     return value, intervals.frechet_sample_influence(mean, covariance, fake)
 

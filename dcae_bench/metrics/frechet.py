@@ -1,11 +1,13 @@
 """Fréchet distance of two sets of features, taken as Gaussians (Heusel et al., 2017, equation 6)."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from dcae_bench.metrics.factor import Factor, Float64, cross_sum, factor
+from dcae_bench.metrics.rows import parts
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,14 @@ class FeatureStatistics:
         self._shift: Float64 | None = None
         self._sum = np.zeros(dim)
         self._products = np.zeros((dim, dim))
+
+    @classmethod
+    def of(cls, features: np.ndarray) -> Self:
+        """Statistics of features (n, dim), in memory that does not grow with n."""
+        statistics = cls(features.shape[1])
+        for _, part in parts(features):
+            statistics.update(part)
+        return statistics
 
     def update(self, features: ArrayLike) -> None:
         """Add features (n, dim)."""

@@ -176,9 +176,7 @@ def _form(coordinates: Float64, weights: Float64) -> Float64:
 
 def _gaussian(features) -> tuple[Float64, Factor]:
     """Mean and factor of the covariance of features (n, d), read in chunks."""
-    statistics = FeatureStatistics(features.shape[1])
-    for _, part in parts(features):
-        statistics.update(part)
+    statistics = FeatureStatistics.of(features)
     found = factor(statistics.covariance, overwrite=True)
     # The decomposition that comes next takes most memory, and needs no basis.
     return statistics.mean, replace(found, basis=aside(found.basis))
