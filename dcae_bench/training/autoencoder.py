@@ -14,6 +14,7 @@ from dcae_bench.data.photo_sets import PhotoSet
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.models.checkpoints import load_weights
 from dcae_bench.models.zoo import build
+from dcae_bench.training.batch_norm import share_batch_norms
 from dcae_bench.training.blocks import checkpoint_blocks, compile_blocks
 from dcae_bench.training.discriminator import build_discriminator
 from dcae_bench.training.loop import Loop, LoopSpec
@@ -68,17 +69,15 @@ class Trainer(Loop):
             profile,
             profile.precision,
         )
-        world = self.accelerator.num_processes
         model = build(profile.autoencoders[run.autoencoder].model, seed=profile.seed)
         if run.initial is not None:
             load_weights(model, run.initial)
+        if self.accelerator.num_processes > 1:
+            share_batch_norms(model)
         self.freezer = Freezer(model, plan.trainable)
         execution = profile.training.execution
         self.memory_format = torch.channels_last if execution.channels_last else torch.contiguous_format
         self.ema = EMA(model.to(self.device, memory_format=self.memory_format), profile.training.ema)
-        if world > 1:
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-            self.freezer.model = model
         if execution.compile:
             compile_blocks(model)
         if execution.checkpoint_activations:
@@ -89,6 +88,8 @@ class Trainer(Loop):
         self.discriminator: nn.Module | None = None
         if plan.gan is not None:
             discriminator = build_discriminator(plan.gan.discriminator, seed=profile.seed)
+            if self.accelerator.num_processes > 1:
+                share_batch_norms(discriminator)
             d_optimizer = make_optimizer(discriminator.parameters(), plan.gan.optimizer)
             self.discriminator, self.d_optimizer = self.accelerator.prepare(discriminator, d_optimizer)
         self.objective = Objective(
@@ -98,6 +99,7 @@ class Trainer(Loop):
             discriminator=self.discriminator,
             autoencoder=self.autoencoder,
             autocast=self.accelerator.autocast,
+            over_processes=self.over_processes,
         )
 
         # Each phase sees crops of its own, the same for every autoencoder.
@@ -139,14 +141,18 @@ class Trainer(Loop):
         if gan is not None:
             set_learning_rate(self.d_optimizer, gan.optimizer, end)
         values: dict[str, float] = {}
-        for images in self.batch().chunk(plan.accumulate):
-            loss, d_loss, parts = self.objective(images)
-            for name, part in {"loss": loss, **parts}.items():
-                values[name] = values.get(name, 0.0) + part.item() / plan.accumulate
-            self.require_finite(values, kept)
-            self.accelerator.backward(loss / plan.accumulate)
-            if d_loss is not None:
-                self.accelerator.backward(d_loss / plan.accumulate)
+        nets = [self.model] if self.discriminator is None else [self.model, self.discriminator]
+        for number, images in enumerate(self.batch().chunk(plan.accumulate)):
+            with self.part(number, plan.accumulate, *nets):
+                loss, d_loss, parts = self.objective(images)
+                parts = {"loss": loss.detach(), **parts}
+                means = self.over_processes(torch.stack([*parts.values()])).tolist()
+                for name, mean in zip(parts, means, strict=True):
+                    values[name] = values.get(name, 0.0) + mean / plan.accumulate
+                self.require_finite(values, kept)
+                self.accelerator.backward(loss / plan.accumulate)
+                if d_loss is not None:
+                    self.accelerator.backward(d_loss / plan.accumulate)
         values["lr"] = lr
         values["grad_norm"] = self.clip(self.model, plan.optimizer)
         if gan is not None:

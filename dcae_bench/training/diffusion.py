@@ -112,11 +112,13 @@ class DiffusionTrainer(Loop):
         lr = set_learning_rate(self.optimizer, training.optimizer, end)
         batch = self.batches(self.images + self.accelerator.process_index * self.share)
         losses = []
-        for part in batch.chunk(training.accumulate):
-            each = self.losses(part.to(self.device))
-            losses.append(each.detach())
-            self.accelerator.backward(each.mean() / training.accumulate)
-        values = by_quartile(torch.cat(losses).cpu(), batch.uniform)
+        for number, part in enumerate(batch.chunk(training.accumulate)):
+            with self.part(number, training.accumulate, self.model):
+                each = self.losses(part.to(self.device))
+                losses.append(each.detach())
+                self.accelerator.backward(each.mean() / training.accumulate)
+        whole = self.accelerator.gather((torch.cat(losses), batch.uniform.to(self.device)))
+        values = by_quartile(*(tensor.cpu() for tensor in whole))
         self.require_finite(values)
         values["lr"] = lr
         values["grad_norm"] = self.clip(self.model, training.optimizer)

@@ -53,7 +53,8 @@ def train_diffusion(
     # One folder per recipe: a changed recipe starts afresh, and going back finds the old state.
     run = DiffusionRun(profile, plan, cache, model, run_dir / recipe_sha256[:12], recipe_sha256)
     trainer = DiffusionTrainer(run)
-    clock, console = Stopwatch(trainer.seconds_before), Console(stderr=True)
+    clock = Stopwatch(trainer.seconds_before)
+    console = Console(stderr=True, quiet=not trainer.accelerator.is_main_process)
     if trainer.images:
         console.print(f"row {row}: resumed at image {trainer.images} of {plan.row.images}")
     with_progress(trainer, clock, console)

@@ -1,14 +1,15 @@
 """The one training loop: from the first image to the last, resumed by running it again."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from dcae_bench.config import Profile
@@ -17,6 +18,8 @@ from dcae_bench.training.checkpoint import CHECKPOINT, DIVERGED, load_checkpoint
 from dcae_bench.training.log import TrainingLog
 from dcae_bench.training_spec import OptimizerSpec
 
+# Statistics of BatchNorm are the whole batch's already (`batch_norm.py`), so that every process has the same.
+WRAPPING = DistributedDataParallelKwargs(broadcast_buffers=False)
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
@@ -45,7 +48,9 @@ class Loop(ABC):
         """
         torch.set_num_threads(profile.threads)
         self.spec = spec
-        self.accelerator = Accelerator(cpu=profile.device == "cpu", mixed_precision=MIXED_PRECISION[precision])
+        self.accelerator = Accelerator(
+            cpu=profile.device == "cpu", mixed_precision=MIXED_PRECISION[precision], kwargs_handlers=[WRAPPING]
+        )
         self.device = self.accelerator.device
         world = self.accelerator.num_processes
         if spec.batch_size % (world * spec.accumulate):
@@ -81,6 +86,7 @@ class Loop(ABC):
                     self.checkpoint(CHECKPOINT, elapsed())
         finally:
             self.close()
+        self.accelerator.end_training()  # the other processes are done
 
     @abstractmethod
     def step(self) -> dict[str, float]:
@@ -109,6 +115,19 @@ class Loop(ABC):
             save_checkpoint(self.state(seconds), self.spec.directory / name)
         self.accelerator.wait_for_everyone()
 
+    @contextmanager
+    def part(self, number: int, of: int, *models: nn.Module) -> Iterator[None]:
+        """Forward and backward pass of one of the parts of a batch; processes exchange gradients in the last only."""
+        with ExitStack() as stack:
+            if number < of - 1:
+                for model in models:
+                    stack.enter_context(self.accelerator.no_sync(model))
+            yield
+
+    def over_processes(self, value: Tensor) -> Tensor:
+        """The mean of a tensor over the processes, the same in each."""
+        return self.accelerator.reduce(value, "mean")
+
     def clip(self, model: nn.Module, spec: OptimizerSpec) -> float:
         """Limit a net's gradient norm if its optimiser has a limit; returns the norm before."""
         return self.accelerator.clip_grad_norm_(model.parameters(), spec.clip_norm or float("inf")).item()
@@ -116,7 +135,8 @@ class Loop(ABC):
     def require_finite(self, values: dict[str, float], kept: Iterable[tuple[Tensor, Tensor]] = ()) -> None:
         """Stop before a bad batch changes anything, with the state before it saved for inspection.
 
-        ``kept`` are tensors that the forward pass moved, each with what it was. Raises :class:`TrainingError`.
+        ``values`` are those of the whole batch, so that every process stops. ``kept`` are tensors that the forward pass
+        moved, each with what it was. Raises :class:`TrainingError`.
         """
         if np.isfinite([*values.values()]).all():
             return

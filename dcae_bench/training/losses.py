@@ -1,5 +1,7 @@
 """Losses of the three phases: L1 + LPIPS, and the hinge GAN of phase 3 (paper, section 3.3; authors' issue #143)."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,8 +47,17 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
 
 
-def adaptive_weight(reconstruction_loss: Tensor, gan_loss: Tensor, last_layer: Tensor) -> Tensor:
-    """Ratio of the two losses' gradient norms at the last layer (LDM), so that neither drowns the other."""
+def adaptive_weight(
+    reconstruction_loss: Tensor,
+    gan_loss: Tensor,
+    last_layer: Tensor,
+    over_processes: Callable[[Tensor], Tensor] = lambda gradient: gradient,
+) -> Tensor:
+    """Ratio of the two losses' gradient norms at the last layer (LDM), so that neither drowns the other.
+
+    ``over_processes`` makes a process's gradient the whole batch's.
+    """
     (reconstruction,) = torch.autograd.grad(reconstruction_loss, last_layer, retain_graph=True)
     (gan,) = torch.autograd.grad(gan_loss, last_layer, retain_graph=True)
-    return (reconstruction.norm() / (gan.norm() + ADAPTIVE_EPS)).clamp(0, ADAPTIVE_MAX).detach()
+    reconstruction, gan = over_processes(reconstruction).norm(), over_processes(gan).norm()
+    return (reconstruction / (gan + ADAPTIVE_EPS)).clamp(0, ADAPTIVE_MAX).detach()

@@ -22,10 +22,14 @@ class Objective:
         discriminator: nn.Module | None,
         autoencoder: Autoencoder,
         autocast: Callable[[], AbstractContextManager] = nullcontext,
+        over_processes: Callable[[Tensor], Tensor] = lambda gradient: gradient,
     ):
-        """``model`` reconstructs, under ``autocast``: ``autoencoder``, or what distributed training wraps around it."""
+        """``model`` reconstructs, under ``autocast``: ``autoencoder``, or what distributed training wraps around it.
+
+        ``over_processes`` gives the mean of the gradients that the processes of a training have.
+        """
         self.model, self.loss, self.gan, self.discriminator = model, loss, gan, discriminator
-        self.autoencoder, self.autocast = autoencoder, autocast
+        self.autoencoder, self.autocast, self.over_processes = autoencoder, autocast, over_processes
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
         """Forward pass of images (n, 3, R, R): (autoencoder's loss, discriminator's if there is one, their parts)."""
@@ -47,6 +51,8 @@ class Objective:
         discriminator.requires_grad_(False)
         g_loss = generator_loss(discriminator(reconstruction.float()))
         discriminator.requires_grad_(True)
-        weight = gan.weight * adaptive_weight(loss, g_loss, self.autoencoder.last_layer) if gan.adaptive else gan.weight
+        weight = gan.weight
+        if gan.adaptive:
+            weight = weight * adaptive_weight(loss, g_loss, self.autoencoder.last_layer, self.over_processes)
         d_loss = discriminator_loss(discriminator(images), discriminator(reconstruction.detach().float()))
         return loss + weight * g_loss, d_loss, {"gan": g_loss.detach(), "disc": d_loss.detach()}

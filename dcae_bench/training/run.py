@@ -64,7 +64,7 @@ def train_phase(
     )
     trainer = Trainer(run)
     clock = Stopwatch(trainer.seconds_before)
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not trainer.accelerator.is_main_process)
     if trainer.images:
         console.print(f"{autoencoder}, phase {phase}: resumed at image {trainer.images} of {run.plan.images}")
     with_progress(trainer, clock, console)

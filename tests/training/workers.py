@@ -1,0 +1,68 @@
+"""Trainings for processes that tests start, which find this file by its path."""
+
+import os
+import sys
+from pathlib import Path
+
+from dcae_bench.config import load_profile
+from dcae_bench.errors import TrainingError
+from dcae_bench.training.autoencoder import Trainer
+from dcae_bench.training.diffusion_run import train_diffusion
+from dcae_bench.training.loop import Loop
+from dcae_bench.training.run import train_phase
+
+
+def first_phase(folder: Path, output: Path) -> None:
+    train_autoencoder(folder, output, 1)
+
+
+def third_phase(folder: Path, output: Path) -> None:
+    train_autoencoder(folder, output, 3)
+
+
+def train_autoencoder(folder: Path, output: Path, phase: int) -> None:
+    train_phase(
+        load_profile(folder / "tiny.yaml"),
+        "dc-ae",
+        phase,
+        data=folder / "data",
+        initial=folder / "initial.safetensors" if phase > 1 else None,
+        output=output / "model.safetensors",
+        run_dir=output / "run",
+    )
+
+
+def denoiser(folder: Path, output: Path) -> None:
+    train_diffusion(
+        load_profile(folder / "tiny.yaml"),
+        "uvit",
+        latents=folder / "latents",
+        output=output / "model.safetensors",
+        run_dir=output / "run",
+        autoencoder=folder / "sd-vae.safetensors",
+    )
+
+
+def stopped_at_a_checkpoint(folder: Path, output: Path) -> None:
+    checkpoint = Loop.checkpoint
+
+    def stop(self: Loop, name: str, seconds: float) -> None:
+        checkpoint(self, name, seconds)
+        os._exit(9)
+
+    Loop.checkpoint = stop
+    third_phase(folder, output)
+
+
+def bad_image_of_the_second_process(folder: Path, output: Path) -> None:
+    batch = Trainer.batch
+
+    def bad(self: Trainer):
+        images = batch(self)
+        return images * float("nan") if self.images == 8 and self.accelerator.process_index == 1 else images
+
+    Trainer.batch = bad
+    try:
+        first_phase(folder, output)
+    except TrainingError:
+        sys.exit(2)
