@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from dcae_bench.config import Profile
+from dcae_bench.device import choose
 from dcae_bench.errors import TrainingError
 from dcae_bench.training.checkpoint import CHECKPOINT, DIVERGED, load_checkpoint, save_checkpoint
 from dcae_bench.training.log import TrainingLog
@@ -44,12 +44,11 @@ class Loop(ABC):
     def __init__(self, spec: LoopSpec, profile: Profile, precision: Literal["fp32", "bf16", "fp16"]):
         """Choose the device and join the other processes; :meth:`begin` follows once models are there.
 
-        Raises :class:`TrainingError` where a batch cannot be shared.
+        Raises :class:`ConfigError` for a GPU that is not there, :class:`TrainingError` where a batch cannot be shared.
         """
-        torch.set_num_threads(profile.threads)
         self.spec = spec
         self.accelerator = Accelerator(
-            cpu=profile.device == "cpu", mixed_precision=MIXED_PRECISION[precision], kwargs_handlers=[WRAPPING]
+            cpu=choose(profile).type == "cpu", mixed_precision=MIXED_PRECISION[precision], kwargs_handlers=[WRAPPING]
         )
         self.device = self.accelerator.device
         world = self.accelerator.num_processes

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from dcae_bench.cli import main
 from dcae_bench.config import load_profile, parse_profile
-from dcae_bench.errors import TrainingError, WeightsError
+from dcae_bench.errors import ConfigError, TrainingError, WeightsError
 from dcae_bench.files import REPOSITORY
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build
@@ -164,6 +164,12 @@ def test_a_resumed_run_equals_an_unbroken_one(start, tmp_path_factory, autoencod
         assert (folder / "log.jsonl").read_bytes() == (unbroken.run.directory / "log.jsonl").read_bytes()
 
     stopped_anywhere()
+
+
+def test_a_gpu_that_is_not_there_is_no_reason_to_train_on_the_processor(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="device 'cuda' is not there"):
+        start(tmp_path, "sd-vae", 1, {("device",): "cuda"})
 
 
 def test_a_finished_run_has_nothing_left_to_do(start, tmp_path):
