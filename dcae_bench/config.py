@@ -65,6 +65,10 @@ class Profile(Model):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     threads: PositiveInt = Field(description="CPU threads per job; part of the recipe, since sums depend on it")
+    processes: PositiveInt = Field(
+        default=1,
+        description="processes of one machine that share a job, a GPU for each; part of the recipe of what is trained",
+    )
     pack_short_side: PositiveInt = Field(description="photographs are packed at most this high or wide (shorter side)")
     data_roots: dict[Name, str] = Field(
         default={},
@@ -113,6 +117,18 @@ class Profile(Model):
         if self.precision == "fp16" and adversarial:
             # A gradient scaler serves one optimiser per step; two would unscale each other's gradients.
             raise ValueError(f"precision 'fp16' cannot train the GAN of phase {adversarial[0]}; use 'bf16' or 'fp32'")
+        return self
+
+    @model_validator(mode="after")
+    def _batches_can_be_shared(self) -> Self:
+        trained = {f"phase {n}": phase for n, phase in self.training.phases.items()} if self.training else {}
+        trained |= {f"training {n}": spec for n, spec in self.diffusion.trainings.items()} if self.diffusion else {}
+        for where, spec in trained.items():
+            if spec.batch_size % (self.processes * spec.accumulate):
+                raise ValueError(
+                    f"batch_size {spec.batch_size} of {where} is not a multiple of {self.processes} processes x "
+                    f"accumulate {spec.accumulate}"
+                )
         return self
 
     @model_validator(mode="after")
@@ -229,10 +245,14 @@ class Profile(Model):
         """What every result of the profile depends on."""
         return self.model_dump(mode="json", include={"seed", "device", "precision", "threads", "pack_short_side"})
 
+    def _trained_conditions(self) -> dict[str, Any]:
+        """What every training of the profile depends on; one process is not named, as before there were more."""
+        return {**self._conditions(), **({"processes": self.processes} if self.processes > 1 else {})}
+
     def recipe(self, autoencoder: str, number: int) -> dict[str, Any]:
         """All that shapes the weights after a phase, except data and code: changes here make the phase stale."""
         return {
-            **self._conditions(),
+            **self._trained_conditions(),
             "datasets": self.training_sets(number),
             "loss": self._trained.loss.model_dump(mode="json"),
             "ema": self._trained.ema.model_dump(mode="json"),
@@ -244,7 +264,7 @@ class Profile(Model):
 
     def diffusion_recipe(self, row: str) -> dict[str, Any]:
         """All that shapes a trained denoiser, except weights of the autoencoder, data and code."""
-        return {**self._conditions(), **self.trained_row(row).recipe()}
+        return {**self._trained_conditions(), **self.trained_row(row).recipe()}
 
     def latents_recipe(self, latent: str, images: str) -> dict[str, Any]:
         """All that shapes cached latents (``autoencoder@weights``, name in ``data``), except weights, data and code."""

@@ -15,7 +15,13 @@ def choose(profile: Profile) -> torch.device:
     return torch.device("cuda" if profile.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def describe(device: torch.device, profile: Profile) -> Device:
-    """The device as records hold it."""
+def describe(device: torch.device, profile: Profile, processes: int = 1) -> Device:
+    """The device as records hold it, and how many processes shared the work."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
-    return Device(kind=device.type, name=name, threads=torch.get_num_threads(), precision=profile.precision)
+    return Device(
+        kind=device.type,
+        name=name,
+        threads=torch.get_num_threads(),
+        precision=profile.precision,
+        processes=processes,
+    )

@@ -32,5 +32,9 @@ class TrainingError(UserError):
     """A run that cannot go on: a non-finite loss, or a checkpoint of another recipe."""
 
 
+class ProcessError(UserError):
+    """One of the processes that shared a command failed; the message is its own, or says how it ended."""
+
+
 class MeasurementError(UserError):
     """A measurement that cannot be made here: no GPU, a device in use, evidence that does not agree with itself."""

@@ -29,6 +29,15 @@ class Device(BaseModel):
     name: str = Field(description="processor or GPU name as the system prints it")
     threads: int = Field(description="CPU threads that torch was given")
     precision: str = Field(description="fp32, bf16 or fp16")
+    processes: int = Field(
+        default=1, description="processes that shared the work, on a GPU a device of its own for each"
+    )
+
+    @property
+    def machine(self) -> str:
+        """Name, threads and number of processes, as tables print them."""
+        shared = f", {self.processes} processes" if self.processes > 1 else ""
+        return f"{self.name}, {self.threads} threads{shared}"
 
 
 class Provenance(BaseModel):
@@ -75,11 +84,18 @@ def collect(*, config: object, seed: int, device: Device, clock: Stopwatch) -> P
         seed=seed,
         versions={"python": platform.python_version(), **_versions()},
         device=device,
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=command_line(),
         started=clock.started,
         finished=datetime.now(UTC),
         seconds=round(clock.seconds, 3),
     )
+
+
+def command_line() -> str:
+    """The command that this process runs, without the folder it was installed in."""
+    name = Path(sys.argv[0]).name
+    program = ["python", "-m", "dcae_bench"] if name == "__main__.py" else [name]
+    return shlex.join([*program, *sys.argv[1:]])
 
 
 @cache

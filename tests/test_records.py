@@ -129,7 +129,7 @@ def test_a_number_that_is_not_finite_makes_no_record(value):
         Metric(label="PSNR", value=value)
 
 
-OPTIONAL = {("version",), ("subject", "phase"), ("denoiser",), ("settings",)}
+OPTIONAL = {("version",), ("subject", "phase"), ("denoiser",), ("settings",), ("provenance", "device", "processes")}
 REQUIRED = [path for path in paths(record().model_dump()) if path not in OPTIONAL]
 
 

@@ -30,6 +30,7 @@ from dcae_bench.cli import (
     zoo,
 )
 from dcae_bench.errors import UserError
+from dcae_bench.launch import report
 from dcae_bench.run_lock import join_jobs
 
 app = typer.Typer(
@@ -70,8 +71,8 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"dcae-bench: error: {' '.join(str(error).split())}", file=sys.stderr)
+        report(" ".join(str(error).split()))
         sys.exit(2)
     except OSError as error:
-        print(f"dcae-bench: error: {error.filename or 'input/output'}: {error.strerror or error}", file=sys.stderr)
+        report(f"{error.filename or 'input/output'}: {error.strerror or error}")
         sys.exit(2)

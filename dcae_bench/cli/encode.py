@@ -8,6 +8,7 @@ from rich.console import Console
 
 from dcae_bench.cli.options import DataOption, ProfileOption
 from dcae_bench.config import load_profile
+from dcae_bench.launch import work_is_here
 
 
 def encode(
@@ -22,11 +23,10 @@ def encode(
     ] = None,
     profile: ProfileOption = "demo",
 ) -> None:
-    """Encode every image once. Run the same command again after an interruption.
-
-    Several GPUs: torchrun --nproc-per-node N -m dcae_bench encode.
-    """
+    """Encode every image once. Run the same command again after an interruption."""
     plan = load_profile(profile)
+    if not work_is_here(plan):
+        return
 
     from dcae_bench.evaluation.encode import encode_dataset
 

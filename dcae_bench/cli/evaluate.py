@@ -7,6 +7,7 @@ import typer
 
 from dcae_bench.cli.options import DataOption, InceptionOption, ProfileOption, find_sets
 from dcae_bench.config import load_profile
+from dcae_bench.launch import work_is_here
 
 Autoencoder = Annotated[
     str,
@@ -53,10 +54,13 @@ def evaluate(
 ) -> None:
     """Reconstruct each evaluation set once and record Fréchet distances, PSNR, SSIM and LPIPS.
 
-    Run the same command again after an interruption. Several GPUs: torchrun --nproc-per-node N -m dcae_bench evaluate.
+    Run the same command again after an interruption.
     """
     plan = load_profile(profile)
     sets = find_sets(plan, labels) if labels else None
+
+    if not work_is_here(plan):
+        return
 
     from dcae_bench.evaluation.subject import choose
 

@@ -7,6 +7,7 @@ import typer
 
 from dcae_bench.cli.options import DataOption, InceptionOption, ProfileOption, RowOption
 from dcae_bench.config import load_profile
+from dcae_bench.launch import work_is_here
 
 
 def evaluate_samples(
@@ -26,11 +27,12 @@ def evaluate_samples(
 ) -> None:
     """Record gFID, kernel distance, precision, recall and, with Inception weights, the Inception Score.
 
-    Run the same command again after an interruption. Several GPUs: torchrun --nproc-per-node N -m dcae_bench
-    evaluate-samples.
+    Run the same command again after an interruption.
     """
     plan = load_profile(profile)
     plan.row(row)
+    if not work_is_here(plan):
+        return
 
     from dcae_bench.evaluation.generation_run import evaluate_samples
 

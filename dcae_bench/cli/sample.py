@@ -9,6 +9,7 @@ from dcae_bench.cli.options import DenoiserAutoencoderOption, ProfileOption, Row
 from dcae_bench.config import load_profile
 from dcae_bench.diffusion_specs import GuidanceSpec
 from dcae_bench.errors import ConfigError
+from dcae_bench.launch import work_is_here
 
 
 def sample(
@@ -33,13 +34,15 @@ def sample(
     """Sample and decode images. Run the same command again after an interruption.
 
     A row that is trained needs --weights and --latents; one with released weights needs neither, nor --autoencoder.
-    Several GPUs: torchrun --nproc-per-node N -m dcae_bench sample.
     """
     plan = load_profile(profile)
     plan.row(row)
     if s is not None and w is not None:
         raise ConfigError(f"--s {s:g} and --w {w:g}: guidance is given either as s or as w (s = 1 + w); leave one out")
     guidance = None if s is None and w is None else GuidanceSpec(s=s, w=w)
+
+    if not work_is_here(plan):
+        return
 
     from dcae_bench.evaluation.sampling import sample_images
 

@@ -8,6 +8,7 @@ import typer
 from dcae_bench.cli.options import AutoencoderOption, DataOption, ProfileOption, find_autoencoder
 from dcae_bench.config import load_profile
 from dcae_bench.errors import ConfigError
+from dcae_bench.launch import work_is_here
 
 Output = Annotated[
     Path, typer.Option(help="Finished weights; record.json and log.jsonl are written beside them.", metavar="FILE")
@@ -40,6 +41,9 @@ def train(
         raise ConfigError(f"--initial {initial}: phase 1 starts from nothing; leave the option out")
     if phase > 1 and initial is None:
         raise ConfigError(f"--initial is missing: phase {phase} starts from the weights of phase {phase - 1}")
+
+    if not work_is_here(plan, exactly=True):
+        return
 
     from dcae_bench.training.run import train_phase
 

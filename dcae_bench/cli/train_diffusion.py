@@ -3,6 +3,7 @@
 from dcae_bench.cli.options import DenoiserAutoencoderOption, LatentsOption, ProfileOption, RowOption
 from dcae_bench.cli.train import Output, RunDir
 from dcae_bench.config import load_profile
+from dcae_bench.launch import work_is_here
 
 
 def train_diffusion(
@@ -16,6 +17,8 @@ def train_diffusion(
     """Train one denoiser. Run the same command again after an interruption: it ends with the same weights."""
     plan = load_profile(profile)
     plan.trained_row(row)
+    if not work_is_here(plan, exactly=True):
+        return
 
     from dcae_bench.training.diffusion_run import train_diffusion
 

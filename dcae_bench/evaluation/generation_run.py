@@ -80,7 +80,7 @@ def evaluate_samples(
                 provenance=collect(
                     config=measuring.recipe(batch),
                     seed=profile.seed,
-                    device=describe(measuring.device, profile),
+                    device=describe(measuring.device, profile, process.count),
                     clock=clock,
                 ),
             )

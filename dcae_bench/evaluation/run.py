@@ -137,7 +137,7 @@ class Evaluation:
 
     def _provenance(self, crops: Crops, clock: Stopwatch) -> Provenance:
         config = {**self.profile.evaluation_recipe(), "crops": crops.sha256}
-        device = describe(self.device, self.profile)
+        device = describe(self.device, self.profile, self.process.count)
         return collect(config=config, seed=self.profile.seed, device=device, clock=clock)
 
     def _write_samples(self, path: Path, crops: Crops, count: int) -> None:

@@ -29,6 +29,7 @@ def paper_phase(work: Work) -> PhaseSpec:
 
 def batch_at_once(work: Work) -> tuple[int, str]:
     """Images of a phase's batch that are computed at once, and where the number is from."""
-    phase = paper_phase(work)
-    batch = phase.batch_size // phase.accumulate
-    return batch, f"profile {PROFILE}: one of the {phase.accumulate} parts of a batch of {phase.batch_size}"
+    phase, processes = paper_phase(work), paper().processes
+    batch = phase.batch_size // phase.accumulate // processes
+    parts = f"one of the {phase.accumulate} parts of " if phase.accumulate > 1 else ""
+    return batch, f"profile {PROFILE}: one of {processes} GPUs' share of {parts}a batch of {phase.batch_size}"

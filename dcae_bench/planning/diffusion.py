@@ -78,9 +78,9 @@ class DiffusionEstimator:
                 continue
             device = record.provenance.device
             if device.kind == self.hours.device:
-                hours = plan.row.images / record.metrics["images_per_s"].value / 3600
+                hours = plan.row.images / record.metrics["images_per_s"].value / 3600 * device.processes
                 source = f"measured on {device.name}"
-        part = training.batch_size // training.accumulate
+        part = training.batch_size // training.accumulate // self.profile.processes
         return Row(
             "train_diffusion",
             row,

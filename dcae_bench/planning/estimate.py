@@ -124,8 +124,9 @@ class Estimator:
             kind = record.provenance.device.kind
             if where == (profile.name, name, number, phase.resolution) and kind == self.hours.device:
                 speed = record.metrics["images_per_s"].value
-                hours, source = phase.images / speed / 3600, f"measured on {record.provenance.device.name}"
-        part = phase.batch_size // phase.accumulate
+                hours = phase.images / speed / 3600 * record.provenance.device.processes
+                source = f"measured on {record.provenance.device.name}"
+        part = phase.batch_size // phase.accumulate // profile.processes
         return Row(
             "train",
             f"{name} phase {number}",
@@ -186,8 +187,8 @@ def _released_parameters(name: str) -> int:
 ASSUMPTIONS = (
     "arithmetic: multiply-accumulates of convolutions and matrix products, counted on the models themselves, frozen "
     "parts without a backward pass, losses and recomputation included; the rest is in the assumed utilisation",
-    "memory: weights, average, gradients, Adam, autocast copies and kept activations of one part of a batch on one "
-    "device (several share the batch); of an evaluation, weights and the largest of encoding, decoding, LPIPS and "
+    "memory: weights, average, gradients, Adam, autocast copies and kept activations of one device's "
+    "share of a part of a batch; of an evaluation, weights and the largest of encoding, decoding, LPIPS and "
     "SSIM; not the networks of distances, the library's workspace or fragmentation",
     "disk: packs, manifests, latents, samples and finished weights, not the images of other data sets nor the features "
     "of originals in the user's cache; 'while running' is an unfinished training's state and the next one on its way",

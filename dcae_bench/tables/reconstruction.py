@@ -161,7 +161,7 @@ def made_by(runs: Iterable[Run]) -> str:
         for made in provenances
     )
     devices = [made.device for made in provenances]
-    hardware = unique(f"{device.name}, {device.threads} threads, {device.precision}" for device in devices)
+    hardware = unique(f"{device.machine}, {device.precision}" for device in devices)
     return f"{', '.join(commits)} · {'; '.join(hardware)}"
 
 

@@ -102,7 +102,7 @@ def _provenance(record: Record) -> list[tuple[str, str]]:
         ("code sha256", made.code_sha256),
         ("config sha256", made.config_sha256),
         ("seed", str(made.seed)),
-        ("device", f"{device.kind}: {device.name}, {device.threads} threads, {device.precision}"),
+        ("device", f"{device.kind}: {device.machine}, {device.precision}"),
         ("command", made.command),
         ("started", f"{made.started:%Y-%m-%d %H:%M:%S %Z}"),
         ("finished", f"{made.finished:%Y-%m-%d %H:%M:%S %Z}"),

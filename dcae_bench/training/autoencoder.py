@@ -62,7 +62,6 @@ class Trainer(Loop):
                 recipe_sha256=run.recipe_sha256,
                 images=plan.images,
                 batch_size=plan.batch_size,
-                accumulate=plan.accumulate,
                 checkpoint_images=profile.training.checkpoint_images,
                 log_images=profile.training.log_images,
             ),
@@ -131,7 +130,7 @@ class Trainer(Loop):
         With ``accumulate`` n the batch goes through in n parts, and gradients and logged losses are the parts' means.
         That is the whole batch's gradient up to rounding wherever images are computed apart. A BatchNorm in training
         mode sees one part at a time: it normalises by each part's statistics and moves its averages n times. LDM's
-        adaptive GAN weight, a ratio of norms, is taken per part too.
+        adaptive GAN weight, a ratio of norms, is taken per part too. A part is that of all processes together.
         """
         plan, gan = self.plan, self.plan.gan
         self.freezer.train_mode()

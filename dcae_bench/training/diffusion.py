@@ -61,7 +61,6 @@ class DiffusionTrainer(Loop):
                 recipe_sha256=run.recipe_sha256,
                 images=plan.row.images,
                 batch_size=training.batch_size,
-                accumulate=training.accumulate,
                 checkpoint_images=training.checkpoint_images,
                 log_images=training.log_images,
             ),

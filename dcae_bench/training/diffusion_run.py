@@ -166,7 +166,10 @@ def _record(
             "flips": "yes" if manifest.flips else "no",
         },
         provenance=collect(
-            config=recipe, seed=run.profile.seed, device=device.describe(trainer.device, run.profile), clock=clock
+            config=recipe,
+            seed=run.profile.seed,
+            device=device.describe(trainer.device, run.profile, run.profile.processes),
+            clock=clock,
         ),
     )
 

@@ -33,7 +33,6 @@ class LoopSpec:
     recipe_sha256: str
     images: int
     batch_size: int
-    accumulate: int
     checkpoint_images: int
     log_images: int
 
@@ -44,7 +43,8 @@ class Loop(ABC):
     def __init__(self, spec: LoopSpec, profile: Profile, precision: Literal["fp32", "bf16", "fp16"]):
         """Choose the device and join the other processes; :meth:`begin` follows once models are there.
 
-        Raises :class:`ConfigError` for a GPU that is not there, :class:`TrainingError` where a batch cannot be shared.
+        Raises :class:`ConfigError` for a GPU that is not there, :class:`TrainingError` where the processes are not as
+        many as the profile has.
         """
         self.spec = spec
         self.accelerator = Accelerator(
@@ -52,10 +52,10 @@ class Loop(ABC):
         )
         self.device = self.accelerator.device
         world = self.accelerator.num_processes
-        if spec.batch_size % (world * spec.accumulate):
+        if world != profile.processes:
             raise TrainingError(
-                f"{spec.name}: batch_size {spec.batch_size} is not a multiple of {world} processes x accumulate "
-                f"{spec.accumulate}"
+                f"{spec.name}: {world} processes were started, and profile {profile.name} has 'processes: "
+                f"{profile.processes}', which its weights depend on; change it there, and let the command start them"
             )
         self.share = spec.batch_size // world
         """Images of a batch that are this process's."""

@@ -130,7 +130,10 @@ def _finish(
         ),
         metrics=metrics,
         provenance=collect(
-            config=recipe, seed=run.profile.seed, device=device.describe(trainer.device, run.profile), clock=clock
+            config=recipe,
+            seed=run.profile.seed,
+            device=device.describe(trainer.device, run.profile, run.profile.processes),
+            clock=clock,
         ),
     )
     save(record, output.parent / "record.json")

@@ -42,7 +42,7 @@ def test_settings_are_those_of_the_paper_profile():
         assert usual_resolution(work) == phase.resolution
         for recipe in (PAPER, TUNED):
             batch, source = recipe.first_batch(case)
-            assert batch * phase.accumulate == phase.batch_size and "profile paper" in source
+            assert batch * phase.accumulate * profile.processes == phase.batch_size and "profile paper" in source
             assert recipe.precision(case) == f"{profile.precision} autocast"
         assert CPU.first_batch(case)[0] == 1 and CPU.precision(case) == "fp32"
 

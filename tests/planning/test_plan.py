@@ -91,6 +91,8 @@ def test_hours_follow_images_and_memory_follows_the_part_of_a_batch(demo):
     assert twice.cpu_hours == pytest.approx(2 * once.cpu_hours)
     assert twice.memory_gib == once.memory_gib
     assert halves.cpu_hours == once.cpu_hours
+    shared = Estimator(demo.model_copy(update={"processes": 2}), Rates.read()).train("dc-ae-f32c32", 1)
+    assert (shared.cpu_hours, shared.memory_gib) == (once.cpu_hours, halves.memory_gib)
     cost = step_cost(
         demo.autoencoders["dc-ae-f32c32"].model, demo.training.phases[1], demo.training.loss, demo.precision
     )
@@ -103,6 +105,8 @@ def test_a_measured_speed_goes_before_the_stated_rate(demo):
     estimator = Estimator(demo, Rates.read(), [measured("training", "dc-ae-f32c32", phase=1, resolution=64)])
     row = estimator.train("dc-ae-f32c32", 1)
     assert row.cpu_hours == pytest.approx(8000 / 20 / 3600) and row.source == "measured on a processor"
+    estimator.measured[0].provenance.device.processes = 4  # four processors for each of these hours
+    assert estimator.train("dc-ae-f32c32", 1).cpu_hours == pytest.approx(4 * 8000 / 20 / 3600)
     assert estimator.train("dc-ae-f32c32", 2).source == "stated"
 
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from dcae_bench.errors import TrainingError
 from dcae_bench.evaluation.encode import encode_dataset
 from dcae_bench.training.checkpoint import CHECKPOINT, DIVERGED
 from dcae_bench.training.log import read_log
@@ -110,3 +111,8 @@ def test_a_bad_image_of_one_process_stops_both(in_two, folder, tmp_path):
     assert in_two(workers.bad_image_of_the_second_process, folder, tmp_path) == [2, 2]
     assert list(tmp_path.rglob(DIVERGED))
     assert not list(tmp_path.rglob("model.safetensors"))
+
+
+def test_as_many_processes_as_the_profile_has_are_needed(start, tmp_path):
+    with pytest.raises(TrainingError, match="phase 1: 1 processes were started, and profile tiny has 'processes: 2'"):
+        start(tmp_path, "dc-ae", 1, {("processes",): 2})

@@ -4,12 +4,18 @@ import os
 import sys
 from pathlib import Path
 
-from dcae_bench.config import load_profile
+from dcae_bench.config import Profile, load_profile
 from dcae_bench.errors import TrainingError
 from dcae_bench.training.autoencoder import Trainer
 from dcae_bench.training.diffusion_run import train_diffusion
 from dcae_bench.training.loop import Loop
 from dcae_bench.training.run import train_phase
+
+
+def profile(folder: Path) -> Profile:
+    """The folder's, with as many processes as there are."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    return load_profile(folder / "tiny.yaml").model_copy(update={"processes": count})
 
 
 def first_phase(folder: Path, output: Path) -> None:
@@ -22,7 +28,7 @@ def third_phase(folder: Path, output: Path) -> None:
 
 def train_autoencoder(folder: Path, output: Path, phase: int) -> None:
     train_phase(
-        load_profile(folder / "tiny.yaml"),
+        profile(folder),
         "dc-ae",
         phase,
         data=folder / "data",
@@ -34,7 +40,7 @@ def train_autoencoder(folder: Path, output: Path, phase: int) -> None:
 
 def denoiser(folder: Path, output: Path) -> None:
     train_diffusion(
-        load_profile(folder / "tiny.yaml"),
+        profile(folder),
         "uvit",
         latents=folder / "latents",
         output=output / "model.safetensors",

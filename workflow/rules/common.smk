@@ -39,6 +39,9 @@ except UserError as error:
     print(f"dcae-bench: error: {error}", file=sys.stderr)
     sys.exit(2)
 
+# Of jobs that the profile's processes share, which the command itself starts.
+SHARED_THREADS = PROFILE.threads * PROFILE.processes
+SHARED_GPUS = 0 if PROFILE.device == "cpu" else PROFILE.processes
 PHASES = PROFILE.phases
 RETRAINED = PROFILE.named("retrained")
 RELEASED = PROFILE.named("released")

@@ -27,9 +27,9 @@ rule encode:
         f"{ROOT}/logs/encode-{{latent}}-{{images}}.log",
     conda:
         "../../environment.yml"
-    threads: PROFILE.threads
+    threads: SHARED_THREADS
     resources:
-        gpu=0 if PROFILE.device == "cpu" else 1,
+        gpu=SHARED_GPUS,
     params:
         profile=PROFILE_SOURCE,
         data=f"{ROOT}/data",
@@ -58,9 +58,9 @@ rule train_diffusion:
     priority: 1
     conda:
         "../../environment.yml"
-    threads: PROFILE.threads
+    threads: SHARED_THREADS
     resources:
-        gpu=0 if PROFILE.device == "cpu" else 1,
+        gpu=SHARED_GPUS,
     params:
         profile=PROFILE_SOURCE,
         latents=lambda wildcards, input: Path(input.manifest).parent,
@@ -86,9 +86,9 @@ rule sample:
         f"{ROOT}/logs/sample-{{row}}-s{{scale}}.log",
     conda:
         "../../environment.yml"
-    threads: PROFILE.threads
+    threads: SHARED_THREADS
     resources:
-        gpu=0 if PROFILE.device == "cpu" else 1,
+        gpu=SHARED_GPUS,
     params:
         profile=PROFILE_SOURCE,
         weights=lambda wildcards, input: option("weights", input.weights),
@@ -115,9 +115,9 @@ rule evaluate_samples:
         f"{ROOT}/logs/evaluate-samples-{{row}}-s{{scale}}.log",
     conda:
         "../../environment.yml"
-    threads: PROFILE.threads
+    threads: SHARED_THREADS
     resources:
-        gpu=0 if PROFILE.device == "cpu" else 1,
+        gpu=SHARED_GPUS,
     params:
         profile=PROFILE_SOURCE,
         data=f"{ROOT}/data",

@@ -26,9 +26,9 @@ if RETRAINED_SETS:
             f"{ROOT}/logs/evaluate-{{autoencoder}}-phase{{phase}}.log",
         conda:
             "../../environment.yml"
-        threads: PROFILE.threads
+        threads: SHARED_THREADS
         resources:
-            gpu=0 if PROFILE.device == "cpu" else 1,
+            gpu=SHARED_GPUS,
         params:
             profile=PROFILE_SOURCE,
             data=lambda wildcards, input: Path(input.data[0]).parent.parent,
@@ -52,9 +52,9 @@ rule evaluate_released:
         f"{ROOT}/logs/evaluate-{{autoencoder}}-released-{{set}}.log",
     conda:
         "../../environment.yml"
-    threads: PROFILE.threads
+    threads: SHARED_THREADS
     resources:
-        gpu=0 if PROFILE.device == "cpu" else 1,
+        gpu=SHARED_GPUS,
     params:
         profile=PROFILE_SOURCE,
         data=lambda wildcards, input: Path(input.data[0]).parent.parent,

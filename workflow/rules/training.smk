@@ -17,9 +17,9 @@ rule train_phase:
     priority: 1  # evaluations fill in behind; each training that waits holds up two more
     conda:
         "../../environment.yml"
-    threads: PROFILE.threads
+    threads: SHARED_THREADS
     resources:
-        gpu=0 if PROFILE.device == "cpu" else 1,
+        gpu=SHARED_GPUS,
     params:
         profile=PROFILE_SOURCE,
         data=lambda wildcards, input: Path(input.data[0]).parent.parent,
