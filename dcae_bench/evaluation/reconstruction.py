@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dcae_bench.data.crops import normalise
 from dcae_bench.data.images import Crops
-from dcae_bench.errors import DataError
+from dcae_bench.errors import DataError, WeightsError
 from dcae_bench.evaluation.protocols import pinned
 from dcae_bench.evaluation.reference import Reference
 from dcae_bench.evaluation.store import Store
@@ -153,12 +153,20 @@ def reconstructor(model: Autoencoder, noise: Callable[[range, torch.Size], Tenso
 
     ``noise`` maps indices and a latent's shape (c, h, w) to standard normal numbers (n, c, h, w), so that a draw
     belongs to an image and not to a batch. Without it the posterior's mean is taken. Large images go through in parts.
+    Raises :class:`WeightsError` for a reconstruction that is not finite, which 8 bits would hide.
     """
 
     def part(images: Tensor, indices: range) -> Tensor:
         x = normalise(images)
         draw = None if noise is None else lambda shape: noise(indices, shape).to(images.device)
-        return to_uint8(model.decode(model.encode(x) if draw is None else model.draw(x, draw)))
+        y = model.decode(model.encode(x) if draw is None else model.draw(x, draw))
+        finite = y.isfinite().flatten(1).all(dim=1)
+        if not finite.all():
+            index = indices[int(finite.logical_not().nonzero()[0])]
+            raise WeightsError(
+                f"image {index}: its reconstruction holds values that are not finite; check the autoencoder's weights"
+            )
+        return to_uint8(y)
 
     def reconstruct(images: Tensor, indices: range) -> Tensor:
         at_once = images_at_once(max(images.shape[-2:]))

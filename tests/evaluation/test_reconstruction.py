@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from dcae_bench.data.crops import normalise
-from dcae_bench.errors import DataError, ResultsError
+from dcae_bench.errors import DataError, ResultsError, WeightsError
 from dcae_bench.evaluation.protocols import pinned
 from dcae_bench.evaluation.reconstruction import ReconstructionEvaluator, reconstructor
 from dcae_bench.evaluation.workers import Process, batches_of
@@ -225,6 +225,17 @@ def test_values_that_are_no_numbers_name_the_image(evaluator, crops, tmp_path, m
     monkeypatch.setattr(evaluator.suite, "values", lambda real, fake: broken)
     with pytest.raises(DataError, match=r"image-2: the metrics are not numbers \(psnr 0, ssim nan"):
         evaluator.measure(shift(1), crops, tmp_path / "state")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_reconstructions_that_are_not_finite_are_refused_where_8_bits_would_hide_them(
+    evaluator, crops, images, tmp_path, value
+):
+    def body(z):
+        return torch.where((normalise(images[6:7]) == z).flatten(1).all(dim=1).view(-1, 1, 1, 1), value, z)
+
+    with pytest.raises(WeightsError, match="image 6: its reconstruction holds values that are not finite"):
+        evaluator.measure(reconstructor(Model(body), None), crops, tmp_path / "state")
 
 
 def test_a_full_disk_is_one_error(evaluator, crops, tmp_path, monkeypatch):
