@@ -4,6 +4,7 @@ import importlib
 import inspect
 import json
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,15 +165,18 @@ def instantiate(class_name: str, kwargs: dict[str, Any]) -> Any:
     module_name, _, name = class_name.partition(":")
     sys.path.insert(0, str(Path.cwd()))
     try:
-        cls = getattr(importlib.import_module(module_name), name)
-    except ImportError as error:
-        raise ConfigError(
-            f"{class_name}: cannot be imported ({error}); run where {module_name} is importable"
-        ) from error
-    except AttributeError as error:
-        raise ConfigError(f"{class_name}: module {module_name} has no {name}; correct the name") from error
+        module = importlib.import_module(module_name)
+    except Exception as error:  # a module of the user's may fail in any way
+        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
+            raise ConfigError(
+                f"{class_name}: cannot be imported ({error}); run where {module_name} is importable"
+            ) from error
+        raise ConfigError(f"{class_name}: importing {module_name} failed ({_failure(error)}); correct it") from error
     finally:
         sys.path.remove(str(Path.cwd()))
+    cls = getattr(module, name, None)
+    if cls is None:
+        raise ConfigError(f"{class_name}: module {module_name} has no {name}; correct the name")
     missing = [verb for verb in ("encode", "decode") if not callable(getattr(cls, verb, None))]
     if missing:
         raise ConfigError(f"{class_name}: has no method {missing[0]}; an autoencoder has encode and decode")
@@ -182,7 +186,18 @@ def instantiate(class_name: str, kwargs: dict[str, Any]) -> Any:
         raise ConfigError(f"{class_name}: cannot be called with kwargs {kwargs} ({error}); correct 'kwargs'") from error
     except ValueError:  # no signature to check, as for classes written in C
         pass
-    return cls(**kwargs)
+    try:
+        return cls(**kwargs)
+    except Exception as error:  # and so may its constructor
+        raise ConfigError(f"{class_name}: building it failed ({_failure(error)}); correct it") from error
+
+
+def _failure(error: Exception) -> str:
+    """Kind, first line and place of an error in code of the user's."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    file, line = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (place.filename, place.lineno)
+    reason = (str(error.msg if isinstance(error, SyntaxError) else error) or "no reason given").splitlines()[0]
+    return f"{type(error).__name__}: {reason}, line {line} of {file}"
 
 
 def latent_of(output: Any) -> Any:

@@ -193,6 +193,36 @@ def test_classes_that_are_no_autoencoders(spec, words):
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("class AE(:\n", "importing broken failed (SyntaxError: invalid syntax, line 1 of"),
+        ("\nraise RuntimeError('no GPU\\nat all')", "failed (RuntimeError: no GPU, line 2 of"),
+        ("import no_such_library", "failed (ModuleNotFoundError: No module named 'no_such_library', line 1 of"),
+        ("from os import AE", "failed (ImportError: cannot import name 'AE'"),
+        ("import os\nos.nothing", "failed (AttributeError: module 'os' has no attribute 'nothing', line 2 of"),
+        (
+            "class AE:\n    def encode(self, x): ...\n    decode = encode\n    def __init__(self): open('none.pt')",
+            "building it failed (FileNotFoundError: [Errno 2] No such file or directory: 'none.pt', line 4 of",
+        ),
+    ],
+    ids=["syntax", "raises", "library", "name", "attribute", "constructor"],
+)
+def test_classes_that_fail_say_where(code, words, tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken", raising=False)
+    (tmp_path / "broken.py").write_text(code)
+    spec = CustomSpec(family="custom", class_name="broken:AE", compression=4, latent_channels=3)
+    with pytest.raises(ConfigError) as caught:
+        build(spec)
+    sys.modules.pop("broken", None)
+    message = str(caught.value)
+    assert words in message and message.endswith("; correct it") and "\n" not in message
+    assert code.startswith("from os") or str(tmp_path / "broken.py") in message
+
+
 @pytest.mark.parametrize(("spec", "found"), [(custom(wrong=True), (2, 3, 1, 2)), (custom(c=4), (2, 3, 2, 2))])
 def test_a_latent_of_another_shape_than_stated(spec, found):
     with pytest.raises(ConfigError) as caught:
