@@ -54,11 +54,14 @@ def test_names_state_the_latents_shape(name):
         ("dc-ae-f32c32-sana-1.0", 0.41407),
         ("dc-ae-f32c32-sana-1.1", 0.41407),
         ("sd-vae-ft-ema", 0.18215),
+        ("sd-vae-ft-mse", 0.18215),
+        ("sdxl-vae", 0.13025),
+        ("flux-vae", 0.3611),
     ],
 )
 def test_scaling_factors(name, factor):
     scaling = catalogue().preset(name).scaling
-    assert (scaling.factor, scaling.shift) == (factor, 0)
+    assert (scaling.factor, scaling.shift) == (factor, 0.1159 if name == "flux-vae" else 0)
 
 
 @pytest.mark.parametrize("name", ["dc-ae-f64c128-in-1.0", "dc-ae-f64c128"])

@@ -59,8 +59,8 @@ def test_sd_vae_costs(name, side, encode, decode):
         ("ldm-f16c16", 69_610_963),
         ("ldm-f32c64", 103_880_131),
         ("asymmetric-vae-f8c4", 406_130_151),  # four bytes each are the 1.62 GB of the released file
-        # Flux: 16 latent channels and no quant convolutions, from the f8 network.
-        ("flux-vae-f8c16", 83_653_863 - 72 - 20 + 9 * 512 * (24 + 12) + 24),
+        # Flux, from the f8 network: 24 more channels of mean and variance, 12 more of latent, no 1x1 layers.
+        ("flux-vae-f8c16", 83_653_863 + 24 * (9 * 512 + 1) + 12 * 9 * 512 - 72 - 20),
     ],
 )
 def test_parameters(name, parameters):
@@ -83,7 +83,8 @@ def test_parameters_of_the_papers_baselines_in_both_readings(name, millions):
 
 
 def test_latent_shapes():
-    assert [counted("dc-ae-f32c32").passes[side].latent for side in RESOLUTIONS] == [(32, n, n) for n in (8, 16, 32)]
+    for name in ("dc-ae-f32c32", "dc-ae-f32c32-sana"):
+        assert [counted(name).passes[side].latent for side in RESOLUTIONS] == [(32, n, n) for n in (8, 16, 32)]
     assert [counted("dc-ae-f64c128").passes[side].latent for side in RESOLUTIONS] == [(128, n, n) for n in (4, 8, 16)]
     assert [counted("dc-ae-f128c512").passes[side].latent for side in RESOLUTIONS] == [(512, n, n) for n in (2, 4, 8)]
 
