@@ -71,7 +71,8 @@ def fetch(name: str, *, revision: str | None = None, path: Path | None = None) -
             raise WeightsError(f"--path {path}: cannot be read ({error.strerror}); name the downloaded file") from error
     elif source.repo is None:
         raise WeightsError(
-            f"{name}: its weights are not on the hub; get {source.file} from {source.address} and name it with --path"
+            f"{name}: its weights are not on the hub; get {source.file} from {source.address}, then "
+            f"`dcae-bench weights fetch {name} --path FILE`"
         )
     else:
         wanted = revision or source.revision or (before.commit if before else None)

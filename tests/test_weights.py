@@ -277,7 +277,9 @@ def test_a_hub_that_cannot_be_reached_is_asked_once(remote, monkeypatch, capfd, 
 
 
 def test_weights_that_no_hub_has(remote, tmp_path):
-    with pytest.raises(WeightsError, match=r"get model\.ckpt from .*kl-f16\.zip and name it with --path"):
+    with pytest.raises(
+        WeightsError, match=r"get model\.ckpt from .*kl-f16\.zip, then `dcae-bench weights fetch ldm-kl-f16 --path"
+    ):
         weights.fetch("ldm-kl-f16")
     with pytest.raises(WeightsError, match="has no released weights"):
         weights.fetch("sd-vae-f32c32-retrained")

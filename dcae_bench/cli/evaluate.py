@@ -5,30 +5,22 @@ from typing import Annotated
 
 import typer
 
-from dcae_bench.cli.options import DataOption, InceptionOption, ProfileOption, find_sets
+from dcae_bench.cli.options import (
+    ChannelsOption,
+    CompressionOption,
+    DataOption,
+    InceptionOption,
+    ProfileOption,
+    SubjectOption,
+    SubjectWeightsOption,
+    find_sets,
+)
 from dcae_bench.config import load_profile
 from dcae_bench.launch import work_is_here
 
-Autoencoder = Annotated[
-    str,
-    typer.Option(
-        "--autoencoder",
-        help="Name in the profile or in the catalogue (`dcae-bench zoo`), module:Class, diffusers folder, or hub id.",
-        metavar="NAME|MODULE:CLASS|DIR|ID",
-    ),
-]
-Weights = Annotated[
-    Path | None,
-    typer.Option(
-        help="Weights to measure, in our layout, the authors' or diffusers'. Released autoencoders and your own bring "
-        "theirs.",
-        metavar="FILE|DIR",
-    ),
-]
-
 
 def evaluate(
-    autoencoder: Autoencoder,
+    autoencoder: SubjectOption,
     data: DataOption,
     output: Annotated[
         Path,
@@ -37,7 +29,7 @@ def evaluate(
             metavar="DIR",
         ),
     ],
-    weights: Weights = None,
+    weights: SubjectWeightsOption = None,
     labels: Annotated[
         list[str] | None,
         typer.Option(
@@ -45,10 +37,8 @@ def evaluate(
         ),
     ] = None,
     phase: Annotated[int | None, typer.Option(help="Last phase the weights went through.", min=1, max=3)] = None,
-    f: Annotated[
-        int | None, typer.Option("--f", help="Compression of your own autoencoder; else probed.", min=1)
-    ] = None,
-    c: Annotated[int | None, typer.Option("--c", help="Its latent channels; else probed.", min=1)] = None,
+    f: CompressionOption = None,
+    c: ChannelsOption = None,
     inception: InceptionOption = None,
     profile: ProfileOption = "demo",
 ) -> None:
@@ -64,7 +54,7 @@ def evaluate(
 
     from dcae_bench.evaluation.subject import choose
 
-    chosen = choose(plan, autoencoder, weights, f=f, c=c)
+    chosen = choose(plan, autoencoder, weights, f=f, c=c, sets=sets)
 
     from dcae_bench.evaluation.run import evaluate_reconstruction
 

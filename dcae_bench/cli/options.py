@@ -22,6 +22,27 @@ InceptionOption = Annotated[
     typer.Option("--inception", help="Inception weights, if not fetched (`dcae-bench weights`).", metavar="FILE"),
 ]
 AutoencoderOption = Annotated[str, typer.Option("--autoencoder", help="Autoencoder of the profile.", metavar="NAME")]
+SubjectOption = Annotated[
+    str,
+    typer.Option(
+        "--autoencoder",
+        help="Name in the profile or in the catalogue (`dcae-bench zoo`), module:Class, diffusers folder, or hub id.",
+        metavar="NAME|MODULE:CLASS|DIR|ID",
+    ),
+]
+SubjectWeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        help="Weights to measure, in our layout, the authors' or diffusers'. Released autoencoders and your own bring "
+        "theirs.",
+        metavar="FILE|DIR",
+    ),
+]
+CompressionOption = Annotated[
+    int | None, typer.Option("--f", help="Compression of your own autoencoder; else probed.", min=1)
+]
+ChannelsOption = Annotated[int | None, typer.Option("--c", help="Its latent channels; else probed.", min=1)]
 RowOption = Annotated[str, typer.Option("--row", help="Row of the profile's diffusion part.", metavar="NAME")]
 LatentsOption = Annotated[
     Path, typer.Option("--latents", help="Folder of the latents that `encode` wrote.", metavar="DIR")

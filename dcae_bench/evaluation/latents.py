@@ -11,14 +11,15 @@ from dcae_bench.config import Profile
 from dcae_bench.data.crops import normalise
 from dcae_bench.data.images import Crops, open_crops
 from dcae_bench.device import choose, describe
-from dcae_bench.errors import CheckError, DataError
+from dcae_bench.errors import CheckError, DataError, WeightsError
 from dcae_bench.evaluation.run import data_of, load_subject
 from dcae_bench.evaluation.workers import batches_of, read_ahead
 from dcae_bench.evaluation_spec import EvaluationSet
 from dcae_bench.files import write_text
 from dcae_bench.models.autoencoder import Autoencoder
+from dcae_bench.presets import Scaling
 from dcae_bench.provenance import Stopwatch, collect
-from dcae_bench.records import Metric, Record, save
+from dcae_bench.records import Metric, Record, WeightsSource, save
 
 PROTOCOL = "latents/photos-v1"
 TOLERANCE = 0.01
@@ -71,6 +72,10 @@ class LatentStatistics:
         """Root of the mean square of all values: sqrt(sum z^2 / count), the authors' definition."""
         return float(np.sqrt(self.squares.mean() / self.count))
 
+    def rms_about(self, shift: float) -> float:
+        """Root of the mean square of what is left when a shift is taken from all values."""
+        return float(np.sqrt(max(self.rms**2 - 2 * shift * self.mean + shift**2, 0.0)))
+
     @property
     def std(self) -> float:
         """Standard deviation of all values about their common mean (population)."""
@@ -84,12 +89,17 @@ class LatentStatistics:
         return ChannelStatistics(mean=tuple(mean), rms=tuple(np.sqrt(square)), std=tuple(std))
 
 
-def check_declared(rms: float, declared: float) -> Metric:
-    """Compare a declared scaling factor with 1/RMS; the first word of the metric's note is the verdict."""
-    deviation = declared * rms - 1
+def check_declared(found: LatentStatistics, declared: Scaling) -> Metric:
+    """Compare a declared scaling factor with 1/RMS, of the shifted latent where a shift is declared too.
+
+    The first word of the metric's note is the verdict.
+    """
+    rms = found.rms_about(declared.shift)
+    deviation = declared.factor * rms - 1
     verdict = "match" if abs(deviation) <= TOLERANCE else "deviates"
-    note = f"{verdict}: {deviation:+.2%} from 1/RMS = {1 / rms:.5g}, tolerance {TOLERANCE:.0%}"
-    return Metric(label="declared scaling factor", value=declared, notes=(note,))
+    shifted = f" after a shift of {declared.shift:g}" if declared.shift else ""
+    note = f"{verdict}: {deviation:+.2%} from 1/RMS = {1 / rms:.5g}{shifted}, tolerance {TOLERANCE:.0%}"
+    return Metric(label="declared scaling factor", value=declared.factor, notes=(note,))
 
 
 def measure_latents(
@@ -98,24 +108,31 @@ def measure_latents(
     phase: int | None,
     item: EvaluationSet,
     *,
-    weights: Path,
+    weights: Path | None,
     data: Path,
     output: Path,
-    declared: float | None = None,
+    weights_source: WeightsSource = "retrained",
+    declared: Scaling | None = None,
     strict: bool = False,
 ) -> Record:
     """Write the record ``output`` and ``<output>.channels.json`` beside it; returns the record.
+
+    Without ``weights`` the autoencoder is measured as its class builds it.
 
     Raises :class:`ConfigError`, :class:`DataError`, :class:`WeightsError`, and with ``strict`` :class:`CheckError` for
     a declared factor that deviates, after the record is written.
     """
     device, clock = choose(profile), Stopwatch()
     crops = open_crops(profile, item, data)
-    model, subject = load_subject(profile, autoencoder, phase, weights)
+    model, subject = load_subject(profile, autoencoder, phase, weights, weights_source)
     spec = profile.evaluation
     found = LatentStatistics.of(
         model.to(device), crops, batch_size=spec.batch_size, device=device, threads=spec.workers
     )
+    if not np.isfinite(found.rms):
+        raise WeightsError(
+            f"{autoencoder} on {item.label}: its latents hold values that are not finite; check the weights"
+        )
     if found.rms == 0:
         raise DataError(f"{autoencoder} on {item.label}: every latent is 0, so there is no scaling factor")
     metrics = {
@@ -125,8 +142,9 @@ def measure_latents(
         "scaling_factor": Metric(label="scaling factor (1/RMS)", value=1 / found.rms),
     }
     if declared is not None:
-        metrics["declared_scaling_factor"] = check_declared(found.rms, declared)
-    recipe = {**profile.evaluation_recipe(), "crops": crops.sha256, "set": item.label, "declared": declared}
+        metrics["declared_scaling_factor"] = check_declared(found, declared)
+    recipe = {**profile.evaluation_recipe(), "crops": crops.sha256, "set": item.label}
+    recipe["declared"] = declared and declared.model_dump(mode="json")
     record = Record(
         kind="latents",
         profile=profile.name,
@@ -141,5 +159,9 @@ def measure_latents(
     if strict and declared is not None:
         (note,) = metrics["declared_scaling_factor"].notes
         if not note.startswith("match"):
-            raise CheckError(f"--declared {declared:g}: {note}; declare {1 / found.rms:.4f} or leave out --strict")
+            factor = 1 / found.rms_about(declared.shift)
+            raise CheckError(
+                f"{autoencoder}: declared scaling factor {declared.factor:g} ({declared.source}) {note}; declare "
+                f"{factor:.4f} or leave out --strict"
+            )
     return record

@@ -1,12 +1,14 @@
 """What the user asked to evaluate: a name of the profile or of the catalogue, or an autoencoder of their own."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dcae_bench import hub, weights
 from dcae_bench.config import AutoencoderEntry, Profile
 from dcae_bench.errors import ConfigError
+from dcae_bench.evaluation_spec import EvaluationSet
 from dcae_bench.presets import catalogue
 from dcae_bench.records import WeightsSource
 from dcae_bench.specs import AutoencoderSpec, CustomSpec, DiffusersSpec
@@ -25,21 +27,30 @@ class Chosen:
     source: WeightsSource
 
 
-def choose(profile: Profile, wanted: str, file: Path | None, *, f: int | None = None, c: int | None = None) -> Chosen:
+def choose(
+    profile: Profile,
+    wanted: str,
+    file: Path | None,
+    *,
+    f: int | None = None,
+    c: int | None = None,
+    sets: Sequence[EvaluationSet] | None = None,
+) -> Chosen:
     """Find an autoencoder by what the user wrote.
 
     In this order: a name of the profile, a name of the catalogue, ``module:Class``, a local diffusers folder, a hub id.
     ``f`` and ``c`` state the compression and latent channels of the last three; without them they are probed by
-    encoding one grey image. ``file`` overrides the weights that come with the autoencoder. Raises
-    :class:`ConfigError` and :class:`WeightsError`.
+    encoding one grey image. ``file`` overrides the weights that come with the autoencoder. ``sets`` are those that it
+    is measured on, by default all of the profile. Raises :class:`ConfigError` and :class:`WeightsError`.
     """
+    sets = profile.evaluation.sets if sets is None else sets
     own = f is not None or c is not None
     if wanted in profile.autoencoders:
         _refuse_shape(own, wanted)
         return _of_profile(profile, wanted, file)
     if wanted in catalogue().autoencoders:
         _refuse_shape(own, wanted)
-        return _of_catalogue(profile, wanted, file)
+        return _of_catalogue(profile, wanted, file, sets)
     spec: AutoencoderSpec
     if CLASS.match(wanted):
         f, c = (f, c) if f and c else _probe(CustomSpec(**_custom(wanted, f or 1, c or 1)), f, c)
@@ -52,7 +63,7 @@ def choose(profile: Profile, wanted: str, file: Path | None, *, f: int | None = 
             f"--autoencoder {wanted}: profile {profile.name} has no such autoencoder (it has {known}), nor has the "
             "catalogue (dcae-bench zoo), and it is no module:Class, diffusers folder or hub id (owner/name)"
         )
-    return _own(profile, wanted, spec, file)
+    return _own(profile, wanted, spec, file, sets)
 
 
 def _refuse_shape(given: bool, name: str) -> None:
@@ -75,27 +86,29 @@ def _of_profile(profile: Profile, name: str, file: Path | None) -> Chosen:
     raise ConfigError(f"--weights is missing: {name} of profile {profile.name} has no weights of its own")
 
 
-def _of_catalogue(profile: Profile, name: str, file: Path | None) -> Chosen:
-    plan = _with(profile, name, catalogue().spec(name))
+def _of_catalogue(profile: Profile, name: str, file: Path | None, sets: Sequence[EvaluationSet]) -> Chosen:
+    plan = _with(profile, name, catalogue().spec(name), sets)
     if file is not None:
         return Chosen(plan, name, file, "own")
     return Chosen(plan, name, weights.locate(name).path, "released")
 
 
-def _own(profile: Profile, wanted: str, spec: AutoencoderSpec, file: Path | None) -> Chosen:
+def _own(
+    profile: Profile, wanted: str, spec: AutoencoderSpec, file: Path | None, sets: Sequence[EvaluationSet]
+) -> Chosen:
     name = re.sub(r"[^a-z0-9.-]+", "-", wanted.lower()).strip("-.") or "own"
     if file is None and isinstance(spec, DiffusersSpec):
         file = _from_source(spec)
-    return Chosen(_with(profile, name, spec), name, file, "own")
+    return Chosen(_with(profile, name, spec, sets), name, file, "own")
 
 
-def _with(profile: Profile, name: str, spec: AutoencoderSpec) -> Profile:
-    """The profile with one more autoencoder, whose f fits the evaluation sets. Raises :class:`ConfigError`."""
-    for item in profile.evaluation.sets:
+def _with(profile: Profile, name: str, spec: AutoencoderSpec, sets: Sequence[EvaluationSet]) -> Profile:
+    """The profile with one more autoencoder, whose f fits ``sets``. Raises :class:`ConfigError`."""
+    for item in sets:
         if item.resolution % spec.compression:
             raise ConfigError(
                 f"--autoencoder {name}: resolution {item.resolution} of evaluation set {item.label} is not a multiple "
-                f"of {spec.compression}, its f; use a profile with other sets"
+                f"of {spec.compression}, its f; name other sets with --set, or another profile"
             )
     entries = {**profile.autoencoders, name: AutoencoderEntry(model=spec)}
     return profile.model_copy(update={"autoencoders": entries})

@@ -9,8 +9,13 @@ from torch import nn
 
 from dcae_bench.cli import main
 from dcae_bench.errors import DataError
+from dcae_bench.evaluation import subject
 from dcae_bench.evaluation.latents import LatentStatistics, check_declared
+from dcae_bench.models.checkpoints import save_weights
+from dcae_bench.models.zoo import build
+from dcae_bench.presets import Scaling, catalogue
 from dcae_bench.records import load
+from dcae_bench.specs import DCAESpec
 
 CPU = torch.device("cpu")
 
@@ -52,18 +57,38 @@ def test_no_images_are_an_error(make_crops):
         LatentStatistics.of(Folded(), make_crops(torch.empty(0, 3, 8, 8, dtype=torch.uint8)), batch_size=1, device=CPU)
 
 
+def latents_with(mean: float, rms: float) -> LatentStatistics:
+    return LatentStatistics(1, np.array([mean]), np.array([rms**2]))
+
+
+def declared(factor: float, shift: float = 0.0) -> Scaling:
+    return Scaling(factor=factor, shift=shift, source="a paper")
+
+
 def test_the_published_factor_of_f64c128_is_its_published_rms():
     """Authors' evaluation: mean -0.0523, RMS 3.4593, std 3.4589; declared 0.2889."""
-    assert pytest.approx(0.28907, abs=1e-5) == 1 / 3.4593
-    assert check_declared(3.4593, 0.2889).notes[0].startswith("match: -0.06% from 1/RMS = 0.28908")
-    assert np.sqrt(3.4593**2 - 0.0523**2) == pytest.approx(3.4589, abs=1e-4)
+    published = latents_with(-0.0523, 3.4593)
+    scaling = catalogue().preset("dc-ae-f64c128-in-1.0").scaling
+    assert check_declared(published, scaling).notes[0].startswith("match: -0.06% from 1/RMS = 0.28908,")
+    assert published.std == pytest.approx(3.4589, abs=1e-4)
+
+
+def test_a_declared_shift_is_taken_off_first():
+    """Flux: (z - 0.1159) * 0.3611 has RMS 1."""
+    values = 0.1159 + np.array([-1, 1]) / 0.3611
+    found = latents_with(values.mean(), np.sqrt((values**2).mean()))
+    metric = check_declared(found, declared(0.3611, 0.1159))
+    assert metric.notes[0].startswith("match: +0.00% from 1/RMS = 0.3611 after a shift of 0.1159")
+    far = latents_with(5.0, np.sqrt(26.0))  # mean 5, deviation 1
+    assert check_declared(far, declared(1.0, 5.0)).notes[0].startswith("match")
+    assert check_declared(far, declared(1.0)).notes[0].startswith("deviates")
 
 
 @pytest.mark.parametrize(
-    ("declared", "verdict"), [(0.2, "match"), (0.2019, "match"), (0.2021, "deviates"), (0.1979, "deviates")]
+    ("factor", "verdict"), [(0.2, "match"), (0.2019, "match"), (0.2021, "deviates"), (0.1979, "deviates")]
 )
-def test_the_tolerance_is_one_percent(declared, verdict):
-    assert check_declared(5.0, declared).notes[0].startswith(f"{verdict}:")
+def test_the_tolerance_is_one_percent(factor, verdict):
+    assert check_declared(latents_with(3.0, 5.0), declared(factor)).notes[0].startswith(f"{verdict}:")
 
 
 @pytest.fixture
@@ -99,9 +124,60 @@ def test_a_wrong_factor_is_flagged_and_only_strict_fails(arguments, monkeypatch,
     (tmp_path / "out" / "tiny-32.json").unlink()
     assert run([*arguments, "--declared", "1000", "--strict"], monkeypatch) == 2
     assert (tmp_path / "out" / "tiny-32.json").exists(), "the measurement itself is sound"
-    assert "--declared 1000: deviates" in capsys.readouterr().err
+    assert "declared scaling factor 1000 (--declared) deviates: +" in capsys.readouterr().err
     factor = load(tmp_path / "out" / "tiny-32.json").metrics["scaling_factor"].value
     assert run([*arguments, "--declared", f"{factor:.4f}", "--strict"], monkeypatch) == 0
+
+
+def without(arguments, *names):
+    """The arguments without some options."""
+    pairs = list(zip(arguments[1::2], arguments[2::2], strict=True))
+    return [arguments[0], *(word for pair in pairs if pair[0] not in names for word in pair)]
+
+
+def test_released_weights_are_compared_with_the_catalogues_factor(arguments, monkeypatch, tmp_path, capsys):
+    """A small model in the place of a released one: its factor is the catalogue's without being typed again."""
+    name, coder = "dc-ae-f32c32-in-1.0", {"widths": [8, 16, 32], "depths": [0, 1, 1], "blocks": ["res"] * 3}
+    spec = DCAESpec(family="dc-ae", latent_channels=4, encoder=coder, decoder=coder)
+    save_weights(build(spec, seed=0).state_dict(), tmp_path / "released.safetensors")
+    local = subject.weights.Local(tmp_path / "released.safetensors", "0" * 64, 1, None, recorded=True)
+    monkeypatch.setattr(subject.weights, "locate", {name: local}.__getitem__)
+    monkeypatch.setattr(type(catalogue()), "spec", lambda self, name: spec)
+    command = [*without(arguments, "--autoencoder", "--weights"), "--autoencoder", name]
+    assert run(command, monkeypatch) == 0
+    record = load(tmp_path / "out" / "tiny-32.json")
+    assert (record.subject.autoencoder, record.subject.weights_source) == (name, "released")
+    assert record.metrics["declared_scaling_factor"].value == 0.3189
+    assert run([*command, "--strict"], monkeypatch) == 2
+    assert "declared scaling factor 0.3189 (authors' code) deviates: " in capsys.readouterr().err
+    assert run([*command, "--declared", "2"], monkeypatch) == 0
+    assert load(tmp_path / "out" / "tiny-32.json").metrics["declared_scaling_factor"].value == 2
+
+
+def test_any_autoencoder_can_be_named(arguments, monkeypatch, tmp_path):
+    (tmp_path / "halves.py").write_text(
+        "import torch.nn.functional as F\n\n\nclass Halves:\n"
+        "    def encode(self, x):\n        return F.avg_pool2d(x, 2) / 2\n\n"
+        "    def decode(self, z):\n        return F.interpolate(2 * z, scale_factor=2)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    command = [*without(arguments, "--autoencoder", "--weights"), "--autoencoder", "halves:Halves"]
+    assert run([*command, "--declared", "1"], monkeypatch) == 0
+    record = load(tmp_path / "out" / "tiny-32.json")
+    assert (record.subject.autoencoder, record.subject.weights_source) == ("halves-halves", "own")
+    assert record.subject.latent_channels == 3 and 0 < record.metrics["rms"].value < 0.5
+
+
+def test_latents_that_are_not_finite_are_one_line(arguments, monkeypatch, tmp_path, capsys):
+    (tmp_path / "lost.py").write_text(
+        "class Lost:\n    def encode(self, x):\n        return x * float('nan')\n\n    def decode(self, z):\n"
+        "        return z\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert run([*without(arguments, "--autoencoder", "--weights"), "--autoencoder", "lost:Lost"], monkeypatch) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "lost-lost on photos-indoor-32: its latents hold values that are not finite" in line
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

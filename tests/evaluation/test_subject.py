@@ -99,6 +99,12 @@ def test_an_f_that_does_not_fit_the_sets_is_one_line(tmp_path):
         choose(DEMO, "dc-ae-f128c512-in-1.0", tmp_path / "w.pt")
 
 
+def test_only_the_sets_asked_for_must_fit(tmp_path):
+    wide = [item for item in DEMO.evaluation.sets if item.resolution == 128]
+    chosen = choose(DEMO, "dc-ae-f128c512-in-1.0", tmp_path / "w.pt", sets=wide)
+    assert chosen.profile.autoencoders[chosen.name].model.compression == 128
+
+
 def test_a_class_of_ones_own_is_probed_or_stated(example):
     chosen = choose(DEMO, "mymodel:Thumbnail", None)
     spec = chosen.profile.autoencoders[chosen.name].model
