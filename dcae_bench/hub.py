@@ -1,14 +1,21 @@
 """Single files of the Hugging Face hub: fetched, checked against the hub's own hash, every failure one line."""
 
+import fcntl
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dcae_bench.errors import WeightsError
 from dcae_bench.files import sha256_file
 
+if TYPE_CHECKING:
+    from huggingface_hub import HfFileMetadata
+
 COMMIT = re.compile(r"^[0-9a-f]{40}$")
+SHA256 = re.compile(r"^[0-9a-f]{64}$")
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
@@ -27,18 +34,23 @@ class HubFile:
     size: int
 
 
-def download(repo: str, file: str, revision: str | None) -> HubFile:
+def download(
+    repo: str, file: str, revision: str | None, *, by_hand: str = "get the file on another machine"
+) -> HubFile:
     """Fetch one file, or take it from the hub's cache; an interrupted download goes on where it stopped.
 
     ``HF_HOME``, ``HF_HUB_OFFLINE``, ``HF_ENDPOINT`` and ``HF_TOKEN`` have their usual meaning. The content is compared
-    with the hash that the hub keeps beside the file. Raises :class:`WeightsError` for an unknown repository, revision
-    or file, no network and nothing cached, and for a damaged file.
+    with the hash that the hub keeps beside the file. ``by_hand`` says what to do where the hub cannot be reached.
+    Raises :class:`WeightsError` for an unknown repository, revision or file, no network and nothing cached, and for a
+    damaged file.
     """
     from huggingface_hub import constants, errors
 
     name = f"{repo}/{file}" + (f" at revision {revision}" if revision else "")
     try:
         path = _get(repo, file, revision)
+    except WeightsError:
+        raise
     except errors.GatedRepoError as error:
         raise WeightsError(f"{name}: the repository wants its licence accepted; do so, then set HF_TOKEN") from error
     except errors.RepositoryNotFoundError as error:
@@ -47,15 +59,14 @@ def download(repo: str, file: str, revision: str | None) -> HubFile:
         raise WeightsError(f"{name}: the repository has no such revision; name another with --revision") from error
     except errors.LocalEntryNotFoundError as error:
         raise WeightsError(
-            f"{name}: not in the hub cache {constants.HF_HUB_CACHE} and the hub cannot be reached; get the file on "
-            "another machine and name it with `dcae-bench weights fetch NAME --path FILE` (or --weights), or copy that "
-            "machine's cache and set HF_HOME"
+            f"{name}: not in the hub cache {constants.HF_HUB_CACHE} and the hub cannot be reached; {by_hand}, or copy "
+            "that machine's cache and set HF_HOME"
         ) from error
     except errors.EntryNotFoundError as error:
         raise NoSuchFile(f"{name}: the repository has no such file; correct the name") from error
     except errors.HFValidationError as error:
         raise WeightsError(f"{name}: is not a hub id ({str(error).splitlines()[0]}); write owner/name") from error
-    except (errors.HfHubHTTPError, OSError) as error:
+    except Exception as error:  # the hub's HTTP client has errors of its own for each way of breaking off
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise WeightsError(f"{name}: the download failed ({reason}); run the command again to go on") from error
     commit = _commit(path)
@@ -70,31 +81,77 @@ def _get(repo: str, file: str, revision: str | None) -> Path:
     A pinned file that is cached needs no network. A hub that does not answer is asked once: huggingface_hub would try
     for half a minute and say so each time.
     """
+    from huggingface_hub import hf_hub_download
+
+    if revision and COMMIT.match(revision) and (path := _cached(repo, file, revision)):
+        return path
+    found = _ask(repo, file, revision)
+    if found and SHA256.match(found.etag or "") and not _cached(repo, file, found.commit_hash):
+        _fetch_blob(repo, file, revision, found)
+    return Path(hf_hub_download(repo, file, revision=revision, local_files_only=found is None))
+
+
+def _cached(repo: str, file: str, revision: str | None) -> Path | None:
+    """The file in the hub's cache, if it is there."""
     from huggingface_hub import errors, hf_hub_download
 
-    if revision and COMMIT.match(revision):
-        try:
-            return Path(hf_hub_download(repo, file, revision=revision, local_files_only=True))
-        except errors.LocalEntryNotFoundError:
-            pass
-    return Path(hf_hub_download(repo, file, revision=revision, local_files_only=not _answers(repo, file, revision)))
+    try:
+        return Path(hf_hub_download(repo, file, revision=revision, local_files_only=True))
+    except errors.LocalEntryNotFoundError:
+        return None
 
 
-def _answers(repo: str, file: str, revision: str | None) -> bool:
-    """Whether the hub answers for a file; its refusals are raised as huggingface_hub's errors."""
+def _fetch_blob(repo: str, file: str, revision: str | None, found: "HfFileMetadata") -> None:
+    """Put a large file among the blobs of the hub's cache, where huggingface_hub finds it and makes its link.
+
+    huggingface_hub itself begins again from nothing in every process (its issue 4196). Here the bytes go to a file that
+    the next call goes on with, one process at a time. Where the cache cannot have links it is left to huggingface_hub,
+    which would keep the file twice.
+    """
+    from huggingface_hub import constants, hf_hub_url
+    from huggingface_hub.file_download import are_symlinks_supported, http_get, repo_folder_name
+    from huggingface_hub.utils import build_hf_headers
+
+    if not are_symlinks_supported(constants.HF_HUB_CACHE):
+        return
+    blob = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model") / "blobs" / str(found.etag)
+    part = blob.with_name(f"{blob.name}.dcae-bench.part")
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    with open(part, "ab") as out:
+        fcntl.flock(out, fcntl.LOCK_EX)
+        if blob.exists():  # by the process that was waited for
+            part.unlink(missing_ok=True)
+            return
+        done = out.seek(0, os.SEEK_END)
+        if found.size is not None and done > found.size:
+            done = out.truncate(0)
+        url, headers = hf_hub_url(repo, file, revision=revision), build_hf_headers()
+        http_get(url, out, resume_size=done, headers=headers, expected_size=found.size, displayed_filename=file)
+        out.flush()
+        os.fsync(out.fileno())
+        if (sha256 := sha256_file(part)) != blob.name:
+            out.truncate(0)
+            raise WeightsError(
+                f"{repo}/{file}: what came has hash {sha256}, the hub has {blob.name}; it was deleted, run the command "
+                "again"
+            )
+        part.replace(blob)
+
+
+def _ask(repo: str, file: str, revision: str | None) -> "HfFileMetadata | None":
+    """What the hub says of a file, if it answers; its refusals are raised as huggingface_hub's errors."""
     from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url
 
     try:
-        get_hf_file_metadata(hf_hub_url(repo, file, revision=revision))
+        return get_hf_file_metadata(hf_hub_url(repo, file, revision=revision))
     except errors.HFValidationError:
         raise
     except errors.HfHubHTTPError as error:
         if error.response.status_code < 500:
             raise
-        return False
+        return None
     except Exception:  # its HTTP client has errors of its own for each way of being out of reach
-        return False
-    return True
+        return None
 
 
 def _commit(path: Path) -> str:
@@ -115,9 +172,9 @@ def _hash_of(repo: str, file: str, revision: str | None) -> str:
 
 def _check(path: Path, sha256: str, name: str, wanted: str) -> None:
     """Compare with the hub's hash, which names the cached blob: SHA-256 of large files, git's SHA-1 of small ones."""
-    if re.fullmatch(r"[0-9a-f]{64}", wanted):
+    if SHA256.match(wanted):
         found = sha256
-    elif re.fullmatch(r"[0-9a-f]{40}", wanted):
+    elif COMMIT.match(wanted):  # git's SHA-1, as of a commit
         content = path.read_bytes()
         found = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
     else:

@@ -76,7 +76,8 @@ def fetch(name: str, *, revision: str | None = None, path: Path | None = None) -
         )
     else:
         wanted = revision or source.revision or (before.commit if before else None)
-        file = hub.download(source.repo, source.file, wanted)
+        by_hand = f"get the file on another machine and name it with `dcae-bench weights fetch {name} --path FILE`"
+        file = hub.download(source.repo, source.file, wanted, by_hand=by_hand)
         path, found, size, commit = file.path, file.sha256, file.size, file.commit
     expected = _expected(source, before, commit)
     if expected is not None and found != expected:

@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
@@ -32,6 +34,8 @@ class Hub:
         self.repos: set[str] | None = None
         self.lie_about_hash = False
         self.break_after: int | None = None
+        self.stall_after: int | None = None
+        self.stalled, self.go_on = threading.Event(), threading.Event()
         self.seen: list[tuple[str, str | None]] = []
         handler = type("Handler", (Handler,), {"hub": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -92,6 +96,12 @@ class Handler(BaseHTTPRequestHandler):
         if not body:
             return None
         part = content[start:]
+        if self.hub.stall_after is not None:
+            self.wfile.write(part[: self.hub.stall_after])
+            self.hub.stalled.set()
+            self.hub.go_on.wait(30)
+            self.close_connection = True
+            return None
         if self.hub.break_after is not None:
             part, self.hub.break_after, self.close_connection = part[: self.hub.break_after], None, True
         self.wfile.write(part)
@@ -192,11 +202,63 @@ def test_an_interrupted_download_goes_on_where_it_stopped(remote, monkeypatch):
     assert starts and 0 < max(starts) <= 300_000
 
 
-def test_a_file_that_is_not_the_hubs_is_refused(remote):
+def parts() -> list[Path]:
+    """Unfinished downloads in the hub's cache."""
+    return list(Path(constants.HF_HUB_CACHE).rglob("*.part"))
+
+
+def test_a_file_that_is_not_the_hubs_is_refused_and_fetched_anew(remote):
     remote.lie_about_hash = True
-    with pytest.raises(WeightsError, match=f"has hash [0-9a-f]{{64}}, the hub has {'0' * 64}; delete it"):
-        weights.fetch(NAME)
+    for _ in range(2):
+        with pytest.raises(WeightsError, match=f"has hash [0-9a-f]{{64}}, the hub has {'0' * 64}; it was deleted"):
+            weights.fetch(NAME)
     assert weights.receipt(NAME) is None
+    assert not [wanted for verb, wanted in remote.seen if verb == "GET" and wanted], "nothing of it is gone on with"
+
+
+def test_a_damaged_part_is_not_trusted(remote):
+    blob = Path(constants.HF_HUB_CACHE) / "models--a--b" / "blobs" / hashlib.sha256(CONTENT).hexdigest()
+    blob.parent.mkdir(parents=True)
+    part = blob.with_name(f"{blob.name}.dcae-bench.part")
+    part.write_bytes(bytes(1000))
+    with pytest.raises(WeightsError, match="it was deleted, run the command again"):
+        hub.download("a/b", "model.safetensors", None)
+    assert hub.download("a/b", "model.safetensors", None).path.read_bytes() == CONTENT
+    shutil.rmtree(constants.HF_HUB_CACHE)
+    blob.parent.mkdir(parents=True)
+    part.write_bytes(CONTENT + b"more")
+    assert hub.download("a/b", "model.safetensors", None).path.read_bytes() == CONTENT and not parts()
+
+
+def test_a_truncated_file_in_the_cache_is_refused(remote):
+    path = weights.fetch(NAME).path
+    path.resolve().write_bytes(CONTENT[:-1])
+    with pytest.raises(WeightsError, match=r"has hash [0-9a-f]{64}, the hub has [0-9a-f]{64}; delete it and fetch"):
+        weights.fetch(NAME)
+
+
+def test_two_at_once_fetch_a_file_once(remote):
+    found = []
+
+    def fetch():
+        found.append(hub.download("a/b", "model.safetensors", None))
+
+    threads = [threading.Thread(target=fetch) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(found) == 2 and all(file.path.read_bytes() == CONTENT for file in found)
+    assert [verb for verb, _ in remote.seen].count("GET") == 1 and not parts()
+
+
+def test_a_connection_that_is_lost_for_good_is_one_line(remote, monkeypatch):
+    def lost(*arguments, **options):
+        raise RuntimeError("peer closed connection\nwithout a word")
+
+    monkeypatch.setattr("huggingface_hub.file_download.http_get", lost)
+    with pytest.raises(WeightsError, match=r"the download failed \(peer closed connection\); run the command again"):
+        weights.fetch(NAME)
 
 
 def test_a_recorded_hash_binds(remote, unpinned):
@@ -312,36 +374,70 @@ def test_a_cache_without_links_is_checked_against_the_hub(remote, monkeypatch):
         hub.download("a/b", "model.safetensors", None)
 
 
-def test_the_command_honours_the_hubs_variables(tmp_path):
-    """In a process of its own: HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE are read when huggingface_hub is imported."""
+@pytest.fixture
+def command(tmp_path):
+    """Runs `dcae-bench weights` in a process of its own, against a hub on the loopback interface.
+
+    HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE are read when huggingface_hub is imported.
+    """
     server = Hub()
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    own = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home"), "DCAE_BENCH_CACHE": str(tmp_path / "cache")}
+
+    def start(*arguments: str, **variables: str) -> subprocess.Popen:
+        words = [sys.executable, "-m", "dcae_bench", "weights", *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(words, env=kept | own | variables, **pipes)
+
+    yield server, start
+    server.go_on.set()
+    server.close()
+
+
+def test_a_killed_download_goes_on_in_the_next_process(command, tmp_path):
+    server, start = command
+    content = server.files["model.safetensors"] = os.urandom(25 << 20)  # huggingface_hub writes 10 MiB at a time
+    server.stall_after = 22 << 20
+    first = start("fetch", NAME)
+    assert server.stalled.wait(60)
+    try:
+        deadline = time.monotonic() + 30
+        while not (found := [path for path in tmp_path.rglob("*.part") if path.stat().st_size >= 20 << 20]):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        first.kill()
+        first.communicate()
+    server.stall_after = None
+    server.seen.clear()
+    second = start("fetch", NAME)
+    assert second.wait(60) == 0, second.communicate()
+    second.communicate()
+    assert [wanted for verb, wanted in server.seen if verb == "GET"] == [f"bytes={20 << 20}-"]
+    receipts = json.loads((tmp_path / "cache" / "weights.json").read_text())
+    assert Path(receipts["receipts"][NAME]["path"]).read_bytes() == content
+    assert not found[0].exists()
+
+
+def test_the_command_honours_the_hubs_variables(command, tmp_path):
+    _, start = command
 
     def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-        own = {
-            "HF_ENDPOINT": server.url,
-            "HF_HOME": str(tmp_path / "home"),
-            "DCAE_BENCH_CACHE": str(tmp_path / "cache"),
-        }
-        command = [sys.executable, "-m", "dcae_bench", "weights", *arguments]
-        return subprocess.run(
-            command, env=kept | own | variables, capture_output=True, text=True, check=False, timeout=60
-        )
+        process = start(*arguments, **variables)
+        out, err = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
-    try:
-        offline = run("fetch", NAME, HF_HUB_OFFLINE="1")
-        assert offline.returncode == 2 and offline.stderr.count("\n") == 1 and "--path" in offline.stderr
-        fetched = run("fetch", NAME)
-        assert fetched.returncode == 0, fetched.stderr
-        assert f"revision: {PIN}, sha256: {hashlib.sha256(CONTENT).hexdigest()}" in fetched.stderr
-        denoiser = run("fetch", DENOISER)
-        assert denoiser.returncode == 0 and "for baselines/denoisers.yaml: revision: " in denoiser.stderr
-        wrong = run("fetch", NAME, "--revision", "f" * 40)
-        assert wrong.returncode == 2 and "no such revision" in wrong.stderr and "Traceback" not in wrong.stderr
-        assert run("verify").returncode == 0
-        listed = run("list").stdout
-        assert NAME in listed and str(tmp_path / "home")[:20] in listed
-        receipts = json.loads((tmp_path / "cache" / "weights.json").read_text())
-        assert str(tmp_path / "home") in receipts["receipts"][NAME]["path"]
-    finally:
-        server.close()
+    offline = run("fetch", NAME, HF_HUB_OFFLINE="1")
+    assert offline.returncode == 2 and offline.stderr.count("\n") == 1 and "--path" in offline.stderr
+    fetched = run("fetch", NAME)
+    assert fetched.returncode == 0, fetched.stderr
+    assert f"revision: {PIN}, sha256: {hashlib.sha256(CONTENT).hexdigest()}" in fetched.stderr
+    denoiser = run("fetch", DENOISER)
+    assert denoiser.returncode == 0 and "for baselines/denoisers.yaml: revision: " in denoiser.stderr
+    wrong = run("fetch", NAME, "--revision", "f" * 40)
+    assert wrong.returncode == 2 and "no such revision" in wrong.stderr and "Traceback" not in wrong.stderr
+    assert run("verify").returncode == 0
+    listed = run("list").stdout
+    assert NAME in listed and str(tmp_path / "home")[:20] in listed
+    receipts = json.loads((tmp_path / "cache" / "weights.json").read_text())
+    assert str(tmp_path / "home") in receipts["receipts"][NAME]["path"]

@@ -187,7 +187,7 @@ def test_released_weights_that_are_not_here_or_are_others(released, refused):
     line = refused(*SAMPLE)
     assert (
         f"nobody/{tiny_released.UVIT}/model.safetensors" in line
-        and "`dcae-bench weights fetch NAME --path FILE`" in line
+        and f"`dcae-bench weights fetch {tiny_released.UVIT} --path FILE`" in line
     )
     other = tiny_released.write_pipeline(tiny_released.DIT, released / "other.safetensors")
     weights.fetch("tiny-vae", path=released / "weights" / "tiny-vae.safetensors")
