@@ -30,6 +30,7 @@ from dcae_bench.evaluation_spec import EvaluationSet
 from dcae_bench.files import sha256_json, write_bytes, write_with
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.models.checkpoints import load_weights
+from dcae_bench.models.external import CustomAutoencoder
 from dcae_bench.models.zoo import build
 from dcae_bench.provenance import Provenance, Stopwatch, collect, fingerprint
 from dcae_bench.records import Data, Record, Subject, WeightsSource, save
@@ -189,8 +190,13 @@ def data_of(item: EvaluationSet, crops: Crops) -> Data:
 
 
 def state_sha256(model: Autoencoder) -> str:
-    """What stands for the hash of a weights file where a class brings its own: hash of its spec and of its state."""
+    """What stands for the hash of a weights file where a class brings its own.
+
+    Hash of its spec, of the module it is defined in, if it is a class of the user's, and of its state.
+    """
     digest = hashlib.sha256(sha256_json(model.spec.model_dump(mode="json")).encode())
+    if isinstance(model, CustomAutoencoder):
+        digest.update(model.source())
     for key, value in sorted(model.state_dict().items()):
         digest.update(to_safetensors({key: value.detach().cpu().contiguous()}))
     return digest.hexdigest()

@@ -1,6 +1,7 @@
 """What can be named on the command line, and that it measures the same whoever's class runs."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ def example(tmp_path, monkeypatch):
     code = re.search(r"`(\w+)\.py`:\n\n```python\n(.*?)```", page, re.DOTALL)
     (tmp_path / f"{code[1]}.py").write_text(code[2])
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, code[1], raising=False)  # of another test's folder
     return page, code[2]
 
 
@@ -163,7 +165,7 @@ def test_a_hub_id_without_a_network_is_one_line(monkeypatch, tmp_path):
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(WeightsError, match=r"owner/vae/config\.json: not in the hub cache"):
+    with pytest.raises(WeightsError, match=r"owner/vae/config\.json: not in the hub cache .*name its folder in place"):
         choose(DEMO, "owner/vae", None)
 
 
@@ -174,6 +176,15 @@ def test_the_hash_of_a_class_without_a_file_follows_its_state_and_its_spec(examp
     before = state_sha256(nano)
     nano.last_layer.data[0] += 1
     assert state_sha256(nano) != before
+
+
+def test_the_hash_of_a_class_without_a_file_follows_its_code(example, tmp_path):
+    spec = CustomSpec(family="custom", class_name="mymodel:Thumbnail", compression=8, latent_channels=3)
+    model = build(spec)
+    before = state_sha256(model)
+    path = tmp_path / "mymodel.py"
+    path.write_text(path.read_text().replace("bicubic", "nearest"))
+    assert state_sha256(model) != before
 
 
 def test_the_documented_example_is_short_and_its_model_specs_are_valid(example):
