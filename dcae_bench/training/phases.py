@@ -19,7 +19,10 @@ class Freezer:
     """
 
     def __init__(self, model: Autoencoder, trainable: Sequence[str]):
-        """Freeze ``model`` except for the layer sets in ``trainable``. Raises :class:`ConfigError` for unknown ones."""
+        """Freeze ``model`` except for the layer sets in ``trainable``.
+
+        Raises :class:`ConfigError` for unknown ones, and where they have no parameters.
+        """
         sets = model.layer_sets()
         if unknown := [name for name in trainable if name not in sets]:
             raise ConfigError(
@@ -31,6 +34,11 @@ class Freezer:
         model.requires_grad_(False)
         for layer in self.trainable:
             layer.requires_grad_(True)
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise ConfigError(
+                f"trainable {', '.join(trainable)}: this autoencoder of family {model.family} has no parameters there; "
+                "measure it with `dcae-bench evaluate`"
+            )
 
     def train_mode(self) -> None:
         """Training mode for the trainable layers, evaluation mode for all others."""

@@ -243,3 +243,6 @@ def test_only_the_whole_of_it_can_be_trained():
     assert model.net.gain.requires_grad
     with pytest.raises(ConfigError, match="'encoder_head': an autoencoder of family custom has only all"):
         Freezer(model, ["encoder_head"])
+    del model.net.gain
+    with pytest.raises(ConfigError, match="trainable all: this autoencoder of family custom has no parameters there"):
+        Freezer(model, ["all"])
