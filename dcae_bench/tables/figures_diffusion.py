@@ -1,15 +1,17 @@
 """Figures of generation: samples side by side, loss against training FLOPs, and a distance against guidance."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
 from dcae_bench.errors import ResultsError
-from dcae_bench.records import Denoiser, Metric, Record, Subject
+from dcae_bench.records import Denoiser, Metric, Record
 from dcae_bench.tables.figures import (
     CENTRED,
     COLOURS,
@@ -25,6 +27,10 @@ from dcae_bench.tables.reconstruction import FAMILIES
 
 CAPTION = 34
 """Characters of a caption's line, which fit beside the samples."""
+MARKERS = ("o", "s", "^", "D", "v")
+"""Of rows of one family at one compression, which share colour and dashes: another training or another denoiser."""
+PREDICTED = {"vp": "noise", "learned-range": "noise and variance", "flow": "velocity"}
+"""What denoisers of each process learn to predict."""
 
 
 def samples_figure(items: Sequence[tuple[Record, Path]], path: Path, *, count: int = 8) -> None:
@@ -57,7 +63,7 @@ def samples_figure(items: Sequence[tuple[Record, Path]], path: Path, *, count: i
 
 
 def loss_figure(logs: Mapping[Path, Record], path: Path) -> None:
-    """Write a PNG of the smoothed loss over training FLOPs: a panel per process, a line per row.
+    """Write a PNG of the smoothed loss over training FLOPs: a panel per process, a line per row with its end marked.
 
     ``logs`` maps the log of each training to its record. Raises :class:`ResultsError` when a log cannot be read or
     there is none.
@@ -67,18 +73,19 @@ def loss_figure(logs: Mapping[Path, Record], path: Path) -> None:
     processes = sorted({_denoiser(record).process for record in logs.values()})
     figure = Figure(figsize=(WIDTH_IN, 4.4), dpi=DPI, facecolor="white", layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(processes)))
-    ratios = sorted({record.subject.compression for record in logs.values()})
+    styles = _styles(logs.values())
     for process, axes in zip(processes, panels, strict=True):
-        _prepare(axes, f"process {process}", "training FLOPs")
+        _prepare(axes, f"process {process}: {PREDICTED[process]} predicted", "training FLOPs")
         chosen = [item for item in logs.items() if _denoiser(item[1]).process == process]
         for log, record in sorted(chosen, key=lambda item: _order(item[1])):
             curve = log_curve(log, ("loss",))
             operations = curve.index.to_numpy() * record.metrics["flops_per_image"].value
-            axes.plot(operations, curve.to_numpy(), label=_name(record), **_style(record.subject, ratios))
-        axes.set_xscale("log")
+            style = styles[_denoiser(record).row] | {"markersize": 5, "markevery": [-1]}
+            axes.plot(operations, curve.to_numpy(), label=_name(record), **style)
+        _scale_operations(axes)
         scale_loss(axes)
         axes.legend(frameon=False, fontsize=7.5, handlelength=3.2)
-    panels[0].set_ylabel("loss (smoothed)")
+    panels[0].set_ylabel("loss (mean over 1/20 of the training)")
     save_figure(figure, path)
 
 
@@ -98,12 +105,12 @@ def guidance_figure(records: Sequence[Record], path: Path) -> None:
     first = next(iter(points.values()))[0][1]
     _prepare(axes, f"{first.label} by guidance scale", "guidance scale s (1: none)")
     axes.set_ylabel(first.label)
-    ratios = sorted({record.subject.compression for record in records})
+    styles = _styles(records)
     for name, found in points.items():
         scales, metrics, owners = zip(*sorted(found, key=lambda point: point[0]), strict=True)
         values = np.array([metric.value for metric in metrics])
-        style = _style(owners[0].subject, ratios)
-        axes.plot(scales, values, label=name, marker="o", markersize=3, **style)
+        style = styles[_denoiser(owners[0]).row]
+        axes.plot(scales, values, label=name, markersize=4, **style)
         if all(metric.interval for metric in metrics):
             low, high = (np.array([getattr(m.interval, end) for m in metrics]) for end in ("low", "high"))
             axes.fill_between(scales, low, high, color=style["color"], alpha=0.12, linewidth=0)
@@ -152,9 +159,32 @@ def _caption(record: Record) -> str:
     return "\n".join(lines)
 
 
-def _style(subject: Subject, ratios: Sequence[int]) -> dict:
-    style = LINE_STYLES[ratios.index(subject.compression) % len(LINE_STYLES)]
-    return {"color": COLOURS.get(subject.family, OTHER_COLOUR), "linestyle": style, "linewidth": 1.6}
+def _styles(records: Iterable[Record]) -> dict[str, dict]:
+    """How each row is drawn: colour by family, dashes by compression, and a marker where both are the same."""
+    owners = {_denoiser(record).row: record for record in sorted(records, key=_order)}
+    ratios = sorted({record.subject.compression for record in owners.values()})
+    styles, drawn = {}, Counter()
+    for row, record in owners.items():
+        colour = COLOURS.get(record.subject.family, OTHER_COLOUR)
+        dashes = LINE_STYLES[ratios.index(record.subject.compression) % len(LINE_STYLES)]
+        look = _denoiser(record).process, colour, dashes
+        styles[row] = {
+            "color": colour,
+            "linestyle": dashes,
+            "linewidth": 1.6,
+            "marker": MARKERS[drawn[look] % len(MARKERS)],
+        }
+        drawn[look] += 1
+    return styles
+
+
+def _scale_operations(axes: Axes) -> None:
+    """A logarithmic axis whose numbers do not run into each other in a narrow panel."""
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if high > 10 * low else (1, 3)))
+    axes.xaxis.set_major_formatter(LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(np.inf, np.inf)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _prepare(axes: Axes, title: str, x: str) -> None:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from dcae_bench.errors import ResultsError
 from dcae_bench.records import Denoiser, Interval, Metric
 from dcae_bench.tables import figures_diffusion
-from dcae_bench.tables.figures_diffusion import guidance_figure, loss_figure, samples_figure
+from dcae_bench.tables.figures_diffusion import MARKERS, guidance_figure, loss_figure, samples_figure
 
 
 @pytest.fixture
@@ -62,6 +62,47 @@ def test_loss_is_drawn_over_flops(drawn, make, tmp_path):
     flow, vp = drawn[0].axes
     assert (len(flow.lines), len(vp.lines)) == (1, 2)
     assert list(vp.lines[0].get_xdata()) == [1e9, 2e9, 4e9] and list(vp.lines[0].get_ydata()) == [1, 0.5, 0.25]
+
+
+@pytest.mark.parametrize("figure", ["loss", "guidance"])
+def test_rows_of_one_latent_space_are_told_apart(figure, drawn, make, tmp_path):
+    """As a shorter and a longer training are: by a marker, which the legend shows too."""
+    records = [make(family, ratio) for family in ("sd-vae", "dc-ae") for ratio in (32, 64)]
+    longer = [
+        record.model_copy(
+            update={"denoiser": record.denoiser.model_copy(update={"row": f"{record.denoiser.row}-long"})}
+        )
+        for record in records
+    ]
+    if figure == "guidance":
+        guidance_figure([*records, *longer], tmp_path / "guidance.png")
+    else:
+        logs = {tmp_path / f"{number}.jsonl": record for number, record in enumerate([*records, *longer])}
+        for log in logs:
+            log.write_text(json.dumps({"images": 1, "loss": 1.0}) + "\n")
+        loss_figure(logs, tmp_path / "loss.png")
+    (axes,) = drawn[0].axes
+    looks = [(line.get_color(), line.get_linestyle(), line.get_marker()) for line in axes.lines]
+    assert len(looks) == len({str(look) for look in looks}) == 8
+    assert all(line.get_marker() in MARKERS for line in axes.get_legend().get_lines())
+
+
+def test_numbers_of_a_narrow_axis_do_not_run_into_each_other(drawn, make, tmp_path):
+    logs = {}
+    for process in ("vp", "flow", "learned-range"):
+        log = tmp_path / f"{process}.jsonl"
+        log.write_text("".join(json.dumps({"images": n, "loss": 1 / n}) + "\n" for n in (5, 20, 30)))
+        logs[log] = make(process=process, kind="diffusion_training")
+    loss_figure(logs, tmp_path / "loss.png")
+    (figure,) = drawn
+    boxes = [
+        label.get_window_extent()
+        for axes in figure.axes
+        for label in (*axes.get_xticklabels(), *axes.get_xticklabels(minor=True))
+        if label.get_text() and axes.get_xlim()[0] <= label.get_position()[0] <= axes.get_xlim()[1]
+    ]
+    assert len(boxes) >= 3
+    assert not any(one.overlaps(other) for place, one in enumerate(boxes) for other in boxes[:place])
 
 
 def test_guidance_marks_the_best_scale(drawn, make, tmp_path):
