@@ -1,5 +1,6 @@
 """``dcae-bench sample``: images from a denoiser."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +30,9 @@ def sample(
         float | None, typer.Option("--s", help="Guidance scale s, 1 is none; by default the row's first.", min=0)
     ] = None,
     w: Annotated[float | None, typer.Option("--w", help="The same as w = s - 1, as U-ViT states it.", min=-1)] = None,
+    png: Annotated[
+        Path | None, typer.Option("--png", help="Folder that gets every image as a file too.", metavar="DIR")
+    ] = None,
     profile: ProfileOption = "demo",
 ) -> None:
     """Sample and decode images. Run the same command again after an interruption.
@@ -39,6 +43,9 @@ def sample(
     plan.row(row)
     if s is not None and w is not None:
         raise ConfigError(f"--s {s:g} and --w {w:g}: guidance is given either as s or as w (s = 1 + w); leave one out")
+    for option, scale in (("--s", s), ("--w", w)):
+        if scale is not None and not math.isfinite(scale):
+            raise ConfigError(f"{option} {scale:g}: is not a finite number; the paper's scales s lie between 1 and 1.5")
     guidance = None if s is None and w is None else GuidanceSpec(s=s, w=w)
 
     if not work_is_here(plan):
@@ -47,5 +54,12 @@ def sample(
     from dcae_bench.evaluation.sampling import sample_images
 
     sample_images(
-        plan, row, weights=weights, latents=latents, output=output, autoencoder=autoencoder, guidance=guidance
+        plan,
+        row,
+        weights=weights,
+        latents=latents,
+        output=output,
+        autoencoder=autoencoder,
+        guidance=guidance,
+        png=png,
     )

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from dcae_bench.diffusion_plan import TrainedPlan
 from dcae_bench.errors import DataError
 from dcae_bench.files import sha256_file
 from dcae_bench.specs import AutoencoderSpec
@@ -154,3 +155,22 @@ def require_weights(manifest: LatentManifest, weights_sha256: str, folder: Path)
             f"{folder}: holds latents of {manifest.autoencoder} with weights {manifest.weights_sha256}, not of "
             f"{weights_sha256}; take another folder, or delete this one and encode again"
         )
+
+
+def require_row(manifest: LatentManifest, plan: TrainedPlan, folder: Path) -> None:
+    """Check that latents are those that a row learns from. Raises :class:`DataError` with both values."""
+    data = plan.data
+    for name, found, needed in (
+        ("autoencoder", f"{manifest.autoencoder}@{manifest.weights_source}", plan.row.latent),
+        ("model", manifest.model, plan.autoencoder),
+        ("data sets", manifest.datasets, data.datasets),
+        ("split", manifest.split, data.split),
+        ("resolution", manifest.resolution, data.resolution),
+        ("flips", manifest.flips, data.flips),
+        ("number of classes", manifest.classes, data.class_count),
+    ):
+        if found != needed:
+            raise DataError(
+                f"{folder}: its {name} is {found}, row {plan.name} needs {needed}; take the latents of "
+                f"{plan.row.latent} on '{plan.row.data}' (dcae-bench encode)"
+            )

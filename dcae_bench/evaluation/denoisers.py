@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dcae_bench import weights as store
 from dcae_bench.config import Profile
-from dcae_bench.data.latents import LatentManifest, read_manifest, require_weights
+from dcae_bench.data.latents import LatentManifest, read_manifest, require_row, require_weights
 from dcae_bench.diffusion_plan import ReleasedPlan, TrainedPlan
 from dcae_bench.errors import ConfigError
 from dcae_bench.models.autoencoder import Autoencoder
@@ -50,6 +50,7 @@ def open_trained(
         if given is None:
             raise ConfigError(f"{option} is missing: row {plan.name} is trained by profile {profile.name}; {wanted}")
     manifest = read_manifest(latents)
+    require_row(manifest, plan, latents)
     decoder, subject = open_autoencoder(profile, plan, autoencoder)
     require_weights(manifest, subject.weights_sha256, latents)
     model = build_denoiser(plan.denoiser)

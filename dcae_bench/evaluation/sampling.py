@@ -14,6 +14,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from dcae_bench.config import Profile
+from dcae_bench.data.samples import Samples
 from dcae_bench.device import choose
 from dcae_bench.diffusion.decode import decode
 from dcae_bench.diffusion.noise import PAPER_RANKS, Noise, SampleNoise, paper_batches, paper_labels
@@ -25,6 +26,7 @@ from dcae_bench.errors import ConfigError, DataError
 from dcae_bench.evaluation import SAMPLES_CODE
 from dcae_bench.evaluation.denoisers import OpenDenoiser, open_released, open_trained
 from dcae_bench.evaluation.packing import PackedArray
+from dcae_bench.evaluation.pngs import write_pngs
 from dcae_bench.evaluation.protocols import pinned
 from dcae_bench.evaluation.workers import Process, batches_of, processes
 from dcae_bench.files import sha256_file, sha256_json, write_bytes, write_text
@@ -72,6 +74,7 @@ def sample_images(
     latents: Path | None = None,
     autoencoder: Path | None = None,
     guidance: GuidanceSpec | None = None,
+    png: Path | None = None,
 ) -> SampleManifest:
     """Sample a row's denoiser and decode: ``samples.npy``, uint8 (n, H, W, 3), in the folder ``output``.
 
@@ -79,8 +82,8 @@ def sample_images(
     ``weights`` of its denoiser and ``latents``, the cache that they learned from, of which only the manifest is read;
     ``autoencoder`` are the weights that made it, released ones are found by name. A released row takes none of the
     three: its weights and those of its autoencoder are found by name. ``guidance`` is by default the row's first.
-    Interrupted, the same command goes on; finished, it does nothing. Raises :class:`ConfigError`, :class:`DataError`,
-    :class:`WeightsError` and :class:`ResultsError`.
+    Interrupted, the same command goes on; finished, it does nothing. ``png`` is a folder that gets every image as a
+    file too. Raises :class:`ConfigError`, :class:`DataError`, :class:`WeightsError` and :class:`ResultsError`.
     """
     plan = profile.row(row)
     guidance = guidance or plan.guidance[0]
@@ -98,6 +101,11 @@ def sample_images(
         if (found := sampling.finished()) is None:
             sampling.run()
             found = read_samples(output)
+        elif process.first:
+            console = Console(stderr=True)
+            console.print(f"row {row}: these {found.count} samples are in {output} already", soft_wrap=True)
+        if png is not None:
+            write_pngs(Samples(output, found.sha256), png, process, threads=profile.evaluation.workers)
         return found
 
 

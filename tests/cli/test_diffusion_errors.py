@@ -90,7 +90,9 @@ def test_wrong_class_counts(place, refused):
     assert "6 labels are outside of 0 to 1 (the first is 7)" in refused(*command("train-diffusion"))
     np.save("two/labels.npy", labels)
     change_manifest(place / "two", classes=3)
-    assert "two: its number of classes is 3, row uvit needs 2" in refused(*command("train-diffusion"))
+    for verb in ("train-diffusion", "sample"):
+        assert "two: its number of classes is 3, row uvit needs 2" in refused(*command(verb))
+    change_manifest(place / "two", classes=2)
     state = load_file("uvit/model.safetensors")
     (name,) = [key for key, value in state.items() if key.startswith("label") and len(value) == 3]
     save_file(state | {name: torch.cat([state[name], state[name]])}, "more.safetensors")
@@ -106,8 +108,9 @@ def test_latents_of_another_model(place, refused):
         assert "two: holds latents of sd-vae with weights" in line
     line = refused(*command("encode", weights="other.safetensors", output="two"))
     assert "two: holds latents of sd-vae with weights" in line and "take another folder" in line
-    line = refused(*command("train-diffusion", latents="plain"))
-    assert "plain: its data sets is ('dark',), row uvit needs ('bright', 'dark')" in line
+    for verb in ("train-diffusion", "sample"):
+        line = refused(*command(verb, latents="plain"))
+        assert "plain: its data sets is ('dark',), row uvit needs ('bright', 'dark')" in line
     assert not Path("out").exists() and not Path("new").exists()
 
 

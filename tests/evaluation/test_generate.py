@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from dcae_bench.cli import main
+from dcae_bench.data.samples import Samples
 from dcae_bench.diffusion.noise import paper_labels
 from dcae_bench.diffusion_specs import GuidanceSpec
-from dcae_bench.errors import ConfigError, DataError, WeightsError
+from dcae_bench.errors import ConfigError, DataError, ResultsError, WeightsError
 from dcae_bench.evaluation import sampling
 from dcae_bench.evaluation.encode import encode_dataset
+from dcae_bench.evaluation.pngs import write_pngs
 from dcae_bench.evaluation.sampling import Sampling, read_samples, sample_images
 from dcae_bench.evaluation.workers import Process
 from dcae_bench.files import sha256_file
@@ -171,6 +174,42 @@ def test_what_does_not_belong_together_is_refused(draw, tmp_path, folder):
         read_samples(tmp_path / "new")
 
 
+def test_latents_of_other_images_are_refused(draw, tmp_path, folder):
+    """Of the same autoencoder, but with another scale than the denoiser learned with."""
+    with pytest.raises(DataError, match=r"plain: its data sets is \('dark',\), row uvit needs \('bright', 'dark'\)"):
+        draw("uvit", tmp_path / "out", latents=folder / "plain")
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_for_those_who_ask(draw, tmp_path, monkeypatch):
+    draw("uvit", tmp_path / "out", png=tmp_path / "png")
+    samples = np.load(tmp_path / "out" / "samples.npy")
+    paths = sorted((tmp_path / "png").iterdir())
+    assert [path.name for path in paths] == [f"00000{index}.png" for index in range(5)]
+    assert np.array_equal(np.stack([np.asarray(Image.open(path)) for path in paths]), samples)
+    # Asked for later, of samples that are there: nothing is drawn again.
+    monkeypatch.setattr(Sampling, "run", lambda self: pytest.fail("drawn again"))
+    paths[3].unlink()
+    draw("uvit", tmp_path / "out", png=tmp_path / "png")
+    assert len(list((tmp_path / "png").iterdir())) == 5
+    paths[3].rename(tmp_path / "png" / "mine.png")
+    with pytest.raises(ResultsError, match=r"png: holds 1 other images \(mine\.png\); take a folder of its own"):
+        draw("uvit", tmp_path / "out", png=tmp_path / "png")
+
+
+def test_processes_share_the_files(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (130, 2, 2, 3), dtype=np.uint8)
+    np.save(tmp_path / "samples.npy", images)
+    np.save(tmp_path / "labels.npy", np.zeros(130, np.int64))
+    found = []
+    for rank in (0, 1):
+        process = Process(rank, 2)
+        object.__setattr__(process, "wait", lambda: None)
+        write_pngs(Samples(tmp_path, "0" * 64), tmp_path / str(rank), process, threads=2)
+        found.append({int(path.stem) for path in (tmp_path / str(rank)).iterdir()})
+    assert not found[0] & found[1] and found[0] | found[1] == set(range(130))
+
+
 def test_the_command(tmp_path, folder, monkeypatch, capsys):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny.content()))
     options = ["--profile", tmp_path / "tiny.yaml", "--latents", folder / "two", "--output", tmp_path / "out"]
@@ -185,5 +224,13 @@ def test_the_command(tmp_path, folder, monkeypatch, capsys):
     autoencoder = ("--autoencoder", folder / "sd-vae.safetensors")
     assert command() == 2 and "--autoencoder is missing" in capsys.readouterr().err
     assert command(*autoencoder, "--s", 2, "--w", 1) == 2 and "leave one out" in capsys.readouterr().err
+    for scale in ("--s", "--w"):
+        assert command(*autoencoder, scale, "inf") == 2
+        assert f"error: {scale} inf: is not a finite number" in capsys.readouterr().err
     assert command(*autoencoder, "--w", 0.5) == 0
     assert read_samples(tmp_path / "out").guidance_scale == 1.5
+    capsys.readouterr()
+    assert command(*autoencoder, "--s", 1.5, "--png", tmp_path / "png") == 0
+    assert (
+        "row uvit: these 5 samples are in" in capsys.readouterr().err and len(list((tmp_path / "png").iterdir())) == 5
+    )
