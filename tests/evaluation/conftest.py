@@ -126,7 +126,9 @@ def metrics_of(suite):
 def server():
     """Processes that have imported everything already: starting one from nothing takes many seconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dcae_bench.evaluation.run", "diffusers.models.autoencoders.autoencoder_kl"])
+    modules = ["dcae_bench.evaluation.run", "diffusers.models.autoencoders.autoencoder_kl"]
+    modules += ["dcae_bench.evaluation.generation_run", "dcae_bench.metrics.precision_recall"]
+    context.set_forkserver_preload(modules)
     return context
 
 

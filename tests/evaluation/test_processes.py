@@ -1,0 +1,99 @@
+"""Latents, samples and their metrics by real processes under gloo, as ``torchrun`` starts them, beside those of one."""
+
+import os
+import socket
+from contextlib import ExitStack
+
+import pytest
+import torch
+import yaml
+
+from dcae_bench.models.checkpoints import save_weights
+from dcae_bench.models.zoo import build_denoiser
+from dcae_bench.records import load, save
+from tests import tiny_diffusion as tiny
+from tests.evaluation.test_generation_run import training_record
+
+# Policy of the seeds by folder: "dit" draws noise between its steps, "streams" are the authors'.
+PROFILES = {"dit": "sample", "uvit": "sample", "streams": "paper_8gpu"}
+WORKER = """
+import os
+os.environ.update({environment!r})
+from pathlib import Path
+from dcae_bench.config import load_profile
+from dcae_bench.evaluation.encode import encode_dataset
+from dcae_bench.evaluation.generation_run import evaluate_samples
+from dcae_bench.evaluation.sampling import sample_images
+
+folder, out, ports = Path({folder!r}), Path({output!r}), iter({ports!r})
+
+def joined():
+    os.environ["MASTER_PORT"] = str(next(ports))
+    return load_profile(folder / "sample.yaml")
+
+weights = folder / "vae.safetensors"
+encode_dataset(joined(), "sd-vae@retrained", "two", data=folder / "data", output=out / "latents", weights=weights)
+inputs = {{"latents": out / "latents", "autoencoder": weights}}
+for name, policy in {profiles!r}.items():
+    joined()
+    row = "dit" if name == "dit" else "uvit"
+    sample_images(
+        load_profile(folder / (policy + ".yaml")), row, weights=folder / (row + ".safetensors"), output=out / name,
+        png=out / (name + "-png"), **inputs
+    )
+evaluate_samples(
+    joined(), "uvit", samples=out / "uvit", training=folder / "training.json", data=folder / "data",
+    output=out / "record.json",
+)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for policy in ("sample", "paper_8gpu"):
+        changes = {("diffusion", "seed_policy"): policy, ("diffusion", "samples"): 11}
+        (tmp_path / f"{policy}.yaml").write_text(yaml.safe_dump(tiny.content(changes)))
+    tiny.write_data(tmp_path / "data")
+    tiny.write_weights(tmp_path / "vae.safetensors")
+    for row in ("uvit", "dit"):
+        state = build_denoiser(tiny.profile().row(row).denoiser, seed=1).state_dict()
+        generator = torch.Generator().manual_seed(2)
+        state = {key: value + 0.05 * torch.randn(value.shape, generator=generator) for key, value in state.items()}
+        sha256 = save_weights(state, tmp_path / f"{row}.safetensors")
+        if row == "uvit":
+            save(training_record(weights=sha256), tmp_path / "training.json")
+    return tmp_path
+
+
+def run(server, folder, count, cache):
+    """Start what ``torchrun`` would start, on this machine's loopback; returns every file that came out of it."""
+    output = folder / str(count)
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(2 + len(PROFILES))]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        ports = [probe.getsockname()[1] for probe in probes]
+    started = []
+    for rank in range(count):
+        environment = {"WORLD_SIZE": str(count), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "DCAE_BENCH_CACHE": cache}
+        places = {"environment": environment, "folder": str(folder), "output": str(output)}
+        code = WORKER.format(**places, ports=ports, profiles=PROFILES)
+        started.append(server.Process(target=exec, args=(code, {})))
+        started[-1].start()
+    for process in started:
+        process.join(timeout=120)
+    assert [process.exitcode for process in started] == [0] * count
+    found = {str(path.relative_to(output)): path for path in output.rglob("*") if path.is_file()}
+    metrics = load(found.pop("record.json")).metrics
+    return metrics, {name: path.read_bytes() for name, path in found.items() if path.name != "samples.json"}
+
+
+def test_several_processes_write_what_one_does(server, folder, another_cache):
+    """5 batches of latents, 6 of samples and the authors' 8 ranks are shared out by three unevenly."""
+    alone, files = run(server, folder, 1, os.environ["DCAE_BENCH_CACHE"])
+    assert len(files) == 3 + 3 * (2 + 11)
+    another_cache()
+    metrics, found = run(server, folder, 3, os.environ["DCAE_BENCH_CACHE"])
+    assert found.keys() == files.keys() and metrics == alone
+    assert [name for name in files if found[name] != files[name]] == []
