@@ -1,5 +1,6 @@
 """Training batches of cached latents, read ahead, with all that chance adds to them."""
 
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import NamedTuple
@@ -59,13 +60,19 @@ class LatentBatches:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="latents")
         self._depth = threads + 1
         self._ahead: dict[int, Future[LatentBatch]] = {}
+        self.waited_s = 0.0
+        """Seconds in which a batch was asked for and not there yet."""
 
     def __call__(self, first: int) -> LatentBatch:
         """Images ``first`` to ``first + share``. Raises :class:`DataError`."""
         for start in range(first, min(first + (self._depth + 1) * self._stride, self._end), self._stride):
             if start not in self._ahead:
                 self._ahead[start] = self._pool.submit(self.make, start)
-        return self._ahead.pop(first).result()
+        asked = time.perf_counter()
+        try:
+            return self._ahead.pop(first).result()
+        finally:
+            self.waited_s += time.perf_counter() - asked
 
     def make(self, first: int) -> LatentBatch:
         """The same without reading ahead."""
