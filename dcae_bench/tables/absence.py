@@ -65,9 +65,11 @@ class DenoiserAbsence:
         for plan in plans:
             if _answers(plan, reported, source):
                 return self.missing.get(plan.name, (f"row {plan.name} was not measured: run the workflow",))
-        on_its_data = any((plan.data.datasets, plan.data.resolution) == _images(reported) for plan in plans)
+        on_its_data = [plan for plan in plans if (plan.data.datasets, plan.data.resolution) == _images(reported)]
         if on_its_data and source == "released" and reported.released is None:
             return ("the authors did not publish the weights of this denoiser",)
+        if source == "retrained" and any(isinstance(plan, TrainedPlan) for plan in on_its_data):
+            return (f"profile {self.profile.name} does not train this denoiser: it would be a row of its 'diffusion'",)
         return (self.profile.paper_rows_not_run,)
 
 
