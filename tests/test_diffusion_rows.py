@@ -59,6 +59,45 @@ def test_the_papers_rows_have_its_tokens_and_lengths():
     assert plans["uvit-h-dc-ae-f64-p1"].training.optimizer.warmup_images == 5000 * 1024
 
 
+COMMON = {"ema": (0.9999, 2000), "label_dropout": 0.1, "decay_all": True, "clip": None, "checkpointing": True}
+TRAININGS = {  # the authors' commands: batch, rate, decay, betas, steps of warm-up, precision, scales, sampler
+    "uvit": ("vp", 1024, 2e-4, 0.03, (0.99, 0.99), 5000, "bf16", [1, 1.5], {"name": "dpm-solver", "nfe": 30}),
+    "dit": ("learned-range", 256, 1e-4, 0, (0.9, 0.999), 0, "fp16", [1, 1.3], {"name": "ddpm", "steps": 250}),
+    "dit-batch-1024": (
+        "learned-range",
+        1024,
+        2e-4,
+        0,
+        (0.9, 0.999),
+        0,
+        "fp16",
+        [1, 1.3],
+        {"name": "ddpm", "steps": 250},
+    ),
+    "usit": (
+        *("flow", 1024, 1e-4, 0, (0.99, 0.99), 5000, "bf16", [1, 1.2]),
+        {"name": "dopri5", "atol": 1e-6, "rtol": 1e-3, "step_control": "sample"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_the_papers_trainings_are_the_authors_commands(name):
+    spec = load_profile("paper").diffusion.trainings[name]
+    adamw, scales = spec.optimizer, [guidance.scale for guidance in spec.guidance]
+    assert (
+        *(spec.process, spec.batch_size, adamw.lr, adamw.weight_decay, adamw.betas),
+        *(adamw.warmup_images / spec.batch_size, spec.precision, scales, spec.chosen_sampler.model_dump()),
+    ) == TRAININGS[name]
+    assert {
+        "ema": (spec.ema.decay, spec.ema.warmup_steps),
+        "label_dropout": spec.label_dropout,
+        "decay_all": adamw.decay_all,
+        "clip": adamw.clip_norm,
+        "checkpointing": spec.execution.checkpoint_activations,
+    } == COMMON
+
+
 def test_a_recipe_holds_what_shapes_the_weights_and_nothing_else(demo):
     def changed(**training):
         spec = demo.diffusion.trainings["uvit"].model_copy(update=training)
