@@ -59,6 +59,14 @@ def test_the_papers_rows_have_its_tokens_and_lengths():
     assert plans["uvit-h-dc-ae-f64-p1"].training.optimizer.warmup_images == 5000 * 1024
 
 
+def test_the_full_size_autoencoders_have_a_uvit_s_on_their_latents():
+    profile = load_profile("full-size")
+    plans = [profile.row(name) for name in profile.diffusion.rows]
+    assert {plan.row.source.autoencoder for plan in plans} == set(profile.autoencoders)
+    assert all(plan.row.denoiser == "uvit-s" and plan.row.source.weights == "retrained" for plan in plans)
+    assert [plan.denoiser.latent.tokens for plan in plans] == [64, 16]
+
+
 COMMON = {"ema": (0.9999, 2000), "label_dropout": 0.1, "decay_all": True, "clip": None, "checkpointing": True}
 TRAININGS = {  # the authors' commands: batch, rate, decay, betas, steps of warm-up, precision, scales, sampler
     "uvit": ("vp", 1024, 2e-4, 0.03, (0.99, 0.99), 5000, "bf16", [1, 1.5], {"name": "dpm-solver", "nfe": 30}),
