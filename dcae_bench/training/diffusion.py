@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dcae_bench.config import Profile
 from dcae_bench.data.latent_batches import LatentBatch, LatentBatches
-from dcae_bench.data.latents import Latents
+from dcae_bench.data.latents import Latents, require_row
 from dcae_bench.diffusion.decode import decode
 from dcae_bench.diffusion.noise import SampleNoise
 from dcae_bench.diffusion.processes import build_process
@@ -188,23 +188,9 @@ def by_quartile(losses: Tensor, uniform: Tensor) -> dict[str, float]:
 
 
 def require_fit(latents: Latents, plan: TrainedPlan) -> None:
-    """Check that a cache holds the latents of a plan. Raises :class:`DataError` with both values."""
-    manifest, data = latents.manifest, plan.data
-    wanted = {
-        "autoencoder": (f"{manifest.autoencoder}@{manifest.weights_source}", plan.row.latent),
-        "model": (manifest.model, plan.autoencoder),
-        "data sets": (manifest.datasets, data.datasets),
-        "split": (manifest.split, data.split),
-        "resolution": (manifest.resolution, data.resolution),
-        "flips": (manifest.flips, data.flips),
-        "number of classes": (manifest.classes, data.class_count),
-    }
-    for name, (found, needed) in wanted.items():
-        if found != needed:
-            raise DataError(
-                f"{latents.folder}: its {name} is {found}, row {plan.name} needs {needed}; take the latents of "
-                f"{plan.row.latent} on '{plan.row.data}' (dcae-bench encode)"
-            )
+    """Check that a cache holds the latents of a plan, and labels of its classes. Raises :class:`DataError`."""
+    manifest = latents.manifest
+    require_row(manifest, plan, latents.folder)
     if manifest.classes is not None:
         labels = latents.labels
         if bad := int(((labels < 0) | (labels >= manifest.classes)).sum()):

@@ -145,6 +145,13 @@ def _record(
         unit="img/s",
         notes=("whole loop with data, previews, checkpoints and logging; not a throughput protocol",),
     )
+    metrics["waiting"] = Metric(
+        label="time spent waiting for latents",
+        value=100 * trainer.batches.waited_s / (clock.seconds - trainer.seconds_before),
+        better="lower",
+        unit="%",
+        notes=("of the first process, since the last interruption",),
+    )
     return Record(
         kind="diffusion_training",
         profile=run.profile.name,

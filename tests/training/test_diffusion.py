@@ -93,6 +93,7 @@ def test_the_record_counts_what_was_computed(train, tmp_path):
     macs = blocks + 16 * 3 * 16 + 18 * 16 * 3
     assert record.metrics["flops_per_image"].value == 6 * macs
     assert record.metrics["training_flops"].value == 24 * 6 * macs
+    assert 0 <= record.metrics["waiting"].value <= 100 and record.metrics["waiting"].unit == "%"
     log = read_log(tmp_path / "log.jsonl")
     assert [line["images"] for line in log] == [4, 8, 12, 16, 20, 24]
     assert [line["lr"] for line in log] == pytest.approx([5e-4, *[1e-3] * 5])
