@@ -1,7 +1,6 @@
 """A denoiser from cached latents to finished weights, log, previews and record."""
 
 import io
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ from dcae_bench.models.zoo import build
 from dcae_bench.provenance import Stopwatch, collect, fingerprint
 from dcae_bench.records import Data, Denoiser, Metric, Record, Subject, save
 from dcae_bench.training import DIFFUSION_CODE
-from dcae_bench.training.checkpoint import CHECKPOINT
 from dcae_bench.training.diffusion import QUARTILES, DiffusionRun, DiffusionTrainer
+from dcae_bench.training.finished import clear, finished_before
 from dcae_bench.training.log import read_log
 from dcae_bench.training.progress import with_progress
 
@@ -38,8 +37,8 @@ def train_diffusion(
 
     ``latents`` is the cache to learn from, ``autoencoder`` the weights that made it, which decode previews; released
     ones are found by name. ``preview.npy`` is uint8 (checkpoints, k, H, W, 3). ``run_dir`` holds the state of an
-    unfinished run, which goes when it is finished. Raises :class:`ConfigError`, :class:`DataError`,
-    :class:`WeightsError`, :class:`TrainingError` and :class:`ResultsError`.
+    unfinished run, which goes when it is finished; a finished one is left as it is. Raises :class:`ConfigError`,
+    :class:`DataError`, :class:`WeightsError`, :class:`TrainingError` and :class:`ResultsError`.
     """
     plan, cache = profile.trained_row(row), Latents(latents)
     model, subject = open_autoencoder(profile, plan, autoencoder)
@@ -51,7 +50,11 @@ def train_diffusion(
     }
     recipe_sha256 = sha256_json(recipe)
     # One folder per recipe: a changed recipe starts afresh, and going back finds the old state.
-    run = DiffusionRun(profile, plan, cache, model, run_dir / recipe_sha256[:12], recipe_sha256)
+    directory = run_dir / recipe_sha256[:12]
+    beside = ("log.jsonl", "preview.npy") if plan.training.previews else ("log.jsonl",)
+    if finished_before(f"row {row}", output, directory, recipe_sha256, beside):
+        return
+    run = DiffusionRun(profile, plan, cache, model, directory, recipe_sha256)
     trainer = DiffusionTrainer(run)
     clock = Stopwatch(trainer.seconds_before)
     console = Console(stderr=True, quiet=not trainer.accelerator.is_main_process)
@@ -63,10 +66,9 @@ def train_diffusion(
         write_bytes(output.parent / "log.jsonl", (run.directory / "log.jsonl").read_bytes())
         if plan.training.previews:
             _write_previews(trainer, output.parent / "preview.npy")
-        # The record comes last, so it never stands alone; the checkpoint goes before the log that belongs to it.
+        # The record comes last, so it never stands alone.
         save(record, output.parent / "record.json")
-        (run.directory / CHECKPOINT).unlink(missing_ok=True)
-        shutil.rmtree(run.directory)
+        clear(directory)
         console.print(f"row {row}: {plan.row.images} images in {clock.seconds:.0f} s -> {output}", soft_wrap=True)
 
 

@@ -1,6 +1,5 @@
 """A phase from photographs to finished weights, log and record."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from dcae_bench.provenance import Stopwatch, collect, fingerprint
 from dcae_bench.records import Data, Metric, Record, Subject, save
 from dcae_bench.training import CODE
 from dcae_bench.training.autoencoder import PhaseRun, Trainer
-from dcae_bench.training.checkpoint import CHECKPOINT
+from dcae_bench.training.finished import clear, finished_before
 from dcae_bench.training.log import read_log
 from dcae_bench.training.progress import with_progress
 
@@ -38,8 +37,8 @@ def train_phase(
     """Train one phase and write ``output`` (safetensors) with ``log.jsonl`` and ``record.json`` beside it.
 
     ``data`` holds the prepared data sets, ``initial`` the weights of the phase before, ``run_dir`` the state of an
-    unfinished run, which goes when the phase is finished. Raises :class:`DataError`, :class:`WeightsError`,
-    :class:`TrainingError` and :class:`ResultsError`.
+    unfinished run, which goes when the phase is finished; a finished one is left as it is. Raises :class:`DataError`,
+    :class:`WeightsError`, :class:`TrainingError` and :class:`ResultsError`.
     """
     packs = [open_training_set(name, data) for name in profile.training_sets(phase)]
     loss = profile.training.loss
@@ -51,14 +50,17 @@ def train_phase(
         "code": fingerprint(*CODE),
     }
     recipe_sha256 = sha256_json(recipe)
+    # One folder per recipe: a changed recipe starts afresh, and going back finds the old state.
+    directory = run_dir / recipe_sha256[:12]
+    if finished_before(f"{autoencoder}, phase {phase}", output, directory, recipe_sha256):
+        return
     run = PhaseRun(
         profile=profile,
         autoencoder=autoencoder,
         phase=phase,
         photos=JoinedPhotos(packs, profile.training.phases[phase].min_side),
         initial=initial,
-        # One folder per recipe: a changed recipe starts afresh, and going back finds the old state.
-        directory=run_dir / recipe_sha256[:12],
+        directory=directory,
         recipe_sha256=recipe_sha256,
         readers=profile.threads if any(isinstance(pack, FilePhotos) for pack in packs) else 0,
     )
@@ -70,10 +72,11 @@ def train_phase(
     with_progress(trainer, clock, console)
     if trainer.accelerator.is_main_process:
         _finish(trainer, clock, packs, recipe, output)
-        # The checkpoint goes first: a kill in between must not leave it without the log that belongs to it.
-        (run.directory / CHECKPOINT).unlink(missing_ok=True)
-        shutil.rmtree(run.directory)
-        console.print(f"{autoencoder}, phase {phase}: {run.plan.images} images in {clock.seconds:.0f} s -> {output}")
+        clear(directory)
+        console.print(
+            f"{autoencoder}, phase {phase}: {run.plan.images} images in {clock.seconds:.0f} s -> {output}",
+            soft_wrap=True,
+        )
 
 
 def _finish(

@@ -103,6 +103,28 @@ def test_the_record_counts_what_was_computed(train, tmp_path):
     assert all(value.isfinite().all() for value in load_file(tmp_path / "model.safetensors").values())
 
 
+def test_a_finished_row_is_left_as_it_is_until_its_recipe_or_its_files_change(train, tmp_path, monkeypatch):
+    stepped = []
+    step = DiffusionTrainer.step
+    monkeypatch.setattr(DiffusionTrainer, "step", lambda self: stepped.append(1) or step(self))
+    longer = {("diffusion", "rows", "uvit", "images"): 32}
+    train("uvit", tmp_path)
+    before = (tmp_path / "record.json").read_bytes()
+    train("uvit", tmp_path)
+    assert len(stepped) == 6 and (tmp_path / "record.json").read_bytes() == before
+    for damage in (
+        lambda: (tmp_path / "preview.npy").unlink(),
+        lambda: (tmp_path / "record.json").write_text("{"),
+        lambda: (tmp_path / "model.safetensors").write_bytes(b"other"),
+    ):
+        damage()
+        del stepped[:]
+        train("uvit", tmp_path)
+        assert len(stepped) == 6
+    train("uvit", tmp_path, longer)
+    assert len(stepped) == 6 + 8
+
+
 def test_a_denoiser_learns(train, tmp_path):
     plan = {"lr": 3.0e-3, "weight_decay": 0.0}
     changes = {
