@@ -106,8 +106,9 @@ class Trainer(Loop):
         self.batches = TrainBatches(
             run.photos,
             crop_seed,
-            share=self.share,
-            stride=plan.batch_size,
+            # Parts are the same images for every number of processes: a BatchNorm sees those of a part together.
+            share=self.share // plan.accumulate,
+            stride=plan.batch_size // plan.accumulate,
             end=plan.images,
             resolution=plan.resolution,
             crop=plan.crop,
@@ -141,7 +142,8 @@ class Trainer(Loop):
             set_learning_rate(self.d_optimizer, gan.optimizer, end)
         values: dict[str, float] = {}
         nets = [self.model] if self.discriminator is None else [self.model, self.discriminator]
-        for number, images in enumerate(self.batch().chunk(plan.accumulate)):
+        for number in range(plan.accumulate):
+            images = self.batch(number)
             with self.part(number, plan.accumulate, *nets):
                 loss, d_loss, parts = self.objective(images)
                 parts = {"loss": loss.detach(), **parts}
@@ -168,10 +170,12 @@ class Trainer(Loop):
         self.ema.update(self.autoencoder, end // plan.batch_size)
         return values
 
-    def batch(self) -> Tensor:
-        """The share of the next batch that is this process's: (batch / processes, 3, R, R) in [-1, 1]."""
-        batch = self.batches(self.images + self.accelerator.process_index * self.share)
-        return batch.to(self.device, memory_format=self.memory_format)
+    def batch(self, part: int = 0) -> Tensor:
+        """What this process has of a part of the next batch: (batch / accumulate / processes, 3, R, R) in [-1, 1]."""
+        plan = self.plan
+        share = self.share // plan.accumulate
+        first = self.images + part * (plan.batch_size // plan.accumulate) + self.accelerator.process_index * share
+        return self.batches(first).to(self.device, memory_format=self.memory_format)
 
     def buffers(self) -> list[Tensor]:
         """State that a forward pass moves: BatchNorm's statistics of both nets."""

@@ -75,14 +75,17 @@ def in_two(server) -> Callable[[Callable, Path, Path], list[int]]:
             started[-1].start()
         for process in started:
             process.join(timeout=120)
+        for process in started:
+            process.kill()  # one that hangs would keep the tests from ending
         return [process.exitcode for process in started]
 
     return run
 
 
-@pytest.mark.parametrize("train", [workers.first_phase, workers.third_phase, workers.denoiser])
+@pytest.mark.parametrize("train", [workers.first_phase, workers.third_phase_in_parts, workers.denoiser])
 def test_two_processes_train_as_one_does(in_two, folder, diffusion_folder, tmp_path, train):
-    """Gradients, logged losses, BatchNorm of both nets and the adaptive weight of a GAN are the whole batch's.
+    """Gradients, logged losses, BatchNorm of both nets and the adaptive weight of a GAN are the whole batch's, or
+    with ``accumulate`` those of the same parts of it.
 
     Rounding differs, and Adam makes more of it with every step.
     """
@@ -92,7 +95,7 @@ def test_two_processes_train_as_one_does(in_two, folder, diffusion_folder, tmp_p
     found, wanted = (read_log(tmp_path / count / "log.jsonl") for count in ("2", "1"))
     assert len(found) == len(wanted)
     for number, (line, other) in enumerate(zip(found, wanted, strict=True)):
-        assert line == pytest.approx(other, rel=1e-5 if number == 0 else 1e-2), number
+        assert line == pytest.approx(other, rel=1e-5 if number == 0 else 1e-2, abs=1e-6), number
 
 
 def test_processes_stopped_at_a_checkpoint_go_on_to_the_same_bits(in_two, folder, tmp_path):

@@ -26,9 +26,17 @@ def third_phase(folder: Path, output: Path) -> None:
     train_autoencoder(folder, output, 3)
 
 
-def train_autoencoder(folder: Path, output: Path, phase: int) -> None:
+def third_phase_in_parts(folder: Path, output: Path) -> None:
+    plan = profile(folder)
+    phases = plan.training.phases
+    in_parts = {**phases, 3: phases[3].model_copy(update={"accumulate": 2})}
+    training = plan.training.model_copy(update={"phases": in_parts})
+    train_autoencoder(folder, output, 3, plan.model_copy(update={"training": training}))
+
+
+def train_autoencoder(folder: Path, output: Path, phase: int, plan: Profile | None = None) -> None:
     train_phase(
-        profile(folder),
+        plan or profile(folder),
         "dc-ae",
         phase,
         data=folder / "data",
@@ -63,8 +71,8 @@ def stopped_at_a_checkpoint(folder: Path, output: Path) -> None:
 def bad_image_of_the_second_process(folder: Path, output: Path) -> None:
     batch = Trainer.batch
 
-    def bad(self: Trainer):
-        images = batch(self)
+    def bad(self: Trainer, part: int = 0):
+        images = batch(self, part)
         return images * float("nan") if self.images == 8 and self.accelerator.process_index == 1 else images
 
     Trainer.batch = bad
