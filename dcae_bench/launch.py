@@ -6,10 +6,14 @@ import sys
 import tempfile
 import uuid
 from pathlib import Path
-from signal import Signals
+from signal import SIGTERM, Signals
+from typing import TYPE_CHECKING
 
 from dcae_bench.config import Profile
 from dcae_bench.errors import ConfigError, ProcessError
+
+if TYPE_CHECKING:  # torch takes seconds, which a command in one process spends elsewhere
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 FAILURES = "DCAE_BENCH_FAILURES"
 """Names the folder where the processes that were started here leave their users' errors, one file each."""
@@ -41,7 +45,7 @@ def report(error: str) -> None:
 
 
 def _on_gpus(profile: Profile, exactly: bool) -> int:
-    import torch  # takes seconds, which a command in one process spends elsewhere
+    import torch
 
     if not torch.cuda.is_available():  # where the profile insists on a GPU, the work itself says so
         return profile.processes if profile.device == "auto" else 1
@@ -81,7 +85,7 @@ def _start(count: int) -> None:
         except SignalException as stopped:
             sys.exit(128 + stopped.sigval)
         except ChildFailedError as failed:
-            rank, failure = failed.get_first_failure()
+            rank, failure = _cause(failed)
             told = sorted(
                 (path for path in Path(folder).iterdir() if path.is_file()), key=lambda p: p.stat().st_mtime_ns
             )
@@ -95,3 +99,16 @@ def _start(count: int) -> None:
             ) from failed
         finally:
             del os.environ[FAILURES]
+
+
+def _cause(failed: "ChildFailedError") -> tuple[int, "ProcessFailure"]:
+    """The process that failed first, and how; of those that failed together, one that the system ended.
+
+    The others lose their connection to it, which is no cause. The launcher ends what still runs by SIGTERM, and by
+    SIGKILL half a minute later.
+    """
+    first = failed.get_first_failure()
+    for rank, failure in failed.failures.items():
+        if failure.exitcode < 0 and failure.exitcode != -SIGTERM and failure.timestamp <= first[1].timestamp + 5:
+            return rank, failure
+    return first

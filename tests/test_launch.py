@@ -68,6 +68,17 @@ def test_a_killed_process_is_named(worker):
         work_is_here(profile())
 
 
+def test_a_killed_process_is_named_where_another_fails_of_it_at_once(worker, tmp_path):
+    """Without its connection the other ends too, often before the first is missed."""
+    gone = tmp_path / "gone"
+    worker(
+        f"if [ $RANK = 1 ]; then touch {gone}; kill -9 $$; fi; "
+        f"while [ ! -e {gone} ]; do sleep 0.01; done; sleep 0.01; exit 1"
+    )
+    with pytest.raises(ProcessError, match=f"process 1 of 2 was ended by {SIGKILL.name}"):
+        work_is_here(profile())
+
+
 def test_a_fault_of_the_program_keeps_its_exit_code(worker):
     worker("exit 1")
     with pytest.raises(SystemExit, match="1"):
@@ -107,10 +118,11 @@ def test_a_process_that_was_started_leaves_its_error_to_the_one_that_started_it(
 
 
 def test_a_command_trains_in_two_processes(tmp_path, monkeypatch, capfd):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     weights, data = tiny.write_weights(tmp_path / "sd-vae.safetensors"), tiny.write_data(tmp_path / "data")
     latents = tmp_path / "latents"
     encode_dataset(tiny.profile(), "sd-vae@retrained", "two", data=data, output=latents, weights=weights)
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny.content({("processes",): 2})))
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny.content({("processes",): 2, ("threads",): 3})))
     options = {
         "--profile": tmp_path / "tiny.yaml",
         "--row": "uvit",
@@ -126,7 +138,7 @@ def test_a_command_trains_in_two_processes(tmp_path, monkeypatch, capfd):
         main()
     told = capfd.readouterr().err
     assert not ended.value.code, told
-    assert told.count("24 images in") == 1
+    assert told.count("24 images in") == 1 and "OMP_NUM_THREADS" not in told
     made = load(tmp_path / "out" / "record.json").provenance
-    assert made.device.processes == 2 and made.device.machine.endswith(", 1 threads, 2 processes")
+    assert made.device.processes == 2 and made.device.machine.endswith(", 3 threads, 2 processes")
     assert made.command.startswith("python -m dcae_bench train-diffusion --profile")

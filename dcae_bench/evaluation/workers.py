@@ -6,11 +6,16 @@ from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor
 
 from dcae_bench.data.images import Crops
+
+# Shares of work are hours apart where three processes have the noise of eight; gloo's own limit is half an hour. A
+# process that dies closes its connections, which ends the others at once.
+PATIENCE = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ def processes() -> Iterator[Process]:
     if count == 1:
         yield Process()
         return
-    torch.distributed.init_process_group("gloo")
+    torch.distributed.init_process_group("gloo", timeout=PATIENCE)
     try:
         yield Process(torch.distributed.get_rank(), count)
     finally:

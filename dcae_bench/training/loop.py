@@ -1,14 +1,17 @@
 """The one training loop: from the first image to the last, resumed by running it again."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from accelerate import Accelerator, DistributedDataParallelKwargs
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from dcae_bench.config import Profile
@@ -20,6 +23,8 @@ from dcae_bench.training_spec import OptimizerSpec
 
 # Statistics of BatchNorm are the whole batch's already (`batch_norm.py`), so that every process has the same.
 WRAPPING = DistributedDataParallelKwargs(broadcast_buffers=False)
+# While one process samples previews and writes a large checkpoint; NCCL's own limit is ten minutes.
+WAITING = InitProcessGroupKwargs(timeout=timedelta(hours=2))
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
@@ -47,9 +52,14 @@ class Loop(ABC):
         many as the profile has.
         """
         self.spec = spec
-        self.accelerator = Accelerator(
-            cpu=choose(profile).type == "cpu", mixed_precision=MIXED_PRECISION[precision], kwargs_handlers=[WRAPPING]
-        )
+        on_cpu = choose(profile).type == "cpu"
+        with warnings.catch_warnings():
+            # With several processes on CPUs it takes as many threads as the machine has cores for, and warns of it.
+            warnings.filterwarnings("ignore", message="OMP_NUM_THREADS")
+            self.accelerator = Accelerator(
+                cpu=on_cpu, mixed_precision=MIXED_PRECISION[precision], kwargs_handlers=[WRAPPING, WAITING]
+            )
+        torch.set_num_threads(profile.threads)
         self.device = self.accelerator.device
         world = self.accelerator.num_processes
         if world != profile.processes:
