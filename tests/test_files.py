@@ -109,7 +109,7 @@ def test_a_folder_that_cannot_be_made_or_written_is_a_results_error(tmp_path, mo
     (tmp_path / "folder").mkdir()
     with pytest.raises(ResultsError, match=r"cannot be written \(Is a directory"):
         write_bytes(tmp_path / "folder", b"x")
-    monkeypatch.setattr("tempfile.mkstemp", fail(errno.EACCES))
+    monkeypatch.setattr("os.open", fail(errno.EACCES))
     with pytest.raises(ResultsError, match=r"cannot be written \(Permission denied"):
         write_bytes(tmp_path / "other", b"x")
     assert {item.name for item in tmp_path.iterdir()} == {"file", "folder"}
@@ -172,3 +172,11 @@ def test_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.setenv("DCAE_BENCH_CACHE", "")
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     assert cache_dir() == tmp_path / ".cache" / "dcae-bench"
+
+
+def test_threads_that_write_leave_the_umask_alone(tmp_path, monkeypatch):
+    """It belongs to the process: one thread would read what another set for a moment, and set that for good."""
+    asked, umask = [], os.umask
+    monkeypatch.setattr(os, "umask", lambda mask: asked.append(mask) or umask(mask))
+    write_bytes(tmp_path / "file", b"x")
+    assert not asked
