@@ -106,7 +106,7 @@ def _fetch_blob(repo: str, file: str, revision: str | None, found: "HfFileMetada
 
     huggingface_hub itself begins again from nothing in every process (its issue 4196). Here the bytes go to a file that
     the next call goes on with, one process at a time. Where the cache cannot have links it is left to huggingface_hub,
-    which would keep the file twice.
+    which would keep the file twice, and so it is where files cannot be locked.
     """
     from huggingface_hub import constants, hf_hub_url
     from huggingface_hub.file_download import are_symlinks_supported, http_get, repo_folder_name
@@ -118,7 +118,11 @@ def _fetch_blob(repo: str, file: str, revision: str | None, found: "HfFileMetada
     part = blob.with_name(f"{blob.name}.dcae-bench.part")
     blob.parent.mkdir(parents=True, exist_ok=True)
     with open(part, "ab") as out:
-        fcntl.flock(out, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(out, fcntl.LOCK_EX)
+        except OSError:
+            part.unlink(missing_ok=True)
+            return
         if blob.exists():  # by the process that was waited for
             part.unlink(missing_ok=True)
             return

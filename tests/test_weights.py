@@ -1,5 +1,6 @@
 """Released weights, fetched from a hub on the loopback interface."""
 
+import errno
 import hashlib
 import json
 import os
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -250,6 +252,15 @@ def test_two_at_once_fetch_a_file_once(remote):
         thread.join(30)
     assert len(found) == 2 and all(file.path.read_bytes() == CONTENT for file in found)
     assert [verb for verb, _ in remote.seen].count("GET") == 1 and not parts()
+
+
+def test_a_cache_whose_files_cannot_be_locked_is_filled_all_the_same(remote, monkeypatch):
+    def unsupported(*arguments):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(hub.fcntl, "flock", unsupported)
+    monkeypatch.setattr("huggingface_hub.file_download.WeakFileLock", lambda *arguments, **options: nullcontext())
+    assert weights.fetch(NAME).path.read_bytes() == CONTENT and not parts()
 
 
 def test_a_connection_that_is_lost_for_good_is_one_line(remote, monkeypatch):
