@@ -28,7 +28,8 @@ def work_is_here(profile: Profile, *, exactly: bool = False) -> bool:
 
     Raises :class:`ConfigError` for GPUs that are not there, and the error of a process that failed.
     """
-    if profile.processes == 1 or "WORLD_SIZE" in os.environ:
+    # Job schedulers set it to 1, too, for a job of one command.
+    if profile.processes == 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return True
     count = profile.processes if profile.device == "cpu" else _on_gpus(profile, exactly)
     if count > 1:

@@ -56,6 +56,14 @@ def test_one_process_and_started_ones_work_themselves(worker, monkeypatch):
     assert work_is_here(profile())
 
 
+def test_a_scheduler_that_counts_one_process_started_none(worker, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("RANK", "0")
+    worker(f"touch {tmp_path}/rank-$RANK")
+    assert not work_is_here(profile())
+    assert len(list(tmp_path.glob("rank-*"))) == 2
+
+
 def test_an_error_of_all_processes_is_told_once_and_ends_those_that_wait(worker):
     worker(f'if [ $RANK = 1 ]; then echo "row x: wrong" > ${FAILURES}/1; exit 2; fi; sleep 600')
     with pytest.raises(ProcessError, match=r"^row x: wrong\n$"):
