@@ -1,6 +1,7 @@
 """What a profile's measurements need and this machine lacks: found without torch and without reading an image."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -8,7 +9,9 @@ from dcae_bench import weights
 from dcae_bench.config import Profile
 from dcae_bench.data.external import ROOT_VARIABLE, external_datasets
 from dcae_bench.diffusion_plan import ReleasedPlan
+from dcae_bench.diffusion_spec import LatentSource
 from dcae_bench.metrics import inception_weights
+from dcae_bench.own import own_files
 from dcae_bench.protocols import PAPER
 
 INCEPTION_REASON = "Inception weights are not here: `dcae-bench weights fetch inception`"
@@ -20,8 +23,8 @@ Missing = dict[tuple[str, str], tuple[str, ...]]
 def missing(profile: Profile, data: Path) -> Missing:
     """Rows of the profile that cannot be measured here, with one reason per thing that is missing.
 
-    ``data`` holds the prepared data sets. What an autoencoder is trained on is never optional, nor is a folder that the
-    user names and that is not there: those fail where they are used, with their own error. Raises
+    ``data`` holds the prepared data sets. What an autoencoder is trained on is never optional, nor is a folder of
+    images that the user names and that is not there: those fail where they are used, with their own error. Raises
     :class:`WeightsError` when the record of fetched weights cannot be read.
     """
     found: Missing = {}
@@ -30,8 +33,8 @@ def missing(profile: Profile, data: Path) -> Missing:
             reasons = []
             if item.dataset not in profile.trained_on() and (reason := _data_reason(profile, item.dataset, data)):
                 reasons.append(reason)
-            if entry.weights == "released":
-                reasons += [] if weights.here(name) else [_weights_reason(name)]
+            if entry.weights != "retrained":
+                reasons += _lacking(profile, LatentSource(name, entry.weights))
                 if profile.evaluation.protocol == PAPER and not inception_weights.here():
                     reasons.append(INCEPTION_REASON)
             if reasons:
@@ -53,15 +56,22 @@ def missing_rows(profile: Profile, data: Path) -> dict[str, tuple[str, ...]]:
             if dataset not in profile.trained_on()
             and (reason := _data_reason(profile, dataset, data, plan.data.split)) is not None
         ]
-        source = plan.row.source
-        taken = [source.autoencoder] if source.weights == "released" else []
-        taken += [plan.row.released] if isinstance(plan, ReleasedPlan) else []
-        reasons += [_weights_reason(name) for name in taken if not weights.here(name)]
+        reasons += _lacking(profile, plan.row.source)
+        if isinstance(plan, ReleasedPlan) and not weights.here(plan.row.released):
+            reasons.append(_weights_reason(plan.row.released))
         if profile.evaluation.protocol == PAPER and not inception_weights.here():
             reasons.append(INCEPTION_REASON)
         if reasons:
             found[row] = tuple(reasons)
     return found
+
+
+def _lacking(profile: Profile, source: LatentSource) -> Sequence[str]:
+    """What is missing of an autoencoder's weights, unless a training makes them."""
+    name = source.autoencoder
+    if source.weights == "own":
+        return own_files(name, profile.autoencoders[name]).missing
+    return [_weights_reason(name)] if source.weights == "released" and not weights.here(name) else []
 
 
 def _data_reason(profile: Profile, name: str, data: Path, split: Literal["train", "eval"] = "eval") -> str | None:

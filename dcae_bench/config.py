@@ -15,7 +15,8 @@ from dcae_bench.evaluation_spec import EvaluationSet, EvaluationSpec
 from dcae_bench.fields import Model, Name
 from dcae_bench.files import REPOSITORY
 from dcae_bench.presets import catalogue, resolve
-from dcae_bench.specs import AutoencoderSpec
+from dcae_bench.records import WeightsSource
+from dcae_bench.specs import AutoencoderSpec, CustomSpec, DiffusersSpec, core
 from dcae_bench.training_spec import PhaseSpec, TrainingSpec
 from dcae_bench.yaml_input import Loader, explain
 
@@ -36,12 +37,17 @@ class AutoencoderEntry(Model):
     """An autoencoder of the profile: its model, where its weights come from, and what is its own in the plan."""
 
     model: ModelSpec
-    weights: Literal["retrained", "released"] = Field(
+    weights: WeightsSource = Field(
         default="retrained",
-        description="trained by the profile, or released by the authors: then the entry has the catalogue's name",
+        description="trained by the profile; released by the authors: then the entry has the catalogue's name; or own: "
+        "those of 'file', of the model's source or of its class",
+    )
+    file: Path | None = Field(
+        default=None, description="own weights, in any layout that is read; null: the model brings them"
     )
     sets: tuple[str, ...] | None = Field(
-        default=None, description="labels of the evaluation sets that released weights are measured on; null: all"
+        default=None,
+        description="labels of the evaluation sets that released or own weights are measured on; null: all",
     )
     lr: dict[Literal[1, 2, 3], PositiveFloat] = Field(
         default={}, description="learning rate by phase, if not the phase's"
@@ -49,10 +55,14 @@ class AutoencoderEntry(Model):
 
     @model_validator(mode="after")
     def _of_its_source(self) -> Self:
-        if self.weights == "released" and self.lr:
-            raise ValueError("weights are 'released', so 'lr' has no effect; remove it")
+        if self.weights != "retrained" and self.lr:
+            raise ValueError(f"weights are '{self.weights}', so 'lr' has no effect; remove it")
         if self.weights == "retrained" and self.sets is not None:
-            raise ValueError("'sets' is for released weights; retrained ones are measured on every set")
+            raise ValueError("'sets' is for released weights and your own; retrained ones are measured on every set")
+        if self.weights != "own" and self.file is not None:
+            raise ValueError(f"'file' {self.file} is for weights 'own'; these are '{self.weights}'")
+        if self.weights == "own" and self.file is None and not isinstance(core(self.model), DiffusersSpec | CustomSpec):
+            raise ValueError(f"weights are 'own', and a {self.model.family} model brings none; name them with 'file'")
         return self
 
 
@@ -75,7 +85,7 @@ class Profile(Model):
         description="folder of each data set got by hand, by default $DCAE_BENCH_DATA/<name>; a name of your own makes "
         "a data set of the images in its folder",
     )
-    training: TrainingSpec | None = Field(default=None, description="null: released weights are evaluated, no more")
+    training: TrainingSpec | None = Field(default=None, description="null: weights are evaluated as they are, no more")
     evaluation: EvaluationSpec
     autoencoders: dict[Name, AutoencoderEntry] = Field(min_length=1)
     diffusion: DiffusionSpec | None = Field(default=None, description="denoisers on the latents; null: none")
@@ -90,7 +100,7 @@ class Profile(Model):
             if entry.weights == "retrained" and self.training is None:
                 raise ValueError(
                     f"autoencoder {name} is retrained, but the profile has no 'training'; add one, or take "
-                    "'weights: released' for weights of the catalogue"
+                    "'weights: released' for weights of the catalogue, 'weights: own' for yours"
                 )
             if entry.weights == "released":
                 preset = catalogue().autoencoders.get(name)
@@ -155,9 +165,9 @@ class Profile(Model):
         """Numbers of the training phases; none where nothing is trained."""
         return tuple(sorted(self.training.phases)) if self.training else ()
 
-    def named(self, weights: Literal["retrained", "released"]) -> tuple[str, ...]:
-        """Autoencoders whose weights come from one source."""
-        return tuple(name for name, entry in self.autoencoders.items() if entry.weights == weights)
+    def named(self, *sources: WeightsSource) -> tuple[str, ...]:
+        """Autoencoders whose weights come from one of some sources."""
+        return tuple(name for name, entry in self.autoencoders.items() if entry.weights in sources)
 
     def sets_of(self, autoencoder: str) -> tuple[EvaluationSet, ...]:
         """Evaluation sets of one autoencoder."""
@@ -222,7 +232,7 @@ class Profile(Model):
         return plan
 
     def _plan(self, name: str) -> TrainedPlan | ReleasedPlan:
-        return plan_row(self._diffusion, name, self._retrained)
+        return plan_row(self._diffusion, name, self._latents)
 
     @property
     def _diffusion(self) -> DiffusionSpec:
@@ -231,8 +241,10 @@ class Profile(Model):
         return self.diffusion
 
     @property
-    def _retrained(self) -> dict[str, AutoencoderSpec]:
-        return {name: self.autoencoders[name].model for name in self.named("retrained")}
+    def _latents(self) -> dict[LatentSource, AutoencoderSpec]:
+        """Autoencoders that latents can come from, without the catalogue's."""
+        entries = ((name, self.autoencoders[name]) for name in self.named("retrained", "own"))
+        return {LatentSource(name, entry.weights): entry.model for name, entry in entries}
 
     @property
     def _trained(self) -> TrainingSpec:
@@ -282,7 +294,7 @@ class Profile(Model):
     def latent_autoencoder(self, latent: str) -> AutoencoderSpec:
         """The autoencoder of ``autoencoder@weights``. Raises :class:`ConfigError`."""
         try:
-            return latent_spec(LatentSource.parse(latent), self._retrained)
+            return latent_spec(LatentSource.parse(latent), self._latents)
         except ValueError as error:
             raise ConfigError(f"profile {self.name}: {error}") from error
 

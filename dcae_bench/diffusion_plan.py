@@ -74,8 +74,10 @@ class ReleasedPlan(RowPlan):
         return self.row.preset.scaling
 
 
-def plan_row(spec: DiffusionSpec, name: str, retrained: Mapping[str, AutoencoderSpec]) -> TrainedPlan | ReleasedPlan:
-    """Put together a row; ``retrained`` are the autoencoders that the profile trains.
+def plan_row(
+    spec: DiffusionSpec, name: str, autoencoders: Mapping[LatentSource, AutoencoderSpec]
+) -> TrainedPlan | ReleasedPlan:
+    """Put together a row; ``autoencoders`` are those that the profile trains or that are the user's own.
 
     Raises ValueError for a latent that is not there or does not fit, and for data that released weights do not fit.
     """
@@ -84,7 +86,7 @@ def plan_row(spec: DiffusionSpec, name: str, retrained: Mapping[str, Autoencoder
     try:
         if isinstance(row, ReleasedRow):
             _require_fit(row, data)
-        autoencoder = latent_spec(row.source, retrained)
+        autoencoder = latent_spec(row.source, autoencoders)
         latent = LatentSpace.of(autoencoder, data.resolution, row.patch)
         if isinstance(row, TrainedRow):
             denoiser = spec.architecture(row.denoiser).on(latent, data.class_count)
@@ -122,13 +124,15 @@ def _require_fit(row: ReleasedRow, data: LatentDataSpec) -> None:
             )
 
 
-def latent_spec(source: LatentSource, retrained: Mapping[str, AutoencoderSpec]) -> AutoencoderSpec:
+def latent_spec(source: LatentSource, autoencoders: Mapping[LatentSource, AutoencoderSpec]) -> AutoencoderSpec:
     """The autoencoder behind latents. Raises ValueError where the profile or the catalogue has none."""
     name = source.autoencoder
-    if source.weights == "retrained":
-        if name not in retrained:
-            raise ValueError(f"latent '{name}@retrained': the profile retrains {', '.join(retrained) or 'nothing'}")
-        return retrained[name]
+    if source.weights != "released":
+        if source not in autoencoders:
+            known = ", ".join(other.autoencoder for other in autoencoders if other.weights == source.weights)
+            kind = "retrains" if source.weights == "retrained" else "has as your own"
+            raise ValueError(f"latent '{name}@{source.weights}': the profile {kind} {known or 'nothing'}")
+        return autoencoders[source]
     preset = catalogue().autoencoders.get(name)
     if preset is None or preset.weights is None:
         raise ValueError(f"latent '{name}@released': the catalogue (dcae-bench zoo) has no such released weights")

@@ -1,7 +1,7 @@
 """The diffusion part of a profile: which denoisers are trained on which latents or released, how they are sampled."""
 
 from collections.abc import Collection
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 from pydantic import Discriminator, Field, PositiveInt, Tag, field_validator, model_validator
 
@@ -11,10 +11,11 @@ from dcae_bench.diffusion_specs import GuidanceSpec, ProcessName, SamplerSpec, p
 from dcae_bench.errors import ConfigError
 from dcae_bench.execution import ExecutionSpec
 from dcae_bench.fields import Model, Name
+from dcae_bench.records import WeightsSource
 from dcae_bench.training_spec import EMASpec, OptimizerSpec
 
 Probability = Annotated[float, Field(ge=0, lt=1)]
-Source = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*@(retrained|released)$")]
+Source = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*@(retrained|released|own)$")]
 
 
 class LatentDataSpec(Model):
@@ -35,7 +36,7 @@ class LatentDataSpec(Model):
     flips: bool = Field(default=False, description="cache every image mirrored too; the authors do not")
     dtype: Literal["float16", "float32"] = Field(default="float32", description="of the latents on disk")
     posterior: Literal["sample", "mean"] = Field(
-        default="sample", description="latent of a released KL autoencoder; the authors cache one sample"
+        default="sample", description="latent of a KL autoencoder, released or own; the authors cache one sample"
     )
 
     @model_validator(mode="after")
@@ -100,14 +101,16 @@ class LatentSource(NamedTuple):
     """Where latents come from: an autoencoder and whose weights it has, written ``autoencoder@weights``."""
 
     autoencoder: str
-    weights: Literal["retrained", "released"]
+    weights: WeightsSource
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Take ``autoencoder@weights`` apart. Raises :class:`ConfigError`."""
         name, at, weights = text.partition("@")
-        if not at or weights not in ("retrained", "released"):
-            raise ConfigError(f"latent '{text}': write it as autoencoder@retrained or autoencoder@released")
+        if not at or weights not in get_args(WeightsSource):
+            raise ConfigError(
+                f"latent '{text}': write it as autoencoder@retrained, autoencoder@released or autoencoder@own"
+            )
         return cls(name, weights)
 
 
@@ -115,7 +118,7 @@ class TrainedRow(Model):
     """One denoiser that the profile trains on one latent space."""
 
     denoiser: Name = Field(description="size, of the profile's 'denoisers' or of the catalogue")
-    latent: Source = Field(description="autoencoder@retrained, trained by the profile, or @released, of the catalogue")
+    latent: Source = Field(description="autoencoder@retrained or @own, of the profile, or @released, of the catalogue")
     patch: PositiveInt = Field(default=1, description="latent cells per side of a token")
     data: Name
     training: Name

@@ -83,21 +83,21 @@ def _get(repo: str, file: str, revision: str | None) -> Path:
     """
     from huggingface_hub import hf_hub_download
 
-    if revision and COMMIT.match(revision) and (path := _cached(repo, file, revision)):
+    if revision and COMMIT.match(revision) and (path := cached(repo, file, revision)):
         return path
     found = _ask(repo, file, revision)
-    if found and SHA256.match(found.etag or "") and not _cached(repo, file, found.commit_hash):
+    if found and SHA256.match(found.etag or "") and not cached(repo, file, found.commit_hash):
         _fetch_blob(repo, file, revision, found)
     return Path(hf_hub_download(repo, file, revision=revision, local_files_only=found is None))
 
 
-def _cached(repo: str, file: str, revision: str | None) -> Path | None:
-    """The file in the hub's cache, if it is there."""
+def cached(repo: str, file: str, revision: str | None) -> Path | None:
+    """The file in the hub's cache, if it is there; nothing is asked of the hub."""
     from huggingface_hub import errors, hf_hub_download
 
     try:
         return Path(hf_hub_download(repo, file, revision=revision, local_files_only=True))
-    except errors.LocalEntryNotFoundError:
+    except (errors.LocalEntryNotFoundError, errors.HFValidationError):  # the second: no such id can be there
         return None
 
 

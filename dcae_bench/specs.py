@@ -182,3 +182,8 @@ class SpaceToChannelSpec(_Spec):
 AutoencoderSpec = Annotated[
     DCAESpec | SDVAESpec | DiffusersSpec | CustomSpec | SpaceToChannelSpec, Field(discriminator="family")
 ]
+
+
+def core(spec: AutoencoderSpec | None) -> AutoencoderSpec | None:
+    """The spec whose weights a file holds: under a folded latent, the base's."""
+    return spec.base if isinstance(spec, SpaceToChannelSpec) else spec

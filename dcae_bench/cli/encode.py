@@ -12,14 +12,21 @@ from dcae_bench.launch import work_is_here
 
 
 def encode(
-    latent: Annotated[str, typer.Option(help="autoencoder@retrained or autoencoder@released.", metavar="NAME@SOURCE")],
+    latent: Annotated[
+        str,
+        typer.Option(
+            help="autoencoder@retrained, autoencoder@released or, of the profile, autoencoder@own.",
+            metavar="NAME@SOURCE",
+        ),
+    ],
     images: Annotated[str, typer.Option(help="Images, by their name in the profile's diffusion.data.", metavar="NAME")],
     data: DataOption,
     output: Annotated[
         Path, typer.Option(help="Folder that gets latents.npy, labels.npy and manifest.json.", metavar="DIR")
     ],
     weights: Annotated[
-        Path | None, typer.Option(help="Weights of a retrained autoencoder; released ones are found.", metavar="FILE")
+        Path | None,
+        typer.Option(help="Weights of a retrained autoencoder; released and own ones are found.", metavar="FILE"),
     ] = None,
     profile: ProfileOption = "demo",
 ) -> None:

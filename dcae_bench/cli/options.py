@@ -50,7 +50,9 @@ LatentsOption = Annotated[
 DenoiserAutoencoderOption = Annotated[
     Path | None,
     typer.Option(
-        "--autoencoder", help="Weights behind the latents, if retrained; released ones are found.", metavar="FILE"
+        "--autoencoder",
+        help="Weights behind the latents, if retrained; released and own ones are found.",
+        metavar="FILE",
     ),
 ]
 

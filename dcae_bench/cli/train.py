@@ -30,9 +30,9 @@ def train(
 ) -> None:
     """Train one phase. Run the same command again after an interruption: it ends with the same weights."""
     plan = load_profile(profile)
-    if find_autoencoder(plan, autoencoder).weights == "released":
+    if (weights := find_autoencoder(plan, autoencoder).weights) != "retrained":
         raise ConfigError(
-            f"--autoencoder {autoencoder}: profile {plan.name} takes its released weights; it trains "
+            f"--autoencoder {autoencoder}: profile {plan.name} takes its {weights} weights; it trains "
             f"{', '.join(plan.named('retrained')) or 'nothing'}"
         )
     if phase not in plan.phases:

@@ -10,11 +10,13 @@ from rich.table import Table
 
 from dcae_bench import weights as store
 from dcae_bench.cli.options import wide_console
+from dcae_bench.config import load_profile
 from dcae_bench.denoiser_presets import CATALOGUE as DENOISERS
 from dcae_bench.denoiser_presets import denoiser_catalogue
-from dcae_bench.errors import WeightsError
+from dcae_bench.errors import ConfigError, WeightsError
 from dcae_bench.files import sha256_file
 from dcae_bench.metrics import inception_weights as inception
+from dcae_bench.own import fetch_own
 from dcae_bench.presets import CATALOGUE as AUTOENCODERS
 
 INCEPTION = "inception"
@@ -48,14 +50,27 @@ def list_weights() -> None:
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="Name in `weights list`.")],
+    name: Annotated[str, typer.Argument(help="Name in `weights list`, or of --profile.")],
     revision: Revision = None,
     path: Annotated[
         Path | None, typer.Option(help="File that is already on this machine, instead of the hub.", metavar="FILE")
     ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(help="Profile whose own autoencoder on the hub is meant, by name or path.", metavar="NAME|FILE"),
+    ] = None,
 ) -> None:
-    """Fetch released weights, check the hub's hash and the recorded one, and record commit and hash."""
+    """Fetch released weights, check the hub's hash and the recorded one, and record commit and hash.
+
+    With --profile: bring what an own autoencoder of the profile has on the hub into the hub's cache.
+    """
     console = Console(stderr=True)
+    if profile is not None:
+        if revision is not None or path is not None:
+            raise ConfigError("--profile: the profile states revision and file; leave --revision and --path out")
+        for file in fetch_own(load_profile(profile), name):
+            console.print(f"{name}: {file} ({file.stat().st_size:,} bytes)", soft_wrap=True)
+        return
     if name == INCEPTION:
         if revision is not None:
             raise WeightsError(f"--revision {revision}: {INCEPTION} is one file without revisions; leave it out")

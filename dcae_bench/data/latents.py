@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dcae_bench.diffusion_plan import TrainedPlan
 from dcae_bench.errors import DataError
 from dcae_bench.files import sha256_file
+from dcae_bench.records import WeightsSource
 from dcae_bench.specs import AutoencoderSpec
 
 LATENTS, LABELS, MANIFEST = "latents.npy", "labels.npy", "manifest.json"
@@ -36,7 +37,7 @@ class LatentManifest(_Frozen):
 
     version: Literal[1] = 1
     autoencoder: str
-    weights_source: Literal["retrained", "released"]
+    weights_source: WeightsSource
     weights_sha256: str
     model: AutoencoderSpec
     datasets: tuple[str, ...]

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from dcae_bench import weights as store
 from dcae_bench.config import Profile
 from dcae_bench.data.crops import normalise
 from dcae_bench.data.labelled import LabelledCrops, open_labelled
@@ -36,6 +35,7 @@ from dcae_bench.evaluation.run import load_autoencoder
 from dcae_bench.evaluation.workers import Process, batches_of, processes, read_ahead
 from dcae_bench.files import sha256_file, sha256_json, write_bytes, write_text
 from dcae_bench.models.autoencoder import Autoencoder, images_at_once
+from dcae_bench.own import profile_weights
 from dcae_bench.presets import Scaling, catalogue
 from dcae_bench.provenance import fingerprint
 from dcae_bench.records import Subject
@@ -50,16 +50,15 @@ def encode_dataset(
     """Write the latents of ``latent`` (``autoencoder@weights``) of the profile's ``images`` into the folder ``output``.
 
     ``latents.npy`` (n, c, h, w), ``labels.npy`` (n,), -1 where there are none, and ``manifest.json``, written last.
-    ``weights`` are those of a retrained autoencoder; released ones are found by name. Interrupted, the same command
-    goes on; finished, it does nothing. Raises :class:`ConfigError`, :class:`DataError`, :class:`WeightsError` and
-    :class:`ResultsError`; latents of other weights or another recipe in ``output`` are a :class:`DataError`.
+    ``weights`` are those of a retrained autoencoder; released ones and the user's own are found by name. Interrupted,
+    the same command goes on; finished, it does nothing. Raises :class:`ConfigError`, :class:`DataError`,
+    :class:`WeightsError` and :class:`ResultsError`; latents of other weights or another recipe in ``output`` are a
+    :class:`DataError`.
     """
     recipe = profile.latents_recipe(latent, images)
     spec, source = profile.diffusion.data[images], LatentSource.parse(latent)
-    if source.weights == "released" and weights is None:
-        weights = store.locate(source.autoencoder).path
     if weights is None:
-        raise DataError(f"--weights is missing: {latent} has no weights of its own; name the file that training wrote")
+        weights = profile_weights(profile, source, "--weights")
     with processes() as process:
         device = process.device(choose(profile))
         crops = open_labelled(spec, data, profile.seed)

@@ -1,6 +1,5 @@
 """Reconstruction records of one autoencoder on every set of a profile."""
 
-import hashlib
 import io
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,7 +12,6 @@ import pyarrow.parquet as pq
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from safetensors.torch import save as to_safetensors
 
 from dcae_bench.config import Profile
 from dcae_bench.data.images import Crops, open_crops
@@ -29,9 +27,7 @@ from dcae_bench.evaluation.workers import Process, processes
 from dcae_bench.evaluation_spec import EvaluationSet
 from dcae_bench.files import sha256_json, write_bytes, write_with
 from dcae_bench.models.autoencoder import Autoencoder
-from dcae_bench.models.checkpoints import load_weights
-from dcae_bench.models.external import CustomAutoencoder
-from dcae_bench.models.zoo import build
+from dcae_bench.models.opening import open_model
 from dcae_bench.provenance import Provenance, Stopwatch, collect, fingerprint
 from dcae_bench.records import Data, Record, Subject, WeightsSource, save
 from dcae_bench.specs import AutoencoderSpec
@@ -189,19 +185,6 @@ def data_of(item: EvaluationSet, crops: Crops) -> Data:
     )
 
 
-def state_sha256(model: Autoencoder) -> str:
-    """What stands for the hash of a weights file where a class brings its own.
-
-    Hash of its spec, of the module it is defined in, if it is a class of the user's, and of its state.
-    """
-    digest = hashlib.sha256(sha256_json(model.spec.model_dump(mode="json")).encode())
-    if isinstance(model, CustomAutoencoder):
-        digest.update(model.source())
-    for key, value in sorted(model.state_dict().items()):
-        digest.update(to_safetensors({key: value.detach().cpu().contiguous()}))
-    return digest.hexdigest()
-
-
 def load_subject(
     profile: Profile,
     autoencoder: str,
@@ -220,8 +203,7 @@ def load_autoencoder(
     spec: AutoencoderSpec, autoencoder: str, phase: int | None, weights: Path | None, weights_source: WeightsSource
 ) -> tuple[Autoencoder, Subject]:
     """The same for an autoencoder that need not be one of a profile."""
-    model = build(spec)
-    weights_sha256 = load_weights(model, weights) if weights is not None else state_sha256(model)
+    model, weights_sha256 = open_model(spec, weights, weights_source)
     subject = Subject(
         autoencoder=autoencoder,
         family=spec.family,
@@ -232,7 +214,7 @@ def load_autoencoder(
         parameters=model.count_parameters(),
         weights_sha256=weights_sha256,
     )
-    return model.eval(), subject
+    return model, subject
 
 
 def _noise(profile: Profile, settings: dict[str, str]) -> Callable[[range, torch.Size], torch.Tensor] | None:

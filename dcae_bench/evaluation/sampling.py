@@ -80,10 +80,11 @@ def sample_images(
 
     Beside it are ``labels.npy`` (n,), -1 where there are none, and ``samples.json``, written last. A trained row needs
     ``weights`` of its denoiser and ``latents``, the cache that they learned from, of which only the manifest is read;
-    ``autoencoder`` are the weights that made it, released ones are found by name. A released row takes none of the
-    three: its weights and those of its autoencoder are found by name. ``guidance`` is by default the row's first.
-    Interrupted, the same command goes on; finished, it does nothing. ``png`` is a folder that gets every image as a
-    file too. Raises :class:`ConfigError`, :class:`DataError`, :class:`WeightsError` and :class:`ResultsError`.
+    ``autoencoder`` are the weights that made it, released ones and the user's own are found by name. A released row
+    takes none of the three: its weights and those of its autoencoder are found by name. ``guidance`` is by default the
+    row's first. Interrupted, the same command goes on; finished, it does nothing. ``png`` is a folder that gets every
+    image as a file too. Raises :class:`ConfigError`, :class:`DataError`, :class:`WeightsError` and
+    :class:`ResultsError`.
     """
     plan = profile.row(row)
     guidance = guidance or plan.guidance[0]

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from dcae_bench import hub, weights
 from dcae_bench.config import AutoencoderEntry, Profile
+from dcae_bench.diffusers_source import read_config
 from dcae_bench.errors import ConfigError
 from dcae_bench.evaluation_spec import EvaluationSet
+from dcae_bench.own import own_weights
 from dcae_bench.presets import catalogue
 from dcae_bench.records import WeightsSource
 from dcae_bench.specs import AutoencoderSpec, CustomSpec, DiffusersSpec
@@ -76,13 +78,12 @@ def _of_profile(profile: Profile, name: str, file: Path | None) -> Chosen:
     spec = entry.model
     if entry.weights == "released":
         return Chosen(profile, name, file or weights.locate(name).path, "own" if file else "released")
+    if entry.weights == "own":
+        return Chosen(profile, name, file or own_weights(entry), "own")
     if file is not None:
-        own = isinstance(spec, DiffusersSpec | CustomSpec)
-        return Chosen(profile, name, file, "own" if own else "retrained")
-    if isinstance(spec, CustomSpec):
-        return Chosen(profile, name, None, "own")
-    if isinstance(spec, DiffusersSpec):
-        return Chosen(profile, name, _from_source(spec), "own")
+        return Chosen(profile, name, file, "retrained")
+    if isinstance(spec, DiffusersSpec | CustomSpec):  # before any phase, as its source or its class has it
+        return Chosen(profile, name, own_weights(entry), "own")
     raise ConfigError(f"--weights is missing: {name} of profile {profile.name} has no weights of its own")
 
 
@@ -97,9 +98,8 @@ def _own(
     profile: Profile, wanted: str, spec: AutoencoderSpec, file: Path | None, sets: Sequence[EvaluationSet]
 ) -> Chosen:
     name = re.sub(r"[^a-z0-9.-]+", "-", wanted.lower()).strip("-.") or "own"
-    if file is None and isinstance(spec, DiffusersSpec):
-        file = _from_source(spec)
-    return Chosen(_with(profile, name, spec, sets), name, file, "own")
+    plan = _with(profile, name, spec, sets)
+    return Chosen(plan, name, file or own_weights(plan.autoencoders[name]), "own")
 
 
 def _with(profile: Profile, name: str, spec: AutoencoderSpec, sets: Sequence[EvaluationSet]) -> Profile:
@@ -120,7 +120,6 @@ def _custom(class_name: str, f: int, c: int) -> dict[str, object]:
 
 def _diffusers(source: str, f: int | None, c: int | None) -> DiffusersSpec:
     """A spec from a source's own config.json; a pipeline's autoencoder is looked for in its folder ``vae``."""
-    from dcae_bench.models.external import read_config
 
     def draft(class_name: str, subfolder: str) -> DiffusersSpec:
         fields = {"source": source, "class_name": class_name, "subfolder": subfolder}
@@ -160,9 +159,3 @@ def _probe(spec: CustomSpec | DiffusersSpec, f: int | None, c: int | None) -> tu
     if not side or PROBE_SIDE % side:
         raise ConfigError(f"--autoencoder {name}: {PROBE_SIDE} px became a latent of {side}; state --f and --c")
     return f or PROBE_SIDE // side, c or channels
-
-
-def _from_source(spec: DiffusersSpec) -> Path:
-    from dcae_bench.models.external import own_weights
-
-    return own_weights(spec)

@@ -10,14 +10,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from dcae_bench.diffusers_source import CONFIG, FOLDER_FILES, weights_in
 from dcae_bench.errors import WeightsError
 from dcae_bench.files import sha256_file, write_bytes, write_text, write_with
 from dcae_bench.models.diffusers_config import CLASSES, conflict, diffusers_config
 from dcae_bench.models.keys import Layout, layouts, read_layout, write_layout
-from dcae_bench.specs import AutoencoderSpec, DCAESpec, SDVAESpec, SpaceToChannelSpec
+from dcae_bench.specs import AutoencoderSpec, DCAESpec, SDVAESpec, core
 
-# What a folder of weights may hold, the first that exists counts.
-FOLDER_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors", "diffusion_pytorch_model.bin")
 PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 
 
@@ -39,7 +38,7 @@ def save_weights(
     if not path.suffix:
         if layout == "diffusers" and isinstance(spec, DCAESpec | SDVAESpec):
             config = {"_class_name": CLASSES[spec.family], **diffusers_config(spec)}
-            write_text(path / "config.json", json.dumps(config, indent=2) + "\n")
+            write_text(path / CONFIG, json.dumps(config, indent=2) + "\n")
         path = path / FOLDER_FILES[0]
     if path.suffix in PICKLES:
         write_with(path, lambda file: torch.save({"state_dict": out}, file))
@@ -72,7 +71,7 @@ def load_weights(model: nn.Module, path: Path, *, sha256: str | None = None) -> 
     if sha256 is not None and found != sha256:
         raise WeightsError(f"{path}: has SHA-256 {found}, expected {sha256}; delete the file and make it again")
     state = read_state(path)
-    if isinstance(_core(spec), SDVAESpec):  # LDM keeps its discriminator and LPIPS beside the autoencoder
+    if isinstance(core(spec), SDVAESpec):  # LDM keeps its discriminator and LPIPS beside the autoencoder
         state = {key: value for key, value in state.items() if not key.startswith("loss.")}
     own = model.state_dict()
     layout = _detect(layouts(spec, own), state, path)
@@ -120,23 +119,17 @@ def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
 def _inside(folder: Path, spec: AutoencoderSpec | None) -> Path:
     """The weights file of a folder, its config.json checked against the spec."""
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / CONFIG).read_text())
     except OSError:
         config = {}
     except ValueError as error:
-        raise WeightsError(f"{folder / 'config.json'}: is not valid JSON ({error}); fetch the folder again") from error
-    core = _core(spec)
-    if isinstance(core, DCAESpec | SDVAESpec) and (clause := conflict(config, core)):
-        raise WeightsError(f"{folder / 'config.json'}: {clause}; these are weights of another autoencoder")
-    for name in FOLDER_FILES:
-        if (folder / name).exists():
-            return folder / name
+        raise WeightsError(f"{folder / CONFIG}: is not valid JSON ({error}); fetch the folder again") from error
+    own = core(spec)
+    if isinstance(own, DCAESpec | SDVAESpec) and (clause := conflict(config, own)):
+        raise WeightsError(f"{folder / CONFIG}: {clause}; these are weights of another autoencoder")
+    if (found := weights_in(folder)) is not None:
+        return found
     raise WeightsError(f"{folder}: holds none of {', '.join(FOLDER_FILES)}; put one there or name the file itself")
-
-
-def _core(spec: AutoencoderSpec | None) -> AutoencoderSpec | None:
-    """The spec whose weights a file holds: under a folded latent, the base's."""
-    return spec.base if isinstance(spec, SpaceToChannelSpec) else spec
 
 
 def _detect(known: dict[str, Layout], state: dict[str, Tensor], path: Path) -> Layout:

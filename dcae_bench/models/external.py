@@ -2,8 +2,6 @@
 
 import importlib
 import inspect
-import json
-import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dcae_bench import hub
-from dcae_bench.errors import ConfigError, WeightsError
+from dcae_bench.diffusers_source import read_config
+from dcae_bench.errors import ConfigError
 from dcae_bench.models.autoencoder import Autoencoder
+from dcae_bench.own_class import current_folder_importable
 from dcae_bench.specs import CustomSpec, DiffusersSpec, SpaceToChannelSpec
-
-WEIGHTS_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
 
 class External(Autoencoder):
@@ -145,44 +142,18 @@ class SpaceToChannel(Autoencoder):
         return self.base.last_layer
 
 
-def read_config(spec: DiffusersSpec) -> dict[str, Any]:
-    """config.json of a spec's source. Raises :class:`WeightsError` when it is missing or is not JSON."""
-    path = _file(spec, "config.json")
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise hub.NoSuchFile(f"{path}: does not exist; put diffusers' config.json there") from error
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: is not a readable config ({error}); put diffusers' config.json there") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path}: is not a JSON object; put diffusers' config.json there")
-    return content
-
-
-def own_weights(spec: DiffusersSpec) -> Path:
-    """Weights of a spec's source: a local folder, or the file fetched from the hub. Raises :class:`WeightsError`."""
-    if _is_local(spec):
-        return Path(spec.source).expanduser() / spec.subfolder
-    try:
-        return _file(spec, WEIGHTS_FILES[0])
-    except hub.NoSuchFile:
-        return _file(spec, WEIGHTS_FILES[1])
-
-
 def instantiate(class_name: str, kwargs: dict[str, Any]) -> Any:
     """An object of ``module:Class``, the current folder importable. Raises :class:`ConfigError`."""
     module_name, _, name = class_name.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
     try:
-        module = importlib.import_module(module_name)
+        with current_folder_importable():
+            module = importlib.import_module(module_name)
     except Exception as error:  # a module of the user's may fail in any way
         if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
             raise ConfigError(
                 f"{class_name}: cannot be imported ({error}); run where {module_name} is importable"
             ) from error
         raise ConfigError(f"{class_name}: importing {module_name} failed ({_failure(error)}); correct it") from error
-    finally:
-        sys.path.remove(str(Path.cwd()))
     cls = getattr(module, name, None)
     if cls is None:
         raise ConfigError(f"{class_name}: module {module_name} has no {name}; correct the name")
@@ -217,19 +188,6 @@ def latent_of(output: Any) -> Any:
         if (latent := getattr(output, attribute, None)) is not None:
             return latent
     return output
-
-
-def _is_local(spec: DiffusersSpec) -> bool:
-    return Path(spec.source).expanduser().is_dir()
-
-
-def _file(spec: DiffusersSpec, name: str) -> Path:
-    if _is_local(spec):
-        return Path(spec.source).expanduser() / spec.subfolder / name
-    if not hub.HUB_ID.match(spec.source):
-        raise WeightsError(f"{spec.source}: is neither a folder nor a hub id (owner/name); correct 'source'")
-    by_hand = "get the repository on another machine and name its folder in place of the id"
-    return hub.download(spec.source, f"{spec.subfolder}/{name}".lstrip("/"), spec.revision, by_hand=by_hand).path
 
 
 def _name(spec: Any) -> str:

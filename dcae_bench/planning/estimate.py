@@ -9,12 +9,14 @@ from dcae_bench.data.external import find_dataset
 from dcae_bench.data.photos import DATASETS, load_manifest
 from dcae_bench.denoiser_presets import denoiser_catalogue
 from dcae_bench.diffusion_plan import ReleasedPlan
+from dcae_bench.diffusion_spec import LatentSource
 from dcae_bench.evaluation.protocols import protocol_of
 from dcae_bench.metrics import inception_weights
 from dcae_bench.metrics.lpips import pairs_at_once
 from dcae_bench.models.autoencoder import images_at_once
 from dcae_bench.models.cost import cost as model_cost
 from dcae_bench.models.cost import denoiser_cost
+from dcae_bench.own import to_fetch
 from dcae_bench.planning.costs import FP32, step_cost, training_bytes, unfinished_bytes
 from dcae_bench.planning.diffusion import DiffusionEstimator
 from dcae_bench.planning.hours import Hours
@@ -24,7 +26,7 @@ from dcae_bench.planning.rates import Rates
 from dcae_bench.planning.targets import Evaluation, Needs, needs_of
 from dcae_bench.presets import catalogue
 from dcae_bench.protocols import PAPER
-from dcae_bench.records import Record
+from dcae_bench.records import Record, WeightsSource
 from dcae_bench.specs import AutoencoderSpec
 
 MANIFEST_BYTES = 48  # measured on 200,000 rows of ImageNet's kind: 41 a row, the more the less alike paths are
@@ -48,6 +50,7 @@ class Estimator:
             needs |= needs_of(self.profile, target)
         rows = [self.prepare(name, splits) for name, splits in self._data(needs).items()]
         rows += [self.fetch(name) for name in self._released(needs)]
+        rows += [self.fetch_own(name) for name in self._own(needs)]
         rows += [self.train(name, number) for name, number in needs.trainings]
         rows += [self.evaluate(job) for job in needs.evaluations]
         rows += self.diffusion.rows(needs)
@@ -72,15 +75,26 @@ class Estimator:
 
     def _released(self, needs: Needs) -> list[str]:
         """Weights that jobs take from elsewhere."""
-        names = [job.autoencoder for job in needs.evaluations if not job.phase]
-        sources = [latent.split("@") for latent, _ in needs.encodings]
-        names += [name for name, origin in sources if origin == "released"]
+        names = self._taken(needs, "released")
         sampled = [self.profile.row(row) for row in dict.fromkeys(row for row, _ in needs.samplings)]
         for plan in sampled:
             names += [plan.row.source.autoencoder, plan.row.released] if isinstance(plan, ReleasedPlan) else []
         measured = needs.evaluations or needs.generations
         inception = [INCEPTION] if measured and self.profile.evaluation.protocol == PAPER else []
         return [*dict.fromkeys(names), *inception]
+
+    def _own(self, needs: Needs) -> list[str]:
+        """Own autoencoders of jobs that are on the hub and not here."""
+        names = dict.fromkeys(self._taken(needs, "own"))
+        return [name for name in names if to_fetch(name, self.profile.autoencoders[name])]
+
+    def _taken(self, needs: Needs, weights: WeightsSource) -> list[str]:
+        """Autoencoders from one source that jobs measure or encode with."""
+        as_is = [job.autoencoder for job in needs.evaluations if not job.phase]
+        sources = [LatentSource.parse(latent) for latent, _ in needs.encodings]
+        return [name for name in as_is if self.profile.autoencoders[name].weights == weights] + [
+            source.autoencoder for source in sources if source.weights == weights
+        ]
 
     def prepare(self, name: str, splits: Sequence[str]) -> Row:
         """Read one data set: CPU-hours by pixels read, disk by what is kept (pixels of packs, rows of manifests)."""
@@ -106,6 +120,11 @@ class Estimator:
         if inception_weights.here() if name == INCEPTION else weights.here(name):
             return Row("fetch", name, 1)
         size = INCEPTION_GIB if name == INCEPTION else _released_parameters(name) * FP32 / GIB
+        return Row("fetch", name, 1, disk_gib=size, download_gib=size)
+
+    def fetch_own(self, name: str) -> Row:
+        """Own weights that are on the hub."""
+        size = model_cost(self.profile.autoencoders[name].model, ()).parameters * FP32 / GIB
         return Row("fetch", name, 1, disk_gib=size, download_gib=size)
 
     def train(self, name: str, number: int) -> Row:
@@ -139,9 +158,10 @@ class Estimator:
         )
 
     def evaluate(self, job: Evaluation) -> Row:
-        """Reconstruction of some sets: after a phase in one job, of released weights in a job per set."""
+        """Reconstruction of some sets: after a phase in one job, of released or own weights in a job per set."""
         profile = self.profile
-        spec = profile.autoencoders[job.autoencoder].model
+        entry = profile.autoencoders[job.autoencoder]
+        spec = entry.model
         images, flops, samples = 0, 0.0, 0
         for item in job.sets:
             count = self._evaluation_images(item.dataset)
@@ -149,7 +169,7 @@ class Estimator:
             flops += 2 * count * forward_mac(spec, item.resolution)
             samples += profile.evaluation.samples * 2 * 3 * item.resolution**2
         hours = self.hours.of(flops, "inference", "fp32") + self.hours.of_metrics(images)
-        subject = f"{job.autoencoder} {f'phase {job.phase}' if job.phase else 'released'}"
+        subject = f"{job.autoencoder} {f'phase {job.phase}' if job.phase else entry.weights}"
         jobs = 1 if job.phase else len(job.sets)
         memory = max(self._evaluation_bytes(spec, item.resolution) for item in job.sets)
         return Row(

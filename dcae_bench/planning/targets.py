@@ -14,7 +14,7 @@ SCALE = re.compile(r"[0-9]+([.][0-9]+)?")
 
 
 class Evaluation(NamedTuple):
-    """Measuring one autoencoder on some sets: after a training phase, or with released weights."""
+    """Measuring one autoencoder on some sets: after a training phase, or with released or own weights."""
 
     autoencoder: str
     phase: int | None
@@ -68,15 +68,15 @@ def _of_autoencoders(profile: Profile, target: str) -> Needs | None:
     every = tuple((name, number) for name in profile.named("retrained") for number in profile.phases)
     sets = profile.evaluation.sets
     retrained = tuple(Evaluation(name, number, sets) for name, number in every)
-    released = tuple(Evaluation(name, None, profile.sets_of(name)) for name in profile.named("released"))
+    as_is = tuple(Evaluation(name, None, profile.sets_of(name)) for name in profile.named("released", "own"))
     table, pictures, losses = "results/table_rfid", "results/figures/reconstructions", "results/figures/losses"
     if target == "all":
-        return Needs(every, retrained + released, tables=(table, pictures, losses) if every else (table, pictures))
+        return Needs(every, retrained + as_is, tables=(table, pictures, losses) if every else (table, pictures))
     if target.startswith(f"{table}."):
-        return Needs(every, retrained + released, tables=(table,))
+        return Needs(every, retrained + as_is, tables=(table,))
     if target.startswith(f"{pictures}."):
         last = tuple(job for job in retrained if job.phase == max(profile.phases))
-        return Needs(every, last + released, tables=(pictures,))
+        return Needs(every, last + as_is, tables=(pictures,))
     if target.startswith(f"{losses}.") and every:
         return Needs(every, tables=(losses,))
     for stage in ("training", "reconstruction", "latents"):
@@ -84,10 +84,12 @@ def _of_autoencoders(profile: Profile, target: str) -> Needs | None:
             if target.startswith(f"results/{profile.name}/{stage}/{name}@retrained/phase{number}/"):
                 before = tuple((name, n) for n in range(1, number + 1))
                 return Needs(before, (Evaluation(name, number, sets),) if stage == "reconstruction" else ())
-    for job in released:
+    for job in as_is:
+        weights = profile.autoencoders[job.autoencoder].weights
+        stages = RECORDS if weights == "released" else RECORDS[:1]  # the authors measured no others
         for item in job.sets:
             if target in (
-                f"results/{profile.name}/{stage}/{job.autoencoder}@released/{item.label}.json" for stage in RECORDS
+                f"results/{profile.name}/{stage}/{job.autoencoder}@{weights}/{item.label}.json" for stage in stages
             ):
                 return Needs(evaluations=(Evaluation(job.autoencoder, None, (item,)),))
     return None
@@ -145,5 +147,5 @@ def _scales(profile: Profile, row: str) -> tuple[float, ...]:
 def _example(profile: Profile) -> str:
     if retrained := profile.named("retrained"):
         return f"training/{retrained[0]}@retrained/phase1/model.safetensors"
-    name = profile.named("released")[0]
-    return f"reconstruction/{name}@released/{profile.sets_of(name)[0].label}.json"
+    name, entry = next(iter(profile.autoencoders.items()))
+    return f"reconstruction/{name}@{entry.weights}/{profile.sets_of(name)[0].label}.json"

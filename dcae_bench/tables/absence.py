@@ -25,7 +25,7 @@ class Absence:
             for item in self.profile.evaluation.sets
             if (item.dataset, item.resolution) == (row.dataset, row.resolution)
         ]
-        for name in self.profile.named(source) if source != "own" else ():
+        for name in self.profile.named(source):
             for label in [item.label for item in self.profile.sets_of(name) if item.label in labels]:
                 if self._concerns(name, label, row):
                     return self.missing.get((name, label), (f"{name} was not measured on {label}: run the workflow",))
@@ -34,12 +34,12 @@ class Absence:
         return (self.profile.paper_rows_not_run,)
 
     def elsewhere(self, rows: Iterable[ReportedRow]) -> dict[tuple[str, str], tuple[str, ...]]:
-        """What is missing for measurements that answer none of the paper's ``rows``."""
+        """What is missing for measurements that answer none of the paper's ``rows``, as own weights never do."""
         rows = list(rows)
         return {
             (name, label): reasons
             for (name, label), reasons in self.missing.items()
-            if not any(self._concerns(name, label, row) for row in rows)
+            if name in self.profile.named("own") or not any(self._concerns(name, label, row) for row in rows)
         }
 
     def _concerns(self, name: str, label: str, row: ReportedRow) -> bool:

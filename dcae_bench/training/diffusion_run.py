@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from dcae_bench import device, weights
+from dcae_bench import device
 from dcae_bench.config import Profile
 from dcae_bench.data.latents import Latents, require_weights
 from dcae_bench.diffusion_plan import ReleasedPlan, RowPlan
-from dcae_bench.errors import ConfigError
 from dcae_bench.files import sha256_json, write_bytes
 from dcae_bench.models.autoencoder import Autoencoder
-from dcae_bench.models.checkpoints import load_weights, save_weights
+from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.cost import denoiser_cost
-from dcae_bench.models.zoo import build
+from dcae_bench.models.opening import open_model
+from dcae_bench.own import profile_weights
 from dcae_bench.provenance import Stopwatch, collect, fingerprint
 from dcae_bench.records import Data, Denoiser, Metric, Record, Subject, save
 from dcae_bench.training import DIFFUSION_CODE
@@ -36,9 +36,9 @@ def train_diffusion(
     """Train one row and write ``output`` (safetensors) with ``log.jsonl``, ``preview.npy`` and ``record.json``.
 
     ``latents`` is the cache to learn from, ``autoencoder`` the weights that made it, which decode previews; released
-    ones are found by name. ``preview.npy`` is uint8 (checkpoints, k, H, W, 3). ``run_dir`` holds the state of an
-    unfinished run, which goes when it is finished; a finished one is left as it is. Raises :class:`ConfigError`,
-    :class:`DataError`, :class:`WeightsError`, :class:`TrainingError` and :class:`ResultsError`.
+    ones and the user's own are found by name. ``preview.npy`` is uint8 (checkpoints, k, H, W, 3). ``run_dir`` holds the
+    state of an unfinished run, which goes when it is finished; a finished one is left as it is. Raises
+    :class:`ConfigError`, :class:`DataError`, :class:`WeightsError`, :class:`TrainingError` and :class:`ResultsError`.
     """
     plan, cache = profile.trained_row(row), Latents(latents)
     model, subject = open_autoencoder(profile, plan, autoencoder)
@@ -79,12 +79,9 @@ def open_autoencoder(profile: Profile, plan: RowPlan, path: Path | None) -> tupl
     """
     source = plan.row.source
     if path is None:
-        if source.weights == "retrained":
-            raise ConfigError(f"--autoencoder is missing: name the weights of {plan.row.latent} that training wrote")
-        path = weights.locate(source.autoencoder).path
-    model = build(plan.autoencoder)
-    weights_sha256 = load_weights(model, path)
-    return model.eval(), describe_autoencoder(profile, plan, model.count_parameters(), weights_sha256)
+        path = profile_weights(profile, source, "--autoencoder")
+    model, weights_sha256 = open_model(plan.autoencoder, path, source.weights)
+    return model, describe_autoencoder(profile, plan, model.count_parameters(), weights_sha256)
 
 
 def describe_autoencoder(profile: Profile, plan: RowPlan, parameters: int, weights_sha256: str) -> Subject:

@@ -12,11 +12,11 @@ from dcae_bench.config import load_profile
 from dcae_bench.errors import ConfigError, WeightsError
 from dcae_bench.evaluation import subject
 from dcae_bench.evaluation.reconstruction import reconstructor
-from dcae_bench.evaluation.run import state_sha256
 from dcae_bench.evaluation.subject import choose
 from dcae_bench.files import REPOSITORY
 from dcae_bench.models.checkpoints import load_weights
 from dcae_bench.models.diffusers_config import diffusers_config
+from dcae_bench.models.opening import state_sha256
 from dcae_bench.models.zoo import build
 from dcae_bench.specs import CustomSpec, DCAESpec, DiffusersSpec
 

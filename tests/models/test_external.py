@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dcae_bench.diffusers_source import source_weights
 from dcae_bench.errors import ConfigError, DataError, WeightsError
 from dcae_bench.models.checkpoints import load_weights, save_weights
-from dcae_bench.models.external import own_weights
 from dcae_bench.models.zoo import build
 from dcae_bench.specs import CustomSpec, DiffusersSpec, SDVAESpec, SpaceToChannelSpec
 
@@ -154,7 +154,7 @@ def test_a_local_folder_of_diffusers_is_built_from_its_config_and_loaded(tmp_pat
     twin.save_pretrained(tmp_path / "pipeline" / "vae")
     found = theirs("AutoencoderTiny", None, 4, 4, str(tmp_path / "pipeline")).model_copy(update={"subfolder": "vae"})
     model = build(found).eval()
-    load_weights(model, own_weights(found))
+    load_weights(model, source_weights(found))
     x = images(8, 8)
     with torch.no_grad():
         assert model.encode(x).equal(twin.encode(x).latents)

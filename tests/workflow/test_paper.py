@@ -103,7 +103,7 @@ def test_the_released_profile_asks_for_what_can_be_measured_here(snakemake, tmp_
     (tmp_path / "data" / "imagenet").mkdir(parents=True)
     check = "results/released/check/dc-ae-f64c128-in-1.0@released/imagenet-512.json"
     printed = snakemake("-n", TABLE, check, "--config", "profile=released", DCAE_BENCH_DATA=str(tmp_path / "data"))
-    assert jobs(printed) == {"prepare_files": 1, "evaluate_released": 10, "table_rfid": 1, "check": 1}
+    assert jobs(printed) == {"prepare_files": 1, "evaluate_as_is": 10, "table_rfid": 1, "check": 1}
 
 
 def test_released_denoisers_are_sampled_and_measured_without_any_training(snakemake, tmp_path):

@@ -9,6 +9,7 @@ from dcae_bench.data.photos import DATASETS as EMBEDDED
 from dcae_bench.errors import UserError
 from dcae_bench.evaluation import RECONSTRUCTION_CODE
 from dcae_bench.files import require_room
+from dcae_bench.own import own_files
 from dcae_bench.provenance import fingerprint
 from dcae_bench.records import find as find_records
 from dcae_bench.run_lock import join_run
@@ -35,6 +36,12 @@ try:
         print("dcae-bench: a killed run had left its files locked; its locks are removed", file=sys.stderr)
     # Why rows cannot be measured here, by autoencoder and evaluation set: their jobs are not asked for, the table explains.
     MISSING = missing(PROFILE, Path(ROOT, "data"))
+    # What own autoencoders are made of here. The user named it, so what is not here is told before the table tells it.
+    OWN = {name: own_files(name, PROFILE.autoencoders[name]) for name in PROFILE.named("own")}
+    if workflow.is_main_process:
+        for name, files in OWN.items():
+            for reason in files.missing:
+                print(f"dcae-bench: {name} is left out: {reason}", file=sys.stderr)
 except UserError as error:
     print(f"dcae-bench: error: {error}", file=sys.stderr)
     sys.exit(2)
@@ -44,7 +51,8 @@ SHARED_THREADS = PROFILE.threads * PROFILE.processes
 SHARED_GPUS = 0 if PROFILE.device == "cpu" else PROFILE.processes
 PHASES = PROFILE.phases
 RETRAINED = PROFILE.named("retrained")
-RELEASED = PROFILE.named("released")
+# Measured as they are: weights that no job of this workflow makes, with their source.
+AS_IS = {f"{name}@{PROFILE.autoencoders[name].weights}": name for name in PROFILE.named("released", "own")}
 SETS = [item.label for item in PROFILE.evaluation.sets]
 DATASET_OF = {item.label: item.dataset for item in PROFILE.evaluation.sets}
 # One job measures a retrained autoencoder on every set, so a set is left out for all of them or for none.
@@ -71,16 +79,21 @@ def weights_before(autoencoder, phase):
     return [] if phase == 1 else [f"{ROOT}/training/{autoencoder}@retrained/phase{phase - 1}/model.safetensors"]
 
 
+def own_inputs(name):
+    """Files that make an own autoencoder what it is, so that an edit measures it again; the command finds them itself."""
+    return [str(path) for path in OWN[name].here] if name in OWN else []
+
+
 def evaluations(ready):
     """Records of the profile's evaluations: those that can be made here, or those that cannot."""
     for name in RETRAINED:
         for label in SETS:
             if (label in RETRAINED_SETS) == ready:
                 yield from (f"{ROOT}/reconstruction/{name}@retrained/phase{phase}/{label}.json" for phase in PHASES)
-    for name in RELEASED:
+    for subject, name in AS_IS.items():
         for label in (item.label for item in PROFILE.sets_of(name)):
             if ((name, label) not in MISSING) == ready:
-                yield f"{ROOT}/reconstruction/{name}@released/{label}.json"
+                yield f"{ROOT}/reconstruction/{subject}/{label}.json"
 
 
 wildcard_constraints:

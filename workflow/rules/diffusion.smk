@@ -6,7 +6,7 @@
 
 wildcard_constraints:
     row=any_of(ROWS),
-    latent="[a-z0-9][a-z0-9.-]*@(retrained|released)",
+    latent="[a-z0-9][a-z0-9.-]*@(retrained|released|own)",
     images=any_of(PROFILE.diffusion.data if PROFILE.diffusion else ()),
     scale="[0-9]+([.][0-9]+)?",
 
@@ -19,6 +19,7 @@ rule encode:
     input:
         data=lambda wildcards: images_of(wildcards.images),
         weights=lambda wildcards: autoencoder_weights(wildcards.latent),
+        own=lambda wildcards: own_of(wildcards.latent),
     output:
         latents=f"{ROOT}/latent-cache/{{latent}}/{{images}}/latents.npy",
         labels=f"{ROOT}/latent-cache/{{latent}}/{{images}}/labels.npy",
@@ -47,6 +48,7 @@ rule train_diffusion:
         latents=lambda wildcards: f"{latents_of(wildcards.row)}/latents.npy",
         manifest=lambda wildcards: f"{latents_of(wildcards.row)}/manifest.json",
         autoencoder=lambda wildcards: autoencoder_weights(ROWS[wildcards.row].row.latent),
+        own=lambda wildcards: own_of(ROWS[wildcards.row].row.latent),
     output:
         weights=f"{ROOT}/diffusion/{{row}}/model.safetensors",
         record=f"{ROOT}/diffusion/{{row}}/record.json",
@@ -78,6 +80,7 @@ rule sample:
         weights=lambda wildcards: trained(wildcards.row, f"{ROOT}/diffusion/{wildcards.row}/model.safetensors"),
         manifest=lambda wildcards: trained(wildcards.row, f"{latents_of(wildcards.row)}/manifest.json"),
         autoencoder=lambda wildcards: autoencoder_weights(ROWS[wildcards.row].row.latent),
+        own=lambda wildcards: own_of(ROWS[wildcards.row].row.latent),
     output:
         images=f"{ROOT}/samples/{{row}}/s{{scale}}/samples.npy",
         labels=f"{ROOT}/samples/{{row}}/s{{scale}}/labels.npy",

@@ -1,5 +1,5 @@
-# Reconstruction quality. Retrained weights: after each phase one job measures every set. Released weights: one job per
-# set, since sets are large, and data of some may be missing.
+# Reconstruction quality. Retrained weights: after each phase one job measures every set. Released and own weights: one job
+# per set, since sets are large, and data of some may be missing.
 
 # What stands beside each record: values of every image, the first reconstructions, the worst and the median ones.
 BESIDE_RECORD = [".images.parquet", ".samples.npy", ".gallery.npz"]
@@ -42,14 +42,17 @@ if RETRAINED_SETS:
             " --output {params.folder} > {log} 2>&1"
 
 
-rule evaluate_released:
+rule evaluate_as_is:
     input:
         data=lambda wildcards: data_files(DATASET_OF[wildcards.set], "eval"),
+        own=lambda wildcards: own_inputs(AS_IS[wildcards.subject]),
     output:
-        record=f"{ROOT}/reconstruction/{{autoencoder}}@released/{{set}}.json",
-        images=expand(f"{ROOT}/reconstruction/{{{{autoencoder}}}}@released/{{{{set}}}}{{end}}", end=BESIDE_RECORD),
+        record=f"{ROOT}/reconstruction/{{subject}}/{{set}}.json",
+        images=expand(f"{ROOT}/reconstruction/{{{{subject}}}}/{{{{set}}}}{{end}}", end=BESIDE_RECORD),
     log:
-        f"{ROOT}/logs/evaluate-{{autoencoder}}-released-{{set}}.log",
+        f"{ROOT}/logs/evaluate-{{subject}}-{{set}}.log",
+    wildcard_constraints:
+        subject=any_of(AS_IS),
     conda:
         "../../environment.yml"
     threads: SHARED_THREADS
@@ -59,10 +62,12 @@ rule evaluate_released:
         profile=PROFILE_SOURCE,
         data=lambda wildcards, input: Path(input.data[0]).parent.parent,
         folder=lambda wildcards, output: Path(output.record).parent,
+        autoencoder=lambda wildcards: AS_IS[wildcards.subject],
+        model=lambda wildcards: PROFILE.autoencoders[AS_IS[wildcards.subject]].model.model_dump(mode="json"),
         recipe=PROFILE.evaluation_recipe(),
         code=EVALUATION_CODE,
     shell:
-        "dcae-bench evaluate --profile {params.profile} --autoencoder {wildcards.autoencoder} --set {wildcards.set}"
+        "dcae-bench evaluate --profile {params.profile} --autoencoder {params.autoencoder} --set {wildcards.set}"
         " --data {params.data} --output {params.folder} > {log} 2>&1"
 
 

@@ -26,11 +26,17 @@ def latents_of(row):
 
 
 def autoencoder_weights(latent):
-    """Weights behind latents that training makes; released ones are found by name."""
+    """Weights behind latents that training makes; released and own ones are found by name."""
     source = LatentSource.parse(latent)
-    if source.weights == "released":
+    if source.weights != "retrained":
         return []
     return f"{ROOT}/training/{source.autoencoder}@retrained/phase{PHASES[-1]}/model.safetensors"
+
+
+def own_of(latent):
+    """Files of an own autoencoder behind latents."""
+    source = LatentSource.parse(latent)
+    return own_inputs(source.autoencoder) if source.weights == "own" else []
 
 
 def images_of(data):

@@ -1,7 +1,7 @@
 # Tables and figures: from records alone.
 
 ALL_RECORDS = list(evaluations(ready=True))
-FINAL_RECORDS = [path for path in ALL_RECORDS if "@released/" in path or f"/phase{PHASES[-1]}/" in path]
+FINAL_RECORDS = [path for path in ALL_RECORDS if "@retrained/" not in path or f"/phase{PHASES[-1]}/" in path]
 # Records that cannot be made again here, but were made before.
 KEPT_RECORDS = [path for path in evaluations(ready=False) if Path(path).exists()]
 BESIDE = f"results/{PROFILE.beside}/reconstruction" if PROFILE.beside else None
