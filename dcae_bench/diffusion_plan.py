@@ -130,8 +130,8 @@ def latent_spec(source: LatentSource, autoencoders: Mapping[LatentSource, Autoen
     if source.weights != "released":
         if source not in autoencoders:
             known = ", ".join(other.autoencoder for other in autoencoders if other.weights == source.weights)
-            kind = "retrains" if source.weights == "retrained" else "has as your own"
-            raise ValueError(f"latent '{name}@{source.weights}': the profile {kind} {known or 'nothing'}")
+            kind = "the profile retrains" if source.weights == "retrained" else "with 'weights: own' the profile has"
+            raise ValueError(f"latent '{name}@{source.weights}': {kind} {known or 'nothing'}")
         return autoencoders[source]
     preset = catalogue().autoencoders.get(name)
     if preset is None or preset.weights is None:

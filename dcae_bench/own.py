@@ -102,11 +102,8 @@ def to_fetch(name: str, entry: AutoencoderEntry) -> bool:
 def _of_class(name: str, spec: CustomSpec) -> list[Path] | str:
     try:
         file = source_file(spec.class_name)
-    except ModuleNotFoundError as error:
-        return (
-            f"{spec.class_name}, the class of {name}, is not here ({error}): run where its module is importable, or "
-            "add its folder to PYTHONPATH"
-        )
+    except ConfigError as error:
+        return f"class of {name}, {error}, or with its folder in PYTHONPATH"
     return [] if file is None else [file]
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dcae_bench.errors import ConfigError
+
 
 @contextmanager
 def current_folder_importable() -> Iterator[None]:
@@ -19,11 +21,23 @@ def current_folder_importable() -> Iterator[None]:
         sys.path.remove(folder)
 
 
+def is_not_there(module: str, error: ModuleNotFoundError) -> bool:
+    """Whether it is the module itself, or a package around it, that was not found, and not something it imports."""
+    return f"{module}.".startswith(f"{error.name}.")
+
+
+def cannot_be_imported(class_name: str, reason: object) -> ConfigError:
+    """The error for a class whose module is not there."""
+    return ConfigError(
+        f"{class_name}: cannot be imported ({reason}); run where {class_name.partition(':')[0]} is importable"
+    )
+
+
 def source_file(class_name: str) -> Path | None:
     """The file of a class's module, which is not imported; packages around it are.
 
     None where it has none (built in), or where a package around it fails, which importing it will tell. Raises
-    :class:`ModuleNotFoundError`.
+    :class:`ConfigError` where there is no such module.
     """
     module = class_name.partition(":")[0]
     importlib.invalidate_caches()
@@ -31,11 +45,11 @@ def source_file(class_name: str) -> Path | None:
         try:
             found = importlib.util.find_spec(module)
         except ModuleNotFoundError as error:
-            if f"{module}.".startswith(f"{error.name}."):
-                raise
+            if is_not_there(module, error):
+                raise cannot_be_imported(class_name, error) from error
             return None
         except Exception:  # a package of the user's may fail in any way
             return None
     if found is None:
-        raise ModuleNotFoundError(f"No module named '{module}'", name=module)
+        raise cannot_be_imported(class_name, f"No module named '{module}'")
     return Path(found.origin) if found.has_location and found.origin else None

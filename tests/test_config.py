@@ -291,6 +291,56 @@ def released(*path, value):
     return content
 
 
+CLASS = {"family": "custom", "class_name": "a:B", "compression": 8, "latent_channels": 4}
+
+
+def own(**fields):
+    """The demo with an autoencoder of the user's beside its own."""
+    return changed("autoencoders", "mine", value={"model": {"preset": "dc-ae-f32c32"}, "weights": "own", **fields})
+
+
+def test_own_weights_are_a_files_or_the_models_and_leave_other_recipes_as_they_are():
+    demo = load_profile("demo")
+    profile = parse_profile(own(file="~/w.pt", sets=["photos-mixed-64"]), "x")
+    assert profile.named("own") == ("mine",) and profile.named("retrained") == demo.named("retrained")
+    assert profile.named("retrained", "own") == tuple(profile.autoencoders)
+    assert [item.label for item in profile.sets_of("mine")] == ["photos-mixed-64"]
+    assert profile.evaluation_recipe() == demo.evaluation_recipe()
+    assert profile.recipe("dc-ae-f32c32", 3) == demo.recipe("dc-ae-f32c32", 3)
+    folded = {"family": "space-to-channel", "base": CLASS, "factor": 2}
+    hub = {**CLASS, "family": "diffusers", "source": "owner/name", "class_name": "AutoencoderKL"}
+    for model in (CLASS, folded, hub):
+        assert parse_profile(own(model=model), "x").autoencoders["mine"].file is None
+
+
+def test_a_profile_of_own_weights_alone_trains_nothing():
+    content = without("training")
+    content.pop("diffusion")
+    content["autoencoders"] = {"mine": {"model": CLASS, "weights": "own"}}
+    profile = parse_profile(content, "x")
+    assert profile.phases == () and profile.named("own") == ("mine",)
+    content["autoencoders"]["mine"].pop("weights")
+    assert "'weights: own' for yours" in refusal(content)
+
+
+def test_latents_of_own_weights_are_of_the_profiles_model():
+    content = own(model=CLASS)
+    row = next(iter(content["diffusion"]["rows"].values()))
+    row["latent"] = "mine@own"
+    profile = parse_profile(content, "x")
+    assert profile.latent_autoencoder("mine@own").class_name == "a:B"
+    for latent, words in (
+        ("dc-ae-f32c32@own", "latent 'dc-ae-f32c32@own': with 'weights: own' the profile has mine"),
+        ("mine@retrained", "latent 'mine@retrained': the profile retrains sd-vae-f32c32, "),
+        ("mine@released", "latent 'mine@released': the catalogue (dcae-bench zoo) has no such released weights"),
+        ("mine@mine", "pattern"),
+    ):
+        row["latent"] = latent
+        assert words in refusal(content)
+    with pytest.raises(ConfigError, match="autoencoder@retrained, autoencoder@released or autoencoder@own"):
+        profile.latent_autoencoder("mine")
+
+
 def test_a_profile_may_evaluate_released_weights_alone():
     profile = load_profile("released")
     assert profile.training is None and profile.phases == () and profile.trained_on() == ()
@@ -355,6 +405,12 @@ def test_every_row_of_the_paper_has_its_released_autoencoder():
         ),
         (released("autoencoders", "sd-vae-ft-ema", "lr", value={1: 0.1}), "'lr' has no effect"),
         (changed("autoencoders", "dc-ae-f32c32", "sets", value=["photos-mixed-64"]), "'sets' is for released weights"),
+        (own(), "key 'autoencoders.mine' weights are 'own', and a dc-ae model brings none; name them with 'file'"),
+        (own(file="w.pt", lr={1: 0.1}), "weights are 'own', so 'lr' has no effect"),
+        (own(file="w.pt", weights="retrained"), "'file' w.pt is for weights 'own'; these are 'retrained'"),
+        (own(file="w.pt", weights="released"), "'file' w.pt is for weights 'own'; these are 'released'"),
+        (own(file="w.pt", sets=["photos-8"]), "sets of mine has 'photos-8'"),
+        (own(model={**CLASS, "compression": 128}), "resolution 64 of evaluation set photos-indoor-64 is not"),
         (released("evaluation", "crops_per_photo", value=6), "'reconstruction/paper-v1' has 1, the centre crop"),
         (
             released("evaluation", "sets", 1, "resolution", value=256),

@@ -1,6 +1,7 @@
 """What a model costs, without running it: parameters and multiply-accumulates on tensors that have no data."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -8,8 +9,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from dcae_bench.denoiser_specs import DenoiserSpec, UViTSpec
+from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.models.zoo import build, build_denoiser
-from dcae_bench.specs import AutoencoderSpec
+from dcae_bench.specs import AutoencoderSpec, CustomSpec, core
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,31 @@ class DenoiserCost:
     """The same as torchprofile counts, whose figures the authors print: with norms and elementwise products."""
 
 
+@contextmanager
+def without_content(spec: AutoencoderSpec) -> Iterator[Autoencoder]:
+    """A model whose tensors have shapes and no values, in the mode that makes such tensors.
+
+    A class of the user's may read weights when it is built, so it is built before.
+    """
+    if not isinstance(core(spec), CustomSpec):
+        with FakeTensorMode():
+            yield build(spec)
+        return
+    model = build(spec)
+    # What the class holds beside its state keeps its values.
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        model.load_state_dict({key: mode.from_tensor(value) for key, value in model.state_dict().items()}, assign=True)
+        yield model
+
+
 def cost(spec: AutoencoderSpec, resolutions: Iterable[int]) -> Cost:
     """Count a spec's parameters and its work per image.
 
     Raises :class:`DataError` for a resolution that is not a multiple of f. Fake tensors are used because the meta
     device has no autocast, which attention switches off.
     """
-    with FakeTensorMode(), torch.no_grad():
-        model = build(spec).eval()
+    with without_content(spec) as model, torch.no_grad():
+        model.eval()
         passes = {}
         for side in resolutions:
             with FlopCounterMode(display=False) as encoding:

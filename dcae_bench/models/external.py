@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dcae_bench.diffusers_source import read_config
 from dcae_bench.errors import ConfigError
 from dcae_bench.models.autoencoder import Autoencoder
-from dcae_bench.own_class import current_folder_importable
+from dcae_bench.own_class import cannot_be_imported, current_folder_importable, is_not_there
 from dcae_bench.specs import CustomSpec, DiffusersSpec, SpaceToChannelSpec
 
 
@@ -149,10 +149,8 @@ def instantiate(class_name: str, kwargs: dict[str, Any]) -> Any:
         with current_folder_importable():
             module = importlib.import_module(module_name)
     except Exception as error:  # a module of the user's may fail in any way
-        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
-            raise ConfigError(
-                f"{class_name}: cannot be imported ({error}); run where {module_name} is importable"
-            ) from error
+        if isinstance(error, ModuleNotFoundError) and is_not_there(module_name, error):
+            raise cannot_be_imported(class_name, error) from error
         raise ConfigError(f"{class_name}: importing {module_name} failed ({_failure(error)}); correct it") from error
     cls = getattr(module, name, None)
     if cls is None:

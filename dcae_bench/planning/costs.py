@@ -12,12 +12,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from dcae_bench.denoiser_specs import DenoiserSpec
 from dcae_bench.errors import ConfigError
 from dcae_bench.execution import ExecutionSpec
-from dcae_bench.files import cache_dir, sha256_json, write_text
+from dcae_bench.files import cache_dir, sha256_file, sha256_json, write_text
 from dcae_bench.metrics.lpips import LPIPS
+from dcae_bench.models.cost import without_content
 from dcae_bench.models.denoiser import Denoiser
-from dcae_bench.models.zoo import build, build_denoiser
+from dcae_bench.models.zoo import build_denoiser
+from dcae_bench.own_class import source_file
 from dcae_bench.provenance import fingerprint
-from dcae_bench.specs import AutoencoderSpec
+from dcae_bench.specs import AutoencoderSpec, CustomSpec, core
 from dcae_bench.training.blocks import blocks
 from dcae_bench.training.discriminator import PatchDiscriminator
 from dcae_bench.training.losses import ReconstructionLoss
@@ -55,7 +57,7 @@ def step_cost(spec: AutoencoderSpec, phase: PhaseSpec, loss: ReconstructionLossS
     """Cost of one image of a phase; learning rates and image counts do not matter. Remembered between runs."""
     shape = {"resolution": phase.resolution, "trainable": phase.trainable}
     gan = {"net": phase.gan.discriminator.model_dump(), "adaptive": phase.gan.adaptive} if phase.gan else None
-    key = ["step", spec.model_dump(mode="json"), shape, gan, loss.model_dump(mode="json"), precision]
+    key = ["step", identity(spec), shape, gan, loss.model_dump(mode="json"), precision]
     return StepCost(**remembered(key, lambda: _count_step(spec, phase, loss, precision).model_dump()))
 
 
@@ -88,8 +90,7 @@ def unfinished_bytes(cost: StepCost) -> float:
 
 def _count_step(spec: AutoencoderSpec, phase: PhaseSpec, loss: ReconstructionLossSpec, precision: str) -> StepCost:
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _conv_backward_flop})
-    with FakeTensorMode(), counter:
-        model = build(spec)
+    with without_content(spec) as model, counter:
         Freezer(model, phase.trainable).train_mode()
         criterion = ReconstructionLoss(loss.model_copy(update={"lpips": 0.0}))
         criterion.spec = loss
@@ -265,6 +266,13 @@ COUNTED = (
     "dcae_bench.training",
 )
 """The code that is counted, and that counts."""
+
+
+def identity(spec: AutoencoderSpec) -> list:
+    """An autoencoder in a key: its spec, and the code of a class of the user's."""
+    own = core(spec)
+    file = source_file(own.class_name) if isinstance(own, CustomSpec) else None
+    return [spec.model_dump(mode="json"), *([sha256_file(file)] if file is not None else [])]
 
 
 def remembered(key: list, count):

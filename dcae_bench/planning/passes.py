@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from dcae_bench.denoiser_specs import DenoiserSpec
 from dcae_bench.metrics.image import ssim_both
 from dcae_bench.metrics.lpips import LPIPS, Net
-from dcae_bench.models.zoo import build
-from dcae_bench.planning.costs import EmptyDenoiser, remembered
+from dcae_bench.models.cost import without_content
+from dcae_bench.planning.costs import EmptyDenoiser, identity, remembered
 from dcae_bench.specs import AutoencoderSpec
 
 
@@ -63,13 +63,13 @@ def autoencoder_passes(spec: AutoencoderSpec, resolution: int) -> AutoencoderPas
     """Cost of one square image. Remembered between runs."""
 
     def count() -> dict:
-        with FakeTensorMode(), torch.no_grad():
-            model = build(spec).eval()
+        with without_content(spec) as model, torch.no_grad():
+            model.eval()
             encode, z = _measure(model, model.encode, torch.empty(1, 3, resolution, resolution))
             decode, _ = _measure(model, model.decode, z)
             return AutoencoderPasses(encode=encode, decode=decode, parameters=model.count_parameters()).model_dump()
 
-    return AutoencoderPasses(**remembered(["passes", spec.model_dump(mode="json"), resolution], count))
+    return AutoencoderPasses(**remembered(["passes", identity(spec), resolution], count))
 
 
 def forward_mac(spec: AutoencoderSpec, resolution: int) -> float:
