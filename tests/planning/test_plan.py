@@ -4,20 +4,22 @@ import json
 
 import pytest
 import torch
+import yaml
+from safetensors.torch import save_file
 
 from dcae_bench.cli import main
-from dcae_bench.config import load_profile
+from dcae_bench.config import CONFIG_DIR, load_profile, parse_profile
 from dcae_bench.errors import ConfigError, DataError
 from dcae_bench.evaluation.reconstruction import reconstructor
 from dcae_bench.metrics.lpips import LPIPS
 from dcae_bench.models.zoo import build
-from dcae_bench.planning.costs import step_cost, training_bytes
+from dcae_bench.planning.costs import identity, step_cost, training_bytes
 from dcae_bench.planning.estimate import INCEPTION_GIB, Estimator
-from dcae_bench.planning.passes import _Live, comparison_pass, forward_mac
+from dcae_bench.planning.passes import _Live, autoencoder_passes, comparison_pass, forward_mac
 from dcae_bench.planning.plan import GIB
 from dcae_bench.planning.rates import RATES, Rates
-from dcae_bench.planning.targets import Evaluation
-from dcae_bench.specs import DiffusersSpec
+from dcae_bench.planning.targets import Evaluation, needs_of
+from dcae_bench.specs import CustomSpec, DiffusersSpec
 from tests.planning.measured import measured
 
 
@@ -146,6 +148,70 @@ def test_released_weights_are_fetched_and_measured_set_by_set(monkeypatch):
     example = r"results/released/reconstruction/dc-ae-f32c32-in-1\.0@released/imagenet-256"
     with pytest.raises(ConfigError, match=example):
         estimator.plan("results/figures/losses.png")
+
+
+HUB = {"family": "diffusers", "source": "owner/vae", "class_name": "AutoencoderTiny", "config": {}}
+HUB |= {"compression": 8, "latent_channels": 4}
+
+
+def test_own_weights_are_measured_and_encoded_and_fetched_where_they_are_on_the_hub(demo, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("dcae_bench.planning.estimate.forward_mac", lambda *_: 1e9)
+    content = yaml.safe_load((CONFIG_DIR / "demo.yaml").read_text())
+    nano = demo.autoencoders["sd-vae-f32c32"].model.model_dump()
+    content["autoencoders"] |= {
+        "mine": {"model": nano, "weights": "own", "file": "w.safetensors", "sets": ["photos-mixed-64"]},
+        "hub": {"model": HUB, "weights": "own", "sets": ["photos-mixed-64"]},
+    }
+    row = next(iter(content["diffusion"]["rows"].values()))
+    content["diffusion"]["rows"] = {"mine": {**row, "latent": "mine@own"}, "hub": {**row, "latent": "hub@own"}}
+    profile = parse_profile(content, "x")
+    needs = needs_of(profile, "results/table_diffusion.md")
+    assert needs.trainings == () and needs.encodings == (("mine@own", row["data"]), ("hub@own", row["data"]))
+    assert len(needs.denoisers) == 2
+    needs |= needs_of(profile, "all")
+    (item,) = profile.sets_of("mine")
+    assert needs.evaluations[-2:] == (Evaluation("mine", None, (item,)), Evaluation("hub", None, (item,)))
+    estimator = Estimator(profile, Rates.read())
+    assert (estimator._own(needs), estimator._released(needs)) == (["hub"], [])
+    data, fetch, evaluation = estimator.plan("results/demo/reconstruction/hub@own/photos-mixed-64.json").rows
+    assert (fetch.rule, fetch.subject) == ("fetch", "hub") and fetch.download_gib == fetch.disk_gib > 0
+    assert (evaluation.rule, evaluation.subject, evaluation.jobs) == ("evaluate", "hub own", 1)
+    data, evaluation = estimator.plan("results/demo/reconstruction/mine@own/photos-mixed-64.json").rows
+    assert (data.subject, evaluation.subject) == ("photos-mixed", "mine own") and evaluation.cpu_hours > 0
+    for wrong in ("check/mine@own/photos-mixed-64", "reconstruction/mine@released/photos-mixed-64"):
+        with pytest.raises(ConfigError, match="is nothing that a plan of profile demo counts"):
+            needs_of(profile, f"results/demo/{wrong}.json")
+    del content["training"], content["diffusion"]
+    content["autoencoders"] = {"mine": content["autoencoders"]["mine"]}
+    with pytest.raises(ConfigError, match=r"results/demo/reconstruction/mine@own/photos-mixed-64\.json"):
+        needs_of(parse_profile(content, "x"), "results/figures/losses.png")
+
+
+def test_a_class_that_reads_its_weights_when_it_is_built_is_counted(monkeypatch, tmp_path):
+    (tmp_path / "reads_weights.py").write_text(
+        "import torch\nfrom safetensors.torch import load_file\n\n"
+        "class AE(torch.nn.Module):\n"
+        "    def __init__(self, file=None):\n"
+        "        super().__init__()\n"
+        "        self.down = torch.nn.Conv2d(3, 4, 4, 4)\n"
+        "        self.up = torch.nn.ConvTranspose2d(4, 3, 4, 4)\n"
+        "        if file is not None:\n"
+        "            self.load_state_dict(load_file(file))\n"
+        "    def encode(self, x):\n"
+        "        return self.down(x)\n"
+        "    def decode(self, z):\n"
+        "        return self.up(z)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    spec = CustomSpec(family="custom", class_name="reads_weights:AE", compression=4, latent_channels=4)
+    plain = autoencoder_passes(spec, 64)
+    save_file(build(spec, seed=0).net.state_dict(), tmp_path / "w.safetensors")
+    reading = spec.model_copy(update={"kwargs": {"file": "w.safetensors"}})
+    assert autoencoder_passes(reading, 64) == plain and plain.encode.mac == 64**2 * 3 * 4
+    assert identity(spec) != [spec.model_dump(mode="json")], "an edit of the code is another key"
+    nano = load_profile("demo").autoencoders["sd-vae-f32c32"].model
+    assert identity(nano) == [nano.model_dump(mode="json")]
 
 
 def test_totals_add_up_and_json_says_it_is_an_estimate(monkeypatch, capsys):

@@ -48,9 +48,54 @@ autoencoders:
       latent_channels: 8
       encoder: {widths: [8, 8, 32], depths: [0, 1, 1], blocks: [res, res, evit_glu]}
       decoder: {widths: [8, 8, 32], depths: [0, 1, 1], blocks: [res, res, evit_glu]}
+  thumbnail:
+    model: {family: custom, class_name: "thumbnail:Thumbnail", compression: 4, latent_channels: 3}
+    weights: own
+  absent:
+    model: {family: sd-vae, latent_channels: 8, widths: [8, 8, 16], layers_per_block: 1, norm_groups: 4}
+    weights: own
+    file: mine/vae.safetensors
+diffusion:
+  denoisers: {uvit-nano: {family: uvit, width: 16, depth: 2, heads: 2}}
+  data: {photos: {datasets: [photos-indoor], resolution: 32}}
+  trainings:
+    uvit:
+      process: vp
+      batch_size: 4
+      optimizer: {lr: 1.0e-3, weight_decay: 0.03}
+      ema: {decay: 0.9, warmup_steps: 4}
+      checkpoint_images: 8
+      log_images: 4
+  rows:
+    thumbnail: {denoiser: uvit-nano, latent: thumbnail@own, data: photos, training: uvit, images: 8}
+    absent: {denoiser: uvit-nano, latent: absent@own, data: photos, training: uvit, images: 8}
+  samples: 4
+  sample_batch: 4
 paper_rows_not_run: this is a test
 """
+# An autoencoder of the user's, in the folder where Snakemake runs.
+THUMBNAIL = """
+import torch.nn.functional as F
+
+
+class Thumbnail:
+    def encode(self, x):
+        return F.avg_pool2d(x, 4)
+
+    def decode(self, z):
+        return F.interpolate(z, scale_factor=4, mode="bicubic")
+"""
 TARGETS = ("results/table_rfid.md", "results/figures/reconstructions.png", "results/figures/losses.png")
+
+
+DIFFUSION = "results/table_diffusion.md"
+BEHIND_A_ROW = ("encode", "train_diffusion", "sample", "evaluate_samples")
+
+
+def jobs(done: subprocess.CompletedProcess) -> dict[str, int]:
+    """Jobs per rule that a dry run printed."""
+    table = done.stdout.split("Job stats:")[-1] if "Job stats:" in done.stdout else ""
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.M) if rule != "total"}
 
 
 class Checkout:
@@ -63,6 +108,7 @@ class Checkout:
         for name in ("Snakefile", "environment.yml"):
             shutil.copy(REPOSITORY / name, root / name)
         (root / "config" / "tiny.yaml").write_text(PROFILE)
+        (root / "thumbnail.py").write_text(THUMBNAIL)
 
     def snakemake(self, *arguments: str, profile: str = "tiny") -> subprocess.CompletedProcess:
         scripts = Path(sys.executable).parent
@@ -70,12 +116,11 @@ class Checkout:
         command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, "--config", f"profile={profile}"]
         return subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=300)
 
-    def planned(self) -> dict[str, int]:
+    def planned(self, *targets: str) -> dict[str, int]:
         """Jobs per rule that a dry run plans."""
-        done = self.snakemake("--dry-run", *TARGETS)
+        done = self.snakemake("--dry-run", *(targets or TARGETS))
         assert done.returncode == 0, done.stdout + done.stderr
-        table = done.stdout.split("Job stats:")[-1] if "Job stats:" in done.stdout else ""
-        return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.M) if rule != "total"}
+        return jobs(done)
 
     def edit(self, path: str, old: str, new: str):
         file = self.root / path
@@ -99,6 +144,7 @@ def editable(finished):
     kept = {
         path: path.read_bytes() for name in ("dcae_bench", "config") for path in (finished.root / name).rglob("*.*")
     }
+    kept[finished.root / "thumbnail.py"] = THUMBNAIL.encode()
     yield finished
     for path, content in kept.items():
         if path.suffix in {".py", ".yaml"} and path.read_bytes() != content:
@@ -112,8 +158,10 @@ def test_a_run_leaves_tables_figures_and_records(finished):
     for target in (*TARGETS, "results/table_rfid.csv", "results/table_rfid.json"):
         assert (finished.root / target).stat().st_size > 500
     records = sorted((results / "tiny").rglob("photos-indoor-64.json"))
-    assert len(records) == 4  # two autoencoders, two phases
-    for path in records:
+    own = results / "tiny" / "reconstruction" / "thumbnail@own" / "photos-indoor-64.json"
+    assert len(records) == 5  # two autoencoders, two phases, and one as it is
+    assert load(own).subject.weights_source == "own"
+    for path in (path for path in records if path != own):
         record = load(path)
         trained = load(results / "tiny" / "training" / path.parent.parent.name / path.parent.name / "record.json")
         assert record.subject.weights_sha256 == trained.subject.weights_sha256
@@ -131,6 +179,7 @@ def test_an_edit_in_metrics_redoes_evaluation_and_tables_but_no_training(editabl
     editable.edit("dcae_bench/metrics/image.py", "255", "254")
     assert editable.planned() == {
         "evaluate_reconstruction": 4,
+        "evaluate_as_is": 1,
         "figure_reconstructions": 1,
         "table_rfid": 1,
     }
@@ -140,6 +189,30 @@ def test_a_comment_or_docstring_makes_nothing_stale(editable):
     editable.edit("dcae_bench/metrics/image.py", '"""', '"""In other words: ')
     editable.edit("dcae_bench/training/loop.py", "import numpy as np\n", "import numpy as np  # arrays\n")
     assert editable.planned() == {}
+
+
+def test_own_weights_that_are_not_here_are_told_in_one_line_and_in_the_table(finished):
+    remedy = "put the file there, or correct autoencoders.absent.file"
+    reason = f"weights of absent are not at mine/vae.safetensors: {remedy}"
+    done = finished.snakemake("--dry-run", *TARGETS, DIFFUSION)
+    assert done.stderr.splitlines().count(f"dcae-bench: absent is left out: {reason}") == 1
+    assert jobs(done) == dict.fromkeys((*BEHIND_A_ROW, "table_diffusion"), 1)
+    page = (finished.root / "results" / "table_rfid.md").read_text()
+    assert "- absent: photos-indoor-64<sup>" in page and reason in page and "| thumbnail " in page
+
+
+def test_an_edit_of_an_own_class_redoes_what_it_shapes_and_weights_that_come_add_theirs(editable):
+    file = editable.root / "mine" / "vae.safetensors"
+    file.parent.mkdir()
+    file.touch()
+    editable.edit("thumbnail.py", "bicubic", "nearest")
+    try:
+        assert editable.planned(DIFFUSION, *TARGETS) == {
+            **dict.fromkeys((*BEHIND_A_ROW, "evaluate_as_is"), 2),
+            **dict.fromkeys(("figure_reconstructions", "table_rfid", "table_diffusion"), 1),
+        }
+    finally:
+        shutil.rmtree(file.parent)
 
 
 def test_an_edit_in_training_redoes_training(editable):
