@@ -194,9 +194,10 @@ def test_the_documented_example_is_short_and_its_model_specs_are_valid(example):
 
     page, code = example
     assert len(code.splitlines()) <= 15
-    entries = yaml.safe_load(re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1])["autoencoders"]
-    assert {AutoencoderEntry.model_validate(entry).model.family for entry in entries.values()} == {
-        "custom",
-        "diffusers",
-        "space-to-channel",
-    }
+    trained, own = (yaml.safe_load(text)["autoencoders"] for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL))
+    for entries, weights, families in (
+        (trained, "retrained", {"custom", "diffusers", "space-to-channel"}),
+        (own, "own", {"custom", "diffusers", "dc-ae"}),
+    ):
+        read = [AutoencoderEntry.model_validate(entry) for entry in entries.values()]
+        assert {entry.model.family for entry in read} == families and {entry.weights for entry in read} == {weights}
