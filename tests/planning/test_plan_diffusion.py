@@ -213,9 +213,9 @@ def test_every_rule_of_the_diffusion_part_has_a_line(demo, known, counted_once):
         "prepare": 2,
         "train": 12,
         "encode": 4,
-        "train_diffusion": 6,
-        "sample": 12,
-        "evaluate_samples": 12,
+        "train_diffusion": 8,
+        "sample": 14,
+        "evaluate_samples": 14,
         "table": 1,
     }
 
@@ -233,7 +233,7 @@ def test_targets_choose_the_jobs(demo, paper, known, counted_once):
     assert jobs(demo, f"{root}/samples/{row}/s1.5/samples.npy") == {**before, "sample": 1}
     two = [f"{root}/generation/{row}/s{scale}.json" for scale in (1, 2)]
     assert jobs(demo, *two) == {**before, "sample": 2, "evaluate_samples": 2}
-    assert jobs(demo, "results/figures/samples.png")["sample"] == 6
+    assert jobs(demo, "results/figures/samples.png")["sample"] == 8
     assert "sample" not in jobs(demo, "results/figures/diffusion_loss.png")
     whole = jobs(demo, *everything(demo))
     assert whole["table"] == 4 and whole["train"] == 12, "what two targets need is done once"
