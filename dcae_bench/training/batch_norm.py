@@ -39,9 +39,9 @@ class SharedBatchNorm(_BatchNorm):
         axes = [axis for axis in range(x.ndim) if axis != 1]
         shape = [-1 if axis == 1 else 1 for axis in range(x.ndim)]
         values = x.float()
-        mean = _mean_over_processes(values.mean(axes))
+        mean = _Mean.apply(values.mean(axes))
         centred = values - mean.view(shape)
-        variance = _mean_over_processes(centred.square().mean(axes))
+        variance = _Mean.apply(centred.square().mean(axes))
         if self.running_mean is not None:
             self._move_averages(mean.detach(), variance.detach(), x.numel() // x.shape[1])
         normalised = centred * (variance + self.eps).rsqrt().view(shape)
@@ -57,11 +57,6 @@ class SharedBatchNorm(_BatchNorm):
         count = values * torch.distributed.get_world_size()
         self.running_mean.lerp_(mean, weight)
         self.running_var.lerp_(variance * (count / (count - 1)), weight)
-
-
-@torch.compiler.disable  # an exchange between processes stands between two compiled parts
-def _mean_over_processes(value: Tensor) -> Tensor:
-    return _Mean.apply(value)
 
 
 class _Mean(torch.autograd.Function):

@@ -12,6 +12,7 @@ from dcae_bench.errors import ConfigError
 from dcae_bench.models.denoiser import Denoiser
 from dcae_bench.models.efficientvit import EfficientViTBlock
 from dcae_bench.models.residual import Downsample, ResBlock, Upsample
+from dcae_bench.training.batch_norm import SharedBatchNorm
 
 # A block's compiled code is kept per width, side and training mode; torch's default of 8 is fewer than a model has.
 COMPILED_VARIANTS = 128
@@ -58,6 +59,9 @@ def checkpoint_blocks(model: nn.Module) -> None:
 def compile_blocks(model: nn.Module) -> None:
     """Compile each block by itself, so that equal blocks share their code. Raises :class:`ConfigError`."""
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_VARIANTS)
+    for module in model.modules():
+        if isinstance(module, SharedBatchNorm):  # its exchange between processes stands between two compiled parts
+            module.forward = torch.compiler.disable(module.forward)
     for block in blocks(model):
         block.forward = torch.compile(block.forward, dynamic=False)
 
