@@ -88,10 +88,10 @@ def test_where_modules_of_classes_lie(here):
     (here / "package").mkdir()
     (here / "package" / "model.py").touch()
     assert source_file("package.model:AE") == here / "package" / "model.py"  # without __init__.py
-    (here / "broken").mkdir()
-    (here / "broken" / "__init__.py").write_text("import no_such_thing")
-    (here / "broken" / "model.py").touch()
-    assert source_file("broken.model:AE") is None and source_file("sys:AE") is None
+    (here / "failing_package").mkdir()
+    (here / "failing_package" / "__init__.py").write_text("import no_such_thing")
+    (here / "failing_package" / "model.py").touch()
+    assert source_file("failing_package.model:AE") is None and source_file("sys:AE") is None
     with pytest.raises(ConfigError, match=r"No module named 'package\.other'"):
         source_file("package.other:AE")
     assert str(here) not in sys.path

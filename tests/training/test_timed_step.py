@@ -33,7 +33,7 @@ def test_a_timed_step_moves_every_net_as_the_trainer_does(start, tiny, tmp_path,
     timed = PhaseStep(model, Job(case, CPU, 4, torch.device("cpu"), seed=profile.seed), [])
     images = [2 * torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(n)) - 1 for n in range(2)]
     for one in images:
-        monkeypatch.setattr(trainer, "batch", lambda one=one: one)
+        monkeypatch.setattr(trainer, "batch", lambda part, one=one: one)
         logged, losses = trainer.step(), timed.step(one)
         assert losses.tolist() == pytest.approx([logged[name] for name in ("loss", "disc") if name in logged], rel=1e-6)
     found, wanted = model.state_dict(), trainer.autoencoder.state_dict()

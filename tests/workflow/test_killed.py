@@ -50,7 +50,7 @@ OUTPUTS = {
     "evaluate-samples": [RECORD],
     "table-diffusion": [TABLE, TABLE.with_suffix(".csv"), TABLE.with_suffix(".json")],
 }
-TIMES = {"provenance", "seconds", "images_per_s"}
+TIMES = {"provenance", "seconds", "images_per_s", "waiting"}
 
 
 def profile() -> str:
