@@ -48,9 +48,10 @@ class Process:
         return sorted(set.intersection(*map(set, found)))
 
     def device(self, chosen: torch.device) -> torch.device:
-        """The chosen kind of device, a GPU of its own for each process."""
+        """The chosen kind of device, a GPU of its own for each process, which becomes torch's current one."""
         if chosen.type == "cuda" and self.count > 1:
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", self.rank)))
+            chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", self.rank)))
+            torch.cuda.set_device(chosen)  # or every process would open the first GPU too
         return chosen
 
 

@@ -148,7 +148,7 @@ def instantiate(class_name: str, kwargs: dict[str, Any]) -> Any:
     try:
         with current_folder_importable():
             module = importlib.import_module(module_name)
-    except Exception as error:  # a module of the user's may fail in any way
+    except (Exception, SystemExit) as error:  # a module of the user's may fail in any way
         if isinstance(error, ModuleNotFoundError) and is_not_there(module_name, error):
             raise cannot_be_imported(class_name, error) from error
         raise ConfigError(f"{class_name}: importing {module_name} failed ({_failure(error)}); correct it") from error
@@ -166,11 +166,11 @@ def instantiate(class_name: str, kwargs: dict[str, Any]) -> Any:
         pass
     try:
         return cls(**kwargs)
-    except Exception as error:  # and so may its constructor
+    except (Exception, SystemExit) as error:  # and so may its constructor
         raise ConfigError(f"{class_name}: building it failed ({_failure(error)}); correct it") from error
 
 
-def _failure(error: Exception) -> str:
+def _failure(error: BaseException) -> str:
     """Kind, first line and place of an error in code of the user's."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     file, line = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (place.filename, place.lineno)

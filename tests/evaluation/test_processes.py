@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from dcae_bench.evaluation.workers import Process
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build_denoiser
 from dcae_bench.records import load, save
@@ -132,3 +133,13 @@ def test_a_process_waits_for_the_longest_share(server):
     for process in started:
         process.kill()
     assert [process.exitcode for process in started] == [0, 0]
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch):
+    current = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    gpu = torch.device("cuda")
+    assert Process(3, 4).device(gpu) == torch.device("cuda", 1) and current == [torch.device("cuda", 1)]
+    assert Process().device(gpu) == gpu and len(current) == 1
+    assert Process(3, 4).device(torch.device("cpu")).type == "cpu" and len(current) == 1

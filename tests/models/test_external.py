@@ -198,6 +198,7 @@ def test_classes_that_are_no_autoencoders(spec, words):
     [
         ("class AE(:\n", "importing broken failed (SyntaxError: invalid syntax, line 1 of"),
         ("\nraise RuntimeError('no GPU\\nat all')", "failed (RuntimeError: no GPU, line 2 of"),
+        ("import sys\nsys.exit(0)", "failed (SystemExit: 0, line 2 of"),
         ("import no_such_library", "failed (ModuleNotFoundError: No module named 'no_such_library', line 1 of"),
         ("from os import AE", "failed (ImportError: cannot import name 'AE'"),
         ("import os\nos.nothing", "failed (AttributeError: module 'os' has no attribute 'nothing', line 2 of"),
@@ -206,7 +207,7 @@ def test_classes_that_are_no_autoencoders(spec, words):
             "building it failed (FileNotFoundError: [Errno 2] No such file or directory: 'none.pt', line 4 of",
         ),
     ],
-    ids=["syntax", "raises", "library", "name", "attribute", "constructor"],
+    ids=["syntax", "raises", "exits", "library", "name", "attribute", "constructor"],
 )
 def test_classes_that_fail_say_where(code, words, tmp_path, monkeypatch):
     import sys
