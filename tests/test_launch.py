@@ -6,13 +6,10 @@ from signal import SIGKILL
 
 import pytest
 import torch
-import yaml
 
 from dcae_bench.cli import main
 from dcae_bench.errors import ConfigError, ProcessError
-from dcae_bench.evaluation.encode import encode_dataset
 from dcae_bench.launch import FAILURES, work_is_here
-from dcae_bench.records import load
 from tests import tiny_diffusion as tiny
 
 WORKER = """#!/bin/sh
@@ -123,30 +120,3 @@ def test_a_process_that_was_started_leaves_its_error_to_the_one_that_started_it(
         main()
     assert "no-such-profile" in (tmp_path / "1").read_text()
     assert not capsys.readouterr().err
-
-
-def test_a_command_trains_in_two_processes(tmp_path, monkeypatch, capfd):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    weights, data = tiny.write_weights(tmp_path / "sd-vae.safetensors"), tiny.write_data(tmp_path / "data")
-    latents = tmp_path / "latents"
-    encode_dataset(tiny.profile(), "sd-vae@retrained", "two", data=data, output=latents, weights=weights)
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny.content({("processes",): 2, ("threads",): 3})))
-    options = {
-        "--profile": tmp_path / "tiny.yaml",
-        "--row": "uvit",
-        "--run-dir": tmp_path / "run",
-        "--output": tmp_path / "out" / "model.safetensors",
-        "--autoencoder": weights,
-        "--latents": latents,
-    }
-    monkeypatch.setattr(
-        sys, "argv", ["dcae-bench", "train-diffusion", *(str(x) for pair in options.items() for x in pair)]
-    )
-    with pytest.raises(SystemExit) as ended:
-        main()
-    told = capfd.readouterr().err
-    assert not ended.value.code, told
-    assert told.count("24 images in") == 1 and "OMP_NUM_THREADS" not in told
-    made = load(tmp_path / "out" / "record.json").provenance
-    assert made.device.processes == 2 and made.device.machine.endswith(", 3 threads, 2 processes")
-    assert made.command.startswith("python -m dcae_bench train-diffusion --profile")

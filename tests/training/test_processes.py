@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from dcae_bench.errors import TrainingError
 from dcae_bench.evaluation.encode import encode_dataset
+from dcae_bench.records import load
 from dcae_bench.training.checkpoint import CHECKPOINT, DIVERGED
 from dcae_bench.training.log import read_log
 from tests import tiny_diffusion
@@ -24,6 +25,7 @@ PRELOADED = [
 RUN = """
 import os, runpy
 from pathlib import Path
+os.environ.pop("OMP_NUM_THREADS", None)  # without it accelerate takes threads of its own choice
 os.environ.update({place!r})
 runpy.run_path({workers!r})[{name!r}](Path({folder!r}), Path({output!r}))
 """
@@ -92,6 +94,8 @@ def test_two_processes_train_as_one_does(in_two, folder, diffusion_folder, tmp_p
     folder = diffusion_folder if train is workers.denoiser else folder
     train(folder, tmp_path / "1")
     assert in_two(train, folder, tmp_path / "2") == [0, 0]
+    made = load(tmp_path / "2" / "record.json").provenance.device
+    assert made.processes == 2 and made.machine.endswith(", 1 threads, 2 processes")
     found, wanted = (read_log(tmp_path / count / "log.jsonl") for count in ("2", "1"))
     assert len(found) == len(wanted)
     for number, (line, other) in enumerate(zip(found, wanted, strict=True)):
