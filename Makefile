@@ -1,14 +1,14 @@
-# One command from a fresh clone: the environment is made on the first use, everything else is Snakemake's or pytest's
-# business. Works with any GNU make from 3.81 on.
+# One command works from a fresh clone: the first use makes the environment, and Snakemake or pytest do everything else.
+# Works with any GNU make from 3.81 on.
 
 # Python versions that every pinned package has wheels for, in order of preference.
 PYTHON_VERSIONS := 3.12 3.11 3.13
-# Name one interpreter to use no other: make PYTHON=python3.11 test
+# An interpreter that is named here is the only candidate: make PYTHON=python3.11 test
 PYTHON ?=
 
 CANDIDATES := $(or $(PYTHON),$(addprefix python,$(PYTHON_VERSIONS)) python3 python)
-# Many container images forbid Python to keep bytecode (PYTHONDONTWRITEBYTECODE); each of a workflow's many processes would
-# then compile PyTorch's sources again, which takes longer than most of its jobs. Empty means: not forbidden.
+# Many container images forbid Python to keep bytecode (PYTHONDONTWRITEBYTECODE). Each of a workflow's many processes would
+# then compile PyTorch's sources again, which takes longer than most jobs. An empty value allows bytecode.
 ACTIVATED  := PYTHONDONTWRITEBYTECODE= VIRTUAL_ENV="$(CURDIR)/.venv" PATH="$(CURDIR)/.venv/bin:$$PATH"
 COMPILE    := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
               --no-emit-index-url --custom-compile-command "make requirements" $(UV_FLAGS)
@@ -17,8 +17,8 @@ MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup test lint bench requirements clean distclean FORCE
-# An interrupted Snakemake cleans up after itself; make must not delete a result on top of that.
+.PHONY: help setup test test-long lint bench requirements clean distclean FORCE
+# An interrupted Snakemake cleans up after itself, so make must not delete a result too.
 .PRECIOUS: results/%
 
 help:
@@ -28,30 +28,36 @@ help:
 	@echo '  make results/table_diffusion.md          train denoisers on the latents, sample, and write the generation table'
 	@echo '  make results/table_throughput.md         time UViT-S on the processors and write the throughput table'
 	@echo '  make results/figures/NAME.png            draw a figure: reconstructions, losses, samples, diffusion_loss'
-	@echo '  make results/ANYTHING                    hand over to: snakemake --cores all results/ANYTHING'
+	@echo '  make results/ANYTHING                    same as: snakemake --cores all results/ANYTHING'
 	@echo '  make results/ANYTHING PROFILE=paper      the same with another profile from config/'
 	@echo '  make results/ANYTHING SNAKEMAKE_FLAGS=-n the same with more options for Snakemake'
 	@echo
 	@echo '  make test                                run the tests (PYTEST_FLAGS="-k phases -x")'
-	@echo '  make lint                                ruff, snakefmt, snakemake --lint'
+	@echo '  make test-long                           run the tests that take too long for make test'
+	@echo '  make lint                                ruff, snakefmt, import-linter, mypy, snakemake --lint'
 	@echo '  make bench                               run the benchmarks (PYTEST_FLAGS)'
 	@echo
-	@echo '  make setup                               make .venv; every command above does so where needed (PYTHON=python3.11)'
-	@echo '  make requirements                        pin again what pyproject.toml asks for (UV_FLAGS=--upgrade)'
+	@echo '  make setup                               make .venv; every command above does so if needed (PYTHON=python3.11)'
+	@echo '  make requirements                        pin the packages of pyproject.toml again (UV_FLAGS=--upgrade)'
 	@echo '  make clean                               remove results, except results/reference, and Snakemake'\''s memory'
 	@echo '  make distclean                           clean, and remove .venv'
 
-# FORCE: whether a result is up to date is for Snakemake to say. The target stands before options that take many values.
+# FORCE: Snakemake decides whether a result is up to date. The target stands before options that take many values.
 results/%: FORCE .venv/.installed
 	@$(ACTIVATED) snakemake --cores all $@ $(SNAKEMAKE_FLAGS) $(if $(PROFILE),--config profile=$(PROFILE))
 
 test: .venv/.installed
 	@$(ACTIVATED) pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
+test-long: .venv/.installed
+	@$(ACTIVATED) pytest -m long --numprocesses auto --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
+
 lint: .venv/.installed
 	@$(ACTIVATED) ruff check --quiet .
 	@$(ACTIVATED) ruff format --quiet --check .
 	@$(ACTIVATED) snakefmt --check Snakefile workflow
+	@$(ACTIVATED) lint-imports --no-logo
+	@$(ACTIVATED) mypy
 	@$(ACTIVATED) snakemake --lint
 
 bench: .venv/.installed
@@ -59,12 +65,12 @@ bench: .venv/.installed
 
 setup: .venv/.installed
 
-# A stamp is written last, so that an interrupted installation goes on with the next call.
+# The stamp is written last, so that the next call continues an interrupted installation.
 .venv/.installed: .venv/.tools environment.post-deploy.sh requirements.txt pyproject.toml
 	@$(ACTIVATED) sh environment.post-deploy.sh
 	@touch $@
 
-# An empty or broken .venv (interrupted, or its Python is gone) is made anew; a sound one is kept.
+# An empty or broken .venv (interrupted, or without its Python) is made anew; a sound .venv is kept.
 .venv/.tools: requirements-build.txt
 	@fits() { case " $(PYTHON_VERSIONS) " in *" $$1 "*) ;; *) return 1 ;; esac; }; \
 	version_of() { "$$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }; \
@@ -87,7 +93,7 @@ setup: .venv/.installed
 	@$(ACTIVATED) python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-build.txt
 	@touch $@
 
-# Versions that are pinned already stay, unless UV_FLAGS says otherwise (--upgrade, --upgrade-package NAME).
+# Pinned versions stay, unless UV_FLAGS says otherwise (--upgrade, --upgrade-package NAME).
 requirements: .venv/.tools
 	@$(ACTIVATED) $(COMPILE) pyproject.toml --extra dev --output-file requirements.txt
 	@printf 'setuptools\nuv\n' | $(ACTIVATED) $(COMPILE) - --constraint requirements.txt --output-file requirements-build.txt

@@ -15,7 +15,6 @@ include: "workflow/rules/reconstruction.smk"
 include: "workflow/rules/latents.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/throughput.smk"
-include: "workflow/rules/rows.smk"
 include: "workflow/rules/diffusion.smk"
 
 
@@ -26,6 +25,6 @@ localrules:
 rule all:
     default_target: True
     input:
-        "results/table_rfid.md",
-        "results/figures/reconstructions.png" if FINAL_RECORDS else [],
-        "results/figures/losses.png" if RETRAINED else [],
+        places.table("rfid"),
+        places.figure("reconstructions") if JOBS.final_records else [],
+        places.figure("losses") if JOBS.retrained else [],

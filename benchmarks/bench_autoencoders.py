@@ -1,7 +1,7 @@
-"""DC-AE f32c32 at full size beside diffusers' AutoencoderDC: same weights, same inputs, one process, in turn.
+"""DC-AE f32c32 at full size compared with diffusers' AutoencoderDC: same weights, same inputs, one process.
 
-One round runs a large matrix product, diffusers and ours one after the other, so that whatever slows the machine down
-slows all three. Everything is the best of the rounds; ``python benchmarks/table.py`` prints the recorded JSON.
+One round runs a large matrix product, diffusers' model and our model one after another, so that a disturbance of the
+machine slows all three. Results are the best of the rounds. ``python benchmarks/table.py`` prints the recorded JSON.
 """
 
 import time
@@ -14,31 +14,31 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dcae_bench.measurement.ceiling import Matmul
-from dcae_bench.models.cost import cost
+from dcae_bench.catalogue.autoencoders import catalogue
+from dcae_bench.measurement.instruments.ceiling import Matmul
+from dcae_bench.models.cost import autoencoder_cost
 from dcae_bench.models.diffusers_config import diffusers_config
 from dcae_bench.models.keys import layouts, write_layout
 from dcae_bench.models.zoo import build
-from dcae_bench.presets import catalogue
 
 pytestmark = pytest.mark.long
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
 NAME = "dc-ae-f32c32"
-# Side and batch of encode and decode, then of the training step.
+# Side (px) and batch of encoding and decoding, then of the training step.
 SIDE, BATCH, TRAIN_SIDE, TRAIN_BATCH = (512, 8, 512, 4) if CUDA else (256, 1, 128, 1)
 ROUNDS = 20 if CUDA else 2
 TRAIN_ROUNDS = ROUNDS if CUDA else 5
-"""The first step of a run also makes AdamW's moments: several more are needed for one to be undisturbed."""
+"""The first step also allocates AdamW's moments, so that the best of the rounds needs several further steps."""
 DTYPES = {"bf16": torch.bfloat16} if CUDA else {"fp32": torch.float32, "bf16": torch.bfloat16}
 MODES = ["eager", "compiled"] if CUDA else ["eager"]
 FP32_MAX_ERROR = 1e-4
 BF16_MAX_ERROR = 0.03
-"""Relative RMS of the difference to diffusers' fp32, for either implementation."""
+"""Relative RMS of the difference from diffusers' output in fp32, for either implementation."""
 
 
 class Theirs(nn.Module):
-    """AutoencoderDC with our signatures."""
+    """diffusers' AutoencoderDC with the signatures of our autoencoders."""
 
     def __init__(self, net: nn.Module):
         super().__init__()
@@ -67,7 +67,7 @@ def models(dtype: torch.dtype) -> dict[str, nn.Module]:
 
 @cache
 def exact(what: str) -> tuple[Tensor, Tensor]:
-    """Input and output of diffusers in fp32."""
+    """Input and output of diffusers' model in fp32."""
     x = 2 * torch.rand(BATCH, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) - 1
     theirs = models(torch.float32)["diffusers"]
     with torch.inference_mode():
@@ -76,7 +76,7 @@ def exact(what: str) -> tuple[Tensor, Tensor]:
 
 
 def timed(function: Callable[[], object]) -> tuple[float, object]:
-    """Seconds of a call: on the CPU those the process computed, which other work on the machine does not stretch."""
+    """Seconds and result of a call. On a CPU the seconds are processor time, which other programs do not lengthen."""
     clock = time.perf_counter if CUDA else time.process_time
     start = clock()
     out = function()
@@ -92,12 +92,12 @@ def relative(found: Tensor, wanted: Tensor) -> float:
 def in_turn(
     benchmark, calls: dict[str, Callable[[], object]], dtype: torch.dtype, gmacs: float, rounds: int, **info
 ) -> None:
-    """Time ours by the benchmark; before each round, untimed by it, the ceiling and diffusers."""
+    """Time our call with the benchmark; before each round, time the matrix product and diffusers' call separately."""
     matmul = Matmul(dtype, DEVICE)
     seconds: dict[str, list[float]] = {"matmul": [], "diffusers": [], "ours": []}
     calls = {"matmul": matmul, **calls}
     peak = {}
-    for name, call in calls.items() if CUDA else ():  # warm up, compile, and look at the memory
+    for name, call in calls.items() if CUDA else ():  # warm up, compile, and measure the peak memory
         timed(call)
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -142,7 +142,7 @@ def test_inference(benchmark, precision, what, mode):
         largest = {name: (y - wanted).abs().max().item() for name, y in found.items()}
         assert max(errors.values()) < BF16_MAX_ERROR
         assert dtype != torch.float32 or largest["ours"] <= FP32_MAX_ERROR
-        gmacs = cost(catalogue().spec(NAME), [SIDE]).passes[SIDE]
+        gmacs = autoencoder_cost(catalogue().spec(NAME), [SIDE]).passes[SIDE]
         work = BATCH * (gmacs.encode_gmacs if what == "encode" else gmacs.decode_gmacs)
         info = {"what": what, "precision": precision, "mode": mode, "side": SIDE, "batch": BATCH}
         calls = {name: lambda method=method: method(x) for name, method in methods.items()}
@@ -153,7 +153,10 @@ def test_inference(benchmark, precision, what, mode):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("precision", DTYPES)
 def test_training_step(benchmark, precision, mode):
-    """Forward, L1, backward, AdamW; weights in fp32, bf16 by autocast. The backward pass is counted as two forwards."""
+    """Forward pass, L1, backward pass and AdamW, on fp32 weights with bf16 by autocast.
+
+    The backward pass counts as two forward passes.
+    """
     dtype = DTYPES[precision]
     x = 2 * torch.rand(TRAIN_BATCH, 3, TRAIN_SIDE, TRAIN_SIDE, generator=torch.Generator().manual_seed(2)) - 1
     x = x.to(DEVICE)
@@ -170,14 +173,14 @@ def test_training_step(benchmark, precision, mode):
 
     calls = {}
     losses: dict[str, list[float]] = {"ours": [], "diffusers": []}
-    models.cache_clear()  # training changes the weights: fresh ones, and none but these in memory
+    models.cache_clear()  # training changes the weights: build fresh models, and free the others
     for name, model in models(torch.float32).items():
         forward = torch.compile(model.train()) if mode == "compiled" else model.train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
         calls[name] = lambda forward=forward, optimizer=optimizer, name=name: losses[name].append(
             step(forward, optimizer)
         )
-    work = cost(catalogue().spec(NAME), [TRAIN_SIDE]).passes[TRAIN_SIDE]
+    work = autoencoder_cost(catalogue().spec(NAME), [TRAIN_SIDE]).passes[TRAIN_SIDE]
     work = 3 * TRAIN_BATCH * (work.encode_gmacs + work.decode_gmacs)
     info = {"what": "training step", "precision": precision, "mode": mode, "side": TRAIN_SIDE, "batch": TRAIN_BATCH}
     in_turn(benchmark, calls, dtype, work, TRAIN_ROUNDS, **info)

@@ -1,4 +1,4 @@
-"""Crops, as training draws them."""
+"""Speed of drawing a training batch of crops."""
 
 import pytest
 

@@ -1,8 +1,8 @@
-"""DiT on DC-AE's f32 latents beside diffusers' DiTTransformer2DModel: same weights, same inputs, one process, in turn.
+"""DiT on DC-AE's f32 latents compared with diffusers' DiTTransformer2DModel: same weights and inputs, one process.
 
-On a GPU DiT-XL in bf16 by autocast, diffusers' as it is, ours eager and as ``execution: {compile: true}`` trains it;
-the target is 1.3 times diffusers' speed. On a CPU DiT-S in fp32, which only shows that the comparison runs and that
-both compute the same.
+On a GPU the model is DiT-XL in bf16 autocast. diffusers' model runs eagerly; ours runs eagerly and compiled, as
+``execution: {compile: true}`` trains it. The target is 1.3 times diffusers' speed. On a CPU the model is DiT-S in fp32,
+which only shows that the comparison runs and that both models compute the same.
 """
 
 import time
@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dcae_bench.denoiser_presets import denoiser_catalogue
-from dcae_bench.denoiser_specs import DiTSpec, LatentSpace
+from dcae_bench.catalogue.denoisers import denoiser_catalogue
 from dcae_bench.models.denoiser_keys import to_diffusers
 from dcae_bench.models.zoo import build_denoiser
+from dcae_bench.specs.denoisers import DiTSpec, LatentSpace
 from dcae_bench.training.blocks import compile_blocks
 
 pytestmark = pytest.mark.long
@@ -25,16 +25,16 @@ CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
 NAME = "dit-xl" if CUDA else "dit-s"
 LATENT = LatentSpace(channels=32, side=16, patch=1)
-# Images of a training step and of a pass of sampling, which guidance doubles; passes that are timed together.
+# Images of a training step; images of a sampling pass, before guidance doubles them; passes per timing; rounds.
 TRAIN_BATCH, SAMPLE_BATCH, REPEATS, ROUNDS = (32, 64, 5, 20) if CUDA else (2, 2, 1, 4)
 NFE = 250
-"""Passes for a sample (paper)."""
+"""Number of function evaluations (passes) per sample, as in the paper."""
 MODES = ["eager", "compiled"] if CUDA else ["eager"]
 TARGET = 1.3
 
 
 class Theirs(nn.Module):
-    """DiTTransformer2DModel with our signature."""
+    """diffusers' DiTTransformer2DModel with the signature of our denoisers."""
 
     def __init__(self, net: nn.Module):
         super().__init__()
@@ -45,12 +45,15 @@ class Theirs(nn.Module):
 
 
 def pair(mode: str) -> dict[str, nn.Module]:
-    """Both models on the same random weights, without dropout of labels, which theirs would draw itself."""
+    """Both models with the same random weights.
+
+    They drop no labels, because diffusers' model would draw the dropped labels itself.
+    """
     spec = denoiser_catalogue().architecture(NAME).on(LATENT, 1000)
     assert isinstance(spec, DiTSpec)
     ours = build_denoiser(spec, seed=0)
     generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():  # where DiT begins with zeros, both would say nothing
+    with torch.no_grad():  # DiT's weights that start as zeros would hide differences
         for parameter in ours.parameters():
             if parameter.requires_grad and not parameter.any():
                 parameter.normal_(std=0.02, generator=generator)
@@ -67,7 +70,7 @@ def pair(mode: str) -> dict[str, nn.Module]:
             norm_eps=1e-6,
         )
     theirs = net.to_empty(device="cpu")
-    # Fixed positions are no part of their state.
+    # The fixed positions are not in the state dict of diffusers' model.
     theirs.pos_embed.pos_embed.copy_(ours.pos_embed.detach())
     theirs.load_state_dict(to_diffusers(ours.state_dict(), spec))
     for block in theirs.transformer_blocks:  # DiT's own frequencies, see dcae_bench/models/denoiser_keys.py
@@ -90,7 +93,7 @@ def half() -> torch.autocast | nullcontext:
 
 
 def timed(call: Callable[[], object]) -> float:
-    """Seconds of a call, on a GPU those until it is idle again."""
+    """Seconds per call. On a GPU the time ends when the GPU is idle again."""
     if CUDA:
         torch.cuda.synchronize()
     started = time.perf_counter()
@@ -102,7 +105,7 @@ def timed(call: Callable[[], object]) -> float:
 
 
 def in_turn(benchmark, calls: dict[str, Callable[[], object]], images: float, **info) -> None:
-    """Time ours by the benchmark, and diffusers before each of its rounds; the medians are compared."""
+    """Time our call with the benchmark, and diffusers' call before each round. Compare the medians."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():  # warm up, compile
         timed(call)
@@ -128,7 +131,7 @@ def in_turn(benchmark, calls: dict[str, Callable[[], object]], images: float, **
 @pytest.mark.benchmark(group="DiT beside diffusers")
 @pytest.mark.parametrize("mode", MODES)
 def test_sampling(benchmark, mode):
-    """A pass of guided sampling: the batch twice, with and without its class."""
+    """A pass of guided sampling: one doubled batch, half of it with class labels, half without."""
     models = pair(mode)
     x, t, y = (torch.cat([value, value]) for value in inputs(SAMPLE_BATCH))
     y[SAMPLE_BATCH:] = 1000

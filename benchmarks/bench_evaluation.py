@@ -1,8 +1,9 @@
-"""The whole evaluation beside the way it is done with the usual tools: the same crops, the same weights, one run.
+"""The whole evaluation compared with the usual tools: the same crops, the same weights, one run.
 
-Usual: write originals and reconstructions as PNG, then torch-fidelity's command, clean-fid twice, and torchmetrics over
-the folders, one after another. ``DCAE_BENCH_IMAGES`` sets the number of 256 px crops (1,000 by default, about an hour
-on two cores). Inception's weights are random: its file is not at hand, and time does not depend on values.
+The usual way is to write originals and reconstructions as PNG files, and then to run torch-fidelity's command,
+clean-fid twice and torchmetrics on the folders, one after another. ``DCAE_BENCH_IMAGES`` sets the number of 256 px
+crops (1,000 by default, about an hour on two cores). Inception has random weights, because its file may be absent and
+the time does not depend on the values.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from torchmetrics.functional.image.lpips import _LPIPS
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
+from dcae_bench.base.files import REPOSITORY
 from dcae_bench.data.crops import eval_crops
 from dcae_bench.data.packed import Photos
 from dcae_bench.data.photos import DATASETS, load_manifest, read_photo
@@ -33,8 +35,7 @@ from dcae_bench.evaluation.reconstruction import ReconstructionEvaluator
 from dcae_bench.evaluation.sanity import jpeg
 from dcae_bench.evaluation.suite import Suite
 from dcae_bench.evaluation.summary import summarise
-from dcae_bench.files import REPOSITORY
-from dcae_bench.metrics.lpips import LPIPS
+from dcae_bench.extractors.lpips import LPIPS
 
 pytestmark = pytest.mark.long
 IMAGES = int(os.environ.get("DCAE_BENCH_IMAGES", "1000"))
@@ -71,7 +72,7 @@ def crops():
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Inception with random weights whose features vary, in a file as the tools read it."""
+    """A file of random Inception weights in the tools' format; the features differ between images."""
     folder = tmp_path_factory.mktemp("weights")
     torch.save({}, folder / "empty.pth")
     with mock.patch.object(FeatureExtractorInceptionV3, "load_state_dict"):
@@ -96,12 +97,12 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def codec(quality):
-    """What stands for an autoencoder: cheap, so that the time is the evaluation's."""
+    """JPEG in place of an autoencoder. JPEG is cheap, so that the measured time is the evaluation's own."""
     return jpeg(quality)
 
 
 def test_evaluation(benchmark, crops, weights, all_cores, own_cache, tmp_path):
-    """Ours for a first and a further autoencoder, then the usual tools; the record holds the times of all three."""
+    """Time our evaluation of a first and of a second autoencoder, then the usual tools. extra_info holds all times."""
     suite = paper_suite(weights)
     evaluator = ReconstructionEvaluator(suite, batch_size=BATCH, threads=WORKERS)
     seconds, found = {}, {}
@@ -113,7 +114,7 @@ def test_evaluation(benchmark, crops, weights, all_cores, own_cache, tmp_path):
     parts = {}
     with timed(seconds, "usual tools"):
         theirs = usual_tools(crops, codec(25), weights, tmp_path / "png", parts)
-    # Other weights than FID's have other keys, so that nobody takes these numbers for FIDs.
+    # Metrics of random weights have keys of their own, so that nobody takes these numbers for FIDs.
     ours = {key.replace("rfd_inception", "rfid").replace("kd_inception", "kid"): x for key, x in found["first"].items()}
     apart = {key: abs(ours[key] / value - 1) for key, value in theirs.items()}
     benchmark.extra_info.update(
@@ -132,7 +133,7 @@ def test_evaluation(benchmark, crops, weights, all_cores, own_cache, tmp_path):
 
 
 def paper_suite(weights):
-    from dcae_bench.metrics.extractors import load
+    from dcae_bench.extractors.by_name import load
 
     names = dict.fromkeys([*PAPER_V1.distances, *PAPER_V1.kernel_distances])
     networks = {name: load(name, weights, any_hash=True) for name in names}
@@ -183,7 +184,7 @@ def torch_fidelity(real, fake, weights):
 
 
 def clean_fid(real, fake, weights, mode):
-    """clean-fid with its own network, given the weights it would download."""
+    """clean-fid with its own network; ``weights`` replaces the file that clean-fid would download."""
     with mock.patch.object(cleanfid.inception_pytorch, "load_state_dict_from_url", lambda *a, **k: torch.load(weights)):
         net = cleanfid.inception_pytorch.InceptionV3(
             output_blocks=[3], resize_input=False, normalize_input=False
@@ -249,7 +250,7 @@ from dcae_bench.evaluation.protocols import PAPER_V1
 from dcae_bench.evaluation.reconstruction import ReconstructionEvaluator
 from dcae_bench.evaluation.summary import summarise
 from dcae_bench.evaluation.suite import Suite
-from dcae_bench.metrics.lpips import LPIPS
+from dcae_bench.extractors.lpips import LPIPS
 
 class Crops:
     name, split, resolution = "noise", "eval", 64
@@ -284,7 +285,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def test_memory_from_1000_to_10000_images(benchmark, own_cache, tmp_path):
-    """Peak memory of everything but the networks, which do not grow: their features come from one matrix here."""
+    """Peak memory must not grow with the number of images. A matrix product replaces the networks, to save time."""
     peaks = {}
     for images in (1_000, 10_000):
         command = [sys.executable, "-c", MEMORY, str(images), str(tmp_path / str(images))]

@@ -1,4 +1,4 @@
-"""Reading latents for training beside the step that waits for them."""
+"""Speed of reading latents for training, and the time that a training step waits for latents."""
 
 import itertools
 import os
@@ -7,22 +7,22 @@ import time
 import numpy as np
 import pytest
 
-from dcae_bench.config import load_profile
 from dcae_bench.data.latent_batches import LatentBatches
 from dcae_bench.data.latents import LABELS, LATENTS, MANIFEST, LatentManifest, Latents, LatentSummary
+from dcae_bench.profile.profile import load_profile
 from dcae_bench.training.diffusion import DiffusionRun, DiffusionTrainer
 
 BATCH = 64
 SPACES = {"f8": (4, 64, 64), "f32": (32, 16, 16), "f64": (128, 8, 8)}
-# What UViT-S (59.2, 12.3 and 2.97 GMAC) would train on an H100 at the 262 TFLOP/s of the authors' UViT-H (33.2 GMAC,
-# 984 images/s, the forward pass twice): smaller matrices make UViT-S slower than that.
+# An upper bound of UViT-S's training speed on an H100. It takes the 262 TFLOP/s of the authors' UViT-H (33.2 GMAC,
+# 984 images/s, with a second forward pass) for UViT-S's 59.2, 12.3 and 2.97 GMAC; smaller matrices are slower.
 GPU_IMAGES_PER_S = {"f8": 553, "f32": 2672, "f64": 11_010}
 CORES = 4
 """Threads that read ahead in training."""
 
 
 def write(folder, shape, count, dtype, **fields):
-    """A cache of random latents: what the benchmark reads is what any cache of this shape holds."""
+    """Write a cache of random latents. Reading it takes as long as reading real latents of this shape."""
     random = np.random.default_rng(0)
     mapped = np.lib.format.open_memmap(folder / LATENTS, "w+", dtype, (count, *shape))
     for start in range(0, count, 1024):
@@ -67,7 +67,7 @@ def test_batches_from_disk(benchmark, tmp_path, space):
     batches = LatentBatches(latents, 0, share=BATCH, stride=BATCH, end=1 << 40, label_dropout=0.1)
     made, cpu = itertools.count(), time.process_time()
     benchmark(lambda: batches.make(BATCH * next(made)))
-    # Of the processor's time: other work on it does not count.
+    # Per second of processor time, which other programs do not lengthen.
     benchmark.extra_info["latents_per_core_s"] = BATCH * next(made) / (time.process_time() - cpu)
     batches.close()
 
@@ -75,9 +75,9 @@ def test_batches_from_disk(benchmark, tmp_path, space):
 @pytest.mark.benchmark(group="waiting for latents of ImageNet at 512 px")
 @pytest.mark.parametrize("space", SPACES)
 def test_a_gpu_does_not_wait(benchmark, tmp_path, space):
-    """The step sleeps, as a processor does while a GPU computes; on free cores less than 2 % is waiting."""
+    """A step that sleeps as long as a GPU would compute waits for latents less than 2 % of the time, on free cores."""
     latents = write(tmp_path, SPACES[space], 16_384, "float16")
-    share = 2 * BATCH  # the paper's batch on each of eight GPUs
+    share = 2 * BATCH  # one GPU's share of the paper's batch on eight GPUs
     batches = LatentBatches(latents, 0, share=share, stride=share, end=1 << 40, label_dropout=0.1, threads=CORES)
     firsts = iter(range(0, 1 << 40, share))
 
@@ -101,13 +101,13 @@ def test_a_gpu_does_not_wait(benchmark, tmp_path, space):
 @pytest.mark.parametrize("row", ["uvit-nano-dc-ae-f32c32", "uvit-nano-dc-ae-f64c128"])
 def test_training_step(benchmark, tmp_path, row):
     profile = load_profile("demo")
-    plan = profile.row(row)
-    latent = plan.denoiser.latent
+    resolved = profile.trained_row(row)
+    latent = resolved.denoiser.latent
     cache = tmp_path / "cache"
     cache.mkdir()
-    fields = {"autoencoder": plan.row.source.autoencoder, "model": plan.autoencoder}
+    fields = {"autoencoder": resolved.spec.source.autoencoder, "model": resolved.autoencoder}
     latents = write(cache, (latent.channels, latent.side, latent.side), 1200, "float32", **fields)
-    trainer = DiffusionTrainer(DiffusionRun(profile, plan, latents, None, tmp_path / "run", "benchmark"))
-    benchmark.extra_info["batch_size"] = plan.training.batch_size
+    trainer = DiffusionTrainer(DiffusionRun(profile, resolved, latents, None, tmp_path / "run", "benchmark"))
+    benchmark.extra_info["batch_size"] = resolved.training.batch_size
     benchmark.pedantic(trainer.step, rounds=20, warmup_rounds=3)
     trainer.close()

@@ -1,4 +1,4 @@
-"""Metrics beside the library that people use for each, on the same inputs."""
+"""Speed of each metric compared with the library that people use for it, on the same inputs."""
 
 import cleanfid.inception_pytorch
 import numpy as np
@@ -13,13 +13,13 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from dcae_bench.metrics.features import efficientnet_lite0_extractor
+from dcae_bench.extractors.efficientnet import efficientnet_lite0_extractor
+from dcae_bench.extractors.inception import DEFINITIONS, LAYERS, Inception, InceptionExtractor
+from dcae_bench.extractors.lpips import LPIPS
 from dcae_bench.metrics.frechet import frechet_distance
 from dcae_bench.metrics.image import ssim_both
-from dcae_bench.metrics.inception import DEFINITIONS, LAYERS, Inception, InceptionExtractor
 from dcae_bench.metrics.intervals import frechet_interval
 from dcae_bench.metrics.kernel import kernel_distance
-from dcae_bench.metrics.lpips import LPIPS
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_interval_by_the_jackknife(benchmark, features):
 
 @pytest.mark.benchmark(group="frechet interval 3000x1280")
 def test_interval_by_two_resamples(benchmark, features):
-    # A hundred are usual.
+    # A hundred resamples are usual; two show the time of one.
     options = {"value": 1.0, "resamples": 2}
     assert benchmark.pedantic(frechet_interval, args=features, kwargs=options, rounds=1).high > 1
 
@@ -103,7 +103,7 @@ def test_ssim_one_border_torchmetrics(benchmark, large_pairs):
 
 @pytest.fixture(scope="module")
 def inception_file(tmp_path_factory):
-    """Random weights: time does not depend on the values."""
+    """A file of random weights: the time does not depend on the values."""
     model = torchvision.models.inception_v3(num_classes=1008, aux_logits=False, weights=None, init_weights=False)
     path = tmp_path_factory.mktemp("inception") / "random.pth"
     torch.save(model.state_dict(), path)
@@ -111,7 +111,7 @@ def inception_file(tmp_path_factory):
 
 
 def theirs(definition, file, folder, monkeypatch):
-    """The tool's own resizer and network, as it runs them."""
+    """The features of the tool that uses ``definition``, by the tool's own resizer and network."""
     if definition == "torch-fidelity":
         network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(file))
         return lambda images: network(images)[0]
@@ -178,7 +178,7 @@ def test_lpips_ours(benchmark, pairs):
 def test_lpips_official_package(benchmark, pairs):
     import lpips
 
-    # Random weights: the package downloads its backbone, and time does not depend on the values.
+    # Random weights, because the package would download its backbone. The time does not depend on the values.
     model = lpips.LPIPS(net="alex", pretrained=False, pnet_rand=True, verbose=False)
     real, fake = (images.float() / 127.5 - 1 for images in pairs)
     with torch.inference_mode():

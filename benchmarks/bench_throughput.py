@@ -1,9 +1,10 @@
-"""Denoisers and autoencoders at their real size, timed by blocks in turn (docs/measuring.md).
+"""Throughput of denoisers and autoencoders at their real size, timed in alternating blocks (docs/measuring.md).
 
-On the CPU UViT-S on SD-VAE-f8p2 beside DC-AE, in two minutes; where it is asked for, a repetition, and DC-AE f32c32 on
-small images. On a GPU the matrix of the paper under both protocols, or a part of it by ``-k`` ("uvit-h and train and
-tuned", "phase2"). The benchmark's own times are of single iterations; extra_info holds the blocks' medians with
-intervals, the speed-up with its interval and the ratio of multiply-accumulates.
+On a CPU, UViT-S on SD-VAE f8 latents with patch size 2 is compared with UViT-S on DC-AE latents, in two minutes. With
+``-m long``, a repetition and DC-AE f32c32 on small images run too. On a GPU, the paper's matrix runs under both
+protocols; ``-k`` selects a part of it ("uvit-h and train and tuned", "phase2"). The benchmark's own times are of single
+iterations. extra_info holds the blocks' medians with intervals, the speed-up with its interval, and the ratio of
+multiply-accumulates.
 """
 
 import os
@@ -11,7 +12,10 @@ import os
 import pytest
 import torch
 
-from dcae_bench.measurement.cases import (
+from dcae_bench.measurement.record import load, speed_up
+from dcae_bench.measurement.session import Session, measure
+from dcae_bench.measurement.workloads.by_name import build_workload
+from dcae_bench.measurement.workloads.cases import (
     AUTOENCODER_WORK,
     BASELINE,
     DENOISERS,
@@ -20,12 +24,9 @@ from dcae_bench.measurement.cases import (
     Latent,
     usual_resolution,
 )
-from dcae_bench.measurement.job import Job
-from dcae_bench.measurement.paper_phases import paper
-from dcae_bench.measurement.recipes import RECIPES
-from dcae_bench.measurement.record import load, speed_up
-from dcae_bench.measurement.session import Session, measure
-from dcae_bench.measurement.workloads import prepare
+from dcae_bench.measurement.workloads.job import Job
+from dcae_bench.measurement.workloads.paper_phases import paper_profile
+from dcae_bench.measurement.workloads.recipes import RECIPES
 
 CUDA = torch.cuda.is_available()
 if CUDA:
@@ -37,13 +38,15 @@ if CUDA:
         for other in OTHERS
         for w in ("train", "forward")
     ]
-    AUTOENCODERS = [(p, a, w) for p in ("paper", "tuned") for a in paper().autoencoders for w in AUTOENCODER_WORK]
+    AUTOENCODERS = [
+        (p, a, w) for p in ("paper", "tuned") for a in paper_profile().autoencoders for w in AUTOENCODER_WORK
+    ]
 else:
     MATRIX = [("cpu", "uvit-s", "dc-ae-f64c128-p1", "forward"), ("cpu", "uvit-s", "dc-ae-f64c128-p1", "train")]
     AUTOENCODERS = [("cpu", "dc-ae-f32c32", w) for w in AUTOENCODER_WORK]
 ONLY_ASKED_FOR = () if CUDA else pytest.mark.long
 SMALL = 64
-"""Side of an autoencoder's images on a CPU."""
+"""Side of an autoencoder's images on a CPU, in pixels."""
 
 
 @pytest.mark.benchmark(group="throughput")
@@ -53,8 +56,8 @@ def test_throughput(benchmark, tmp_path, protocol, denoiser, latent, work):
     cases = tuple(
         Case(denoiser=denoiser, latent=one, resolution=512, work=work) for one in (BASELINE, Latent.parse(latent))
     )
-    torch.set_num_threads(os.cpu_count() or 1)  # one thread, as other benchmarks have it, would take twice as long
-    if not CUDA:  # half the blocks of the table's: it is restarted and this is not
+    torch.set_num_threads(os.cpu_count() or 1)  # the other benchmarks' one thread would take twice as long
+    if not CUDA:  # half as many blocks as for the table, whose measurements are restarted
         recipe = recipe.model_copy(update={"plan": recipe.plan.model_copy(update={"blocks": 6})})
     slow, fast = (load(path) for path in measure(Session(cases, recipe, tmp_path), print))
     info = benchmark.extra_info
@@ -72,7 +75,7 @@ def test_throughput(benchmark, tmp_path, protocol, denoiser, latent, work):
     if ratio is None:
         pytest.skip(f"{slow.status}, {fast.status}: {slow.reason or fast.reason}")
     device = torch.device("cuda" if CUDA else "cpu")
-    ready = prepare(Job(cases[1], recipe, fast.batch, device, mode=fast.mode, check=False))
+    ready = build_workload(Job(cases[1], recipe, fast.batch, device, mode=fast.mode, check=False))
 
     def iteration():
         ready.call()
@@ -89,7 +92,7 @@ def test_throughput(benchmark, tmp_path, protocol, denoiser, latent, work):
     [pytest.param(*one, id="-".join(one), marks=ONLY_ASKED_FOR) for one in AUTOENCODERS],
 )
 def test_autoencoder(benchmark, tmp_path, protocol, autoencoder, work):
-    """Encoder, decoder and a step of each training phase, alone."""
+    """The encoder, the decoder and a step of each training phase, each timed alone."""
     side = usual_resolution(work) if CUDA else SMALL
     case = Case(denoiser=None, latent=Latent(autoencoder=autoencoder, patch=1), resolution=side, work=work)
     torch.set_num_threads(os.cpu_count() or 1)
@@ -105,7 +108,9 @@ def test_autoencoder(benchmark, tmp_path, protocol, autoencoder, work):
         pytest.skip(f"{record.status}: {record.reason}")
     device = torch.device("cuda" if CUDA else "cpu")
     checkpointing = record.settings.get("checkpointing") == "full"
-    ready = prepare(Job(case, RECIPES[protocol], record.batch, device, checkpointing, mode=record.mode, check=False))
+    ready = build_workload(
+        Job(case, RECIPES[protocol], record.batch, device, checkpointing, mode=record.mode, check=False)
+    )
 
     def iteration():
         ready.call()
@@ -118,7 +123,7 @@ def test_autoencoder(benchmark, tmp_path, protocol, autoencoder, work):
 
 @pytest.mark.parametrize("protocol", [pytest.param("paper" if CUDA else "cpu", marks=ONLY_ASKED_FOR)])
 def test_two_runs_repeat_each_other(benchmark, tmp_path, protocol):
-    """Two measurements of one workload, one after the other: their intervals overlap."""
+    """The intervals of two successive measurements of one workload overlap."""
     torch.set_num_threads(os.cpu_count() or 1)
     case = Case(denoiser="uvit-s", latent=Latent.parse("dc-ae-f64c128-p1"), resolution=512, work="forward")
     runs = [Session((case,), RECIPES[protocol], tmp_path, restart) for restart in (1, 2)]

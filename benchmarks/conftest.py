@@ -1,4 +1,4 @@
-"""Timings run when asked for (``pytest --benchmark-only``) and never as part of the tests."""
+"""Benchmarks run only with ``pytest --benchmark-only``, never as part of the tests."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Keep a plain ``pytest --benchmark-only`` below five minutes: what is long must be asked for."""
+    """Skip the long benchmarks unless asked for, to keep a plain ``pytest --benchmark-only`` below five minutes."""
     if config.option.markexpr:
         return
     named = {(config.invocation_params.dir / argument.split("::")[0]).resolve() for argument in config.args}
@@ -27,7 +27,7 @@ def pytest_ignore_collect(collection_path, config):
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Time on one CPU thread, as the demo's jobs run."""
+    """Use one CPU thread, as the demo's jobs do."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

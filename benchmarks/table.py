@@ -1,4 +1,4 @@
-"""Print the table of docs/performance.md from what ``pytest --benchmark-json=FILE`` wrote: ``table.py FILE``."""
+"""Print the table of docs/performance.md: ``table.py FILE``, where ``pytest --benchmark-json=FILE`` wrote the file."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ HEADERS += ["diffusers / ceiling", "error, ours", "error, diffusers", "peak GiB,
 
 
 def table(content: dict) -> str:
-    """The rows of bench_autoencoders.py, and a line with the versions they were measured with."""
+    """The table of the results of bench_autoencoders.py, and a line that names the machine and the versions."""
     found = [run["extra_info"] for run in content["benchmarks"] if run["group"] == "autoencoders"]
     if not found:
         raise SystemExit("no timings of autoencoders in this file; run benchmarks/bench_autoencoders.py")
@@ -22,7 +22,7 @@ def table(content: dict) -> str:
         f"{first['autoencoder']}, {device} ({machine.get('cpu_capability', '-')}, {first['threads']} CPU thread), "
         f"torch {machine['torch']}, diffusers {first['diffusers']}, Python {machine['python_version']}"
     )
-    return grid(HEADERS, [_row(run, fp32) for run in found], ["left"] * 2 + ["right"] * 9) + f"\n{footer}\n"
+    return grid(HEADERS, [_row(run, fp32) for run in found], "ll" + "r" * 9) + f"\n{footer}\n"
 
 
 def _row(run: dict, fp32: dict) -> list[str]:

@@ -1,17 +1,17 @@
-"""Print where a forward pass of UViT-S spends its time on the CPU, on two latent spaces at as many tokens a batch.
+"""Print where a forward pass of UViT-S spends its time on a CPU, for two latent spaces and equally many tokens a batch.
 
-``python benchmarks/where_time_goes.py`` prints the table of docs/measuring.md: the share of the processor time of each
-kind of operation, and the multiply-accumulates of matrices per second that each reaches.
+``python benchmarks/where_time_goes.py`` prints the table of docs/measuring.md: each kind of operation's share of the
+processor time, and the multiply-accumulates per second that the operation reaches.
 """
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from dcae_bench.measurement.cases import Case, Latent
-from dcae_bench.measurement.denoisers import forward_inputs, network
-from dcae_bench.measurement.job import Job
-from dcae_bench.measurement.recipes import CPU
+from dcae_bench.measurement.workloads.cases import Case, Latent
+from dcae_bench.measurement.workloads.denoisers import forward_inputs, random_denoiser
+from dcae_bench.measurement.workloads.job import Job
+from dcae_bench.measurement.workloads.recipes import CPU
 from dcae_bench.tables.markdown import grid
 
 ITERATIONS = 4
@@ -25,7 +25,7 @@ KINDS = {
 
 
 def kind(name: str) -> str:
-    """Kind of an operator, by its name."""
+    """The kind of operation that an operator belongs to, by the operator's name."""
     name = name.removeprefix("aten::")
     for found, names in KINDS.items():
         if name in names or any(name.startswith(one) for one in names if one.startswith("_")):
@@ -34,10 +34,10 @@ def kind(name: str) -> str:
 
 
 def measure(latent: str) -> tuple[dict[str, float], dict[str, float], int]:
-    """Seconds per image by kind, multiply-accumulates per image by kind, and the batch."""
+    """Seconds per image by kind, multiply-accumulates per image by kind, and the batch size."""
     case = Case(denoiser="uvit-s", latent=Latent.parse(latent), resolution=512, work="forward")
     job = Job(case, CPU, CPU.first_batch(case)[0], torch.device("cpu"))
-    model, inputs = network(case, job.device, 0).eval(), forward_inputs(job)[0]
+    model, inputs = random_denoiser(case, job.device, 0).eval(), forward_inputs(job)[0]
     with torch.inference_mode():
         model(*inputs)
         with profile(activities=[ProfilerActivity.CPU]) as profiled:
@@ -72,7 +72,7 @@ def main() -> None:
         rows.append(cells)
     headers = ["forward, UViT-S"]
     headers += [f"{latent}, {what}" for latent in latents for what in ("ms/image", "time", "MAC", "GMAC/s")]
-    print(grid(headers, rows, ["left"] + ["right"] * 8))
+    print(grid(headers, rows, "l" + "r" * 8))
     ratio = [sum(found[0][i].values()) / sum(found[1][i].values()) for i in (0, 1)]
     print(f"batches {found[0][2]} and {found[1][2]}; time ratio {ratio[0]:.2f}, MAC ratio {ratio[1]:.2f}")
 

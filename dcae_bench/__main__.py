@@ -1,5 +1,5 @@
 """``python -m dcae_bench`` is ``dcae-bench``."""
 
-from dcae_bench.cli import main
+from dcae_bench.cli.main import main
 
 main()

@@ -1,4 +1,4 @@
-"""What every test shares."""
+"""Fixtures and settings that all tests share."""
 
 from pathlib import Path
 
@@ -10,19 +10,19 @@ LONGEST = [
     "training/test_loop.py",
     "workflow/test_paper.py",
     "workflow/test_files.py",
-    "evaluation/test_run.py",
+    "evaluation/test_reconstruction_run.py",
     "evaluation/test_sanity.py",
 ]
-"""Files that start many processes or networks, longest first."""
+"""Test files that take longest, in order: they start many processes or run networks."""
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Leave the tests out of a benchmark run."""
+    """Collect no tests in a benchmark run."""
     return True if config.getoption("benchmark_only") else None
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the files that take longest, so that parallel workers end together (`make test` keeps this order)."""
+    """Run the longest files first, so that parallel workers finish together (`make test` keeps this order)."""
 
     def place(item):
         name = item.path.as_posix().removeprefix(f"{Path(__file__).parent.as_posix()}/")  # benchmarks lie elsewhere
@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def inception_state():
-    """Random weights for FID's network under which features differ between images, as trained ones do."""
+    """Random weights for FID's network, scaled so that features differ between images as with trained weights."""
     import torch
     import torchvision
 

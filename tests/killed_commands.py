@@ -1,4 +1,4 @@
-"""Commands that die by SIGKILL at a chosen change on disk, each in a fork of a process that has imported everything."""
+"""Runs commands that SIGKILL ends at a chosen change on disk, each in a fork of a process with all imports done."""
 
 import json
 import os
@@ -6,15 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from dcae_bench.files import REPOSITORY
+from dcae_bench.base.files import REPOSITORY
 
-# Answers each line {"arguments", "folder", "kill_at", "fork"} with [exit code, changes on disk]. With one thread (see
-# OMP_NUM_THREADS below) a fork loses none, even after torch was used.
+# Answers each line {"arguments", "folder", "kill_at", "fork"} with [exit code, changes on disk]. A fork keeps only the
+# calling thread; with one thread (see OMP_NUM_THREADS below) that loses nothing, even after torch was used.
 SERVER = """
 import json, os, signal, sys, tempfile
-import dcae_bench.evaluation.encode, dcae_bench.evaluation.generation_run, dcae_bench.evaluation.sampling
-import dcae_bench.metrics.precision_recall, dcae_bench.tables.diffusion_files, dcae_bench.training.diffusion_run
-from dcae_bench.cli import main
+import dcae_bench.generation.encode, dcae_bench.evaluation.samples_run, dcae_bench.generation.sample
+import dcae_bench.metrics.precision_recall, dcae_bench.tables.generation.files, dcae_bench.training.diffusion_run
+from dcae_bench.cli.main import main
 
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"}
 
@@ -74,7 +74,7 @@ for line in sys.stdin:
 
 
 class Commands:
-    """Runs ``dcae-bench``; close it when done."""
+    """A server process that runs ``dcae-bench`` commands. Close it when done."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -86,10 +86,11 @@ class Commands:
         )
 
     def run(self, folder: Path, arguments: list, kill_at: int = 0, fork: bool = True) -> tuple[int, int]:
-        """Exit code of a command in ``folder``, and changes on disk that it made or died of.
+        """Run a command in ``folder``; return its exit code and the number of its changes on disk.
 
-        ``kill_at``: the change, counted from 1, at which it is killed; a write is then half done. Without ``fork`` it
-        runs in the server itself, which saves later ones what is done once per process; changes are not counted.
+        ``kill_at`` is the change, counted from 1, at which the command is killed; if the change is a write, half of it
+        is done. Without ``fork`` the command runs in the server itself, so that later commands find the work done that
+        happens once per process; changes are then not counted.
         """
         asked = {"folder": str(folder), "arguments": [str(one) for one in arguments], "kill_at": kill_at, "fork": fork}
         print(json.dumps(asked), file=self._process.stdin, flush=True)

@@ -1,4 +1,4 @@
-"""A profile with denoisers of seconds, its photographs and its autoencoder's weights."""
+"""A tiny profile whose denoisers train in seconds, its photographs, and its autoencoder's weights."""
 
 import copy
 from pathlib import Path
@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from dcae_bench.config import Profile, parse_profile
-from dcae_bench.data.packed import Index, PackedPhoto, index_path
-from dcae_bench.files import sha256_file
+from dcae_bench.base.files import sha256_file
+from dcae_bench.data.packed import PackedPhoto, PackIndex, index_path
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build
+from dcae_bench.profile.profile import Profile, parse_profile
 
 TRAINING = {
     "process": "vp",
@@ -107,7 +107,7 @@ def profile(changes: dict[tuple, Any] | None = None) -> Profile:
 
 
 def write_data(folder: Path, names: tuple[str, str] = ("bright", "dark")) -> Path:
-    """Packs of smooth photographs, the two sets of different brightness."""
+    """Write packed data sets of smooth photographs; the two sets differ in brightness."""
     generator = np.random.default_rng(0)
     for name, low, high, count in zip(names, (128, 0), (256, 128), (4, 3), strict=True):
         arrays, photos, offset = [], [], 0
@@ -121,7 +121,7 @@ def write_data(folder: Path, names: tuple[str, str] = ("bright", "dark")) -> Pat
             path = folder / name / f"{split}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, np.concatenate([pixels.reshape(-1) for pixels in arrays]))
-            index = Index(
+            index = PackIndex(
                 name=name,
                 split=split,
                 short_side=40,
@@ -134,6 +134,6 @@ def write_data(folder: Path, names: tuple[str, str] = ("bright", "dark")) -> Pat
 
 
 def write_weights(path: Path, seed: int = 1) -> Path:
-    """Weights of the profile's autoencoder."""
+    """Write random weights of the profile's autoencoder."""
     save_weights(build(profile().autoencoders["sd-vae"].model, seed=seed).state_dict(), path)
     return path

@@ -1,4 +1,4 @@
-"""A catalogue with denoisers of seconds and files of the published layout for them, and a profile that samples them."""
+"""Tiny released denoisers: catalogue entries, weights in the published layout, and a profile that samples them."""
 
 from pathlib import Path
 from typing import Any
@@ -7,13 +7,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dcae_bench import weights
-from dcae_bench.denoiser_presets import DenoiserPreset, denoiser_catalogue
-from dcae_bench.denoiser_specs import Architecture
+from dcae_bench.catalogue.autoencoders import Preset, catalogue
+from dcae_bench.catalogue.denoisers import DenoiserPreset, denoiser_catalogue
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build, build_denoiser
-from dcae_bench.presets import Preset, catalogue
-from dcae_bench.specs import SDVAESpec
+from dcae_bench.specs.autoencoders import SDVAESpec
+from dcae_bench.specs.denoisers import Architecture
+from dcae_bench.weights import released as weights
 from tests import tiny_diffusion as tiny
 
 AUTOENCODER = "tiny-vae"
@@ -43,7 +43,7 @@ CONTENT = {
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Add an autoencoder of f4 and three denoisers of 64 tokens to the catalogues, until the test ends."""
+    """Add an f4 autoencoder and three denoisers of 64 tokens to the catalogues until the test ends."""
 
     def released(name: str) -> dict[str, Any]:
         return {"repo": f"nobody/{name}", "file": "model.safetensors", "licence": "none"}
@@ -66,15 +66,15 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_autoencoder(path: Path) -> Path:
-    """Weights of the released autoencoder."""
+    """Write the weights of the released autoencoder."""
     save_weights(build(catalogue().spec(AUTOENCODER), seed=1).state_dict(), path)
     return path
 
 
 def write_pipeline(name: str, path: Path) -> Path:
-    """A file as the authors publish it: the denoiser, and beside it an autoencoder that nothing may read."""
+    """Write a file as the authors publish it: the denoiser, and an autoencoder full of NaN that nothing may read."""
     model, generator = build_denoiser(denoiser_catalogue().spec(name), seed=1), torch.Generator().manual_seed(2)
-    # DiT begins as zero, which says nothing.
+    # DiT's output layer starts as zeros, which would hide differences.
     state = {k: v + 0.05 * torch.randn(v.shape, generator=generator) for k, v in model.state_dict().items()}
     pipeline = {f"diffusion_model.{key}": value for key, value in state.items()}
     save_file({**pipeline, "autoencoder.decoder.weight": torch.full((3,), torch.nan)}, path)
@@ -82,7 +82,7 @@ def write_pipeline(name: str, path: Path) -> Path:
 
 
 def fetch_all(folder: Path) -> None:
-    """Put all weights on record in the cache, as `weights fetch NAME --path FILE` does."""
+    """Put all released weights in the cache, as `weights fetch NAME --path FILE` does."""
     folder.mkdir(parents=True, exist_ok=True)
     weights.fetch(AUTOENCODER, path=write_autoencoder(folder / f"{AUTOENCODER}.safetensors"))
     for name in DENOISERS:

@@ -1,4 +1,4 @@
-"""``dcae-bench check``: holds a record against what its authors measured with the same weights."""
+"""``dcae-bench check``: compares a record with the values that the authors measured with the same weights."""
 
 import json
 from dataclasses import asdict
@@ -9,9 +9,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dcae_bench.errors import CheckError
-from dcae_bench.files import write_text
-from dcae_bench.records import load
+from dcae_bench.base.errors import CheckError
+from dcae_bench.base.files import write_text
+from dcae_bench.records.record import load
 
 
 def check(
@@ -19,15 +19,15 @@ def check(
         Path, typer.Argument(help="Record (JSON) of a reconstruction or of samples.", metavar="RESULT.json")
     ],
     output: Annotated[
-        Path | None, typer.Option(help="JSON that is written if the record agrees.", metavar="FILE")
+        Path | None, typer.Option(help="JSON file to write if the record agrees.", metavar="FILE")
     ] = None,
 ) -> None:
-    """Compare a record with the value expected of it (baselines/reported/expected.yaml); exit with 2 if it deviates."""
-    from dcae_bench.tables.expected import compare, find_expectation, load_expected
+    """Compare a record with its expected values (baselines/reported/expected.yaml); exit with 2 if one deviates."""
+    from dcae_bench.tables.reported.expected import compare_with_expectation, find_expectation, load_expected
 
     measured = load(record)
     expectation = find_expectation(measured, load_expected())
-    comparisons = compare(measured, expectation)
+    comparisons = compare_with_expectation(measured, expectation)
     table = Table("metric", "measured", "expected", "tolerance", "", title=expectation.label)
     for row in comparisons:
         numbers = (f"{row.measured:.5f}", f"{row.expected:.5f}", f"{row.tolerance:g}")
@@ -39,6 +39,9 @@ def check(
             f"{record}: deviates from {expectation.source}: {shown}; check weights, data, crop and library versions"
         )
     if output is not None:
-        content = {"record": measured.key, "expectation": expectation.model_dump(mode="json")}
-        content["comparisons"] = [asdict(row) for row in comparisons]
+        content = {
+            "record": measured.key,
+            "expectation": expectation.model_dump(mode="json"),
+            "comparisons": [asdict(row) for row in comparisons],
+        }
         write_text(output, json.dumps(content, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""``dcae-bench doctor``: what a measurement on this machine would and would not be worth."""
+"""``dcae-bench doctor``: tells how far measurements on this machine can be trusted."""
 
 import json
 from pathlib import Path
@@ -17,25 +17,27 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     probe: Annotated[
         Path | None,
-        typer.Option(help="Write what NVML answers on the GPU, half a minute.", metavar="FILE"),
+        typer.Option(help="Only write NVML's answers for the GPU to FILE; takes half a minute.", metavar="FILE"),
     ] = None,
 ) -> None:
-    """Tell what a timing or an energy measured on this machine now would be worth; nothing is changed."""
+    """Tell how far a time or an energy measured on this machine now can be trusted. Changes nothing."""
     if probe is not None:
         from dcae_bench.measurement.session import probe_gpu
 
         probe_gpu(probe, lambda text: typer.echo(text, err=True))
         return
-    from dcae_bench.measurement.doctor import examine
+    from dcae_bench.measurement.instruments.doctor import examine
 
     found = examine()
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=2))
         return
     machine = Table("what", "found", "", "what it means", title="This machine")
-    for one in found.findings:
-        machine.add_row(one.topic, one.found, f"[{STYLES[one.verdict]}]{one.verdict}[/]", one.meaning)
+    for finding in found.findings:
+        machine.add_row(
+            finding.topic, finding.found, f"[{STYLES[finding.verdict]}]{finding.verdict}[/]", finding.meaning
+        )
     worth = Table("number", "worth it", "why", title="What a measurement here would be worth")
-    for one in found.worth:
-        worth.add_row(one.number, f"[{STYLES[one.worth]}]{one.worth}[/]", one.why)
+    for judged in found.worth:
+        worth.add_row(judged.number, f"[{STYLES[judged.worth]}]{judged.worth}[/]", judged.why)
     wide_console().print(Group(machine, worth))

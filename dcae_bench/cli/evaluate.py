@@ -1,4 +1,4 @@
-"""``dcae-bench evaluate``: measures an autoencoder's reconstructions on every set of the profile."""
+"""``dcae-bench evaluate``: measures an autoencoder's reconstructions on evaluation sets of the profile."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,8 +15,8 @@ from dcae_bench.cli.options import (
     SubjectWeightsOption,
     find_sets,
 )
-from dcae_bench.config import load_profile
-from dcae_bench.launch import work_is_here
+from dcae_bench.profile.profile import load_profile
+from dcae_bench.running.launch import start_processes
 
 
 def evaluate(
@@ -25,7 +25,7 @@ def evaluate(
     output: Annotated[
         Path,
         typer.Option(
-            help="Folder that gets, for each set, <set>.json, .images.parquet, .samples.npy and .gallery.npz.",
+            help="Folder for <set>.json, .images.parquet, .samples.npy and .gallery.npz of each set.",
             metavar="DIR",
         ),
     ],
@@ -33,10 +33,10 @@ def evaluate(
     labels: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="Evaluation set, e.g. imagenet-512, may be repeated; by default all.", metavar="SET"
+            "--set", help="Evaluation set, e.g. imagenet-512; repeatable; by default all sets.", metavar="SET"
         ),
     ] = None,
-    phase: Annotated[int | None, typer.Option(help="Last phase the weights went through.", min=1, max=3)] = None,
+    phase: Annotated[int | None, typer.Option(help="Last training phase of the weights.", min=1, max=3)] = None,
     f: CompressionOption = None,
     c: ChannelsOption = None,
     inception: InceptionOption = None,
@@ -46,26 +46,16 @@ def evaluate(
 
     Run the same command again after an interruption.
     """
-    plan = load_profile(profile)
-    sets = find_sets(plan, labels) if labels else None
+    loaded = load_profile(profile)
+    sets = find_sets(loaded, labels) if labels else None
 
-    if not work_is_here(plan):
+    if start_processes(loaded):
         return
 
-    from dcae_bench.evaluation.subject import choose
+    from dcae_bench.subjects.choose import choose_autoencoder
 
-    chosen = choose(plan, autoencoder, weights, f=f, c=c, sets=sets)
+    chosen = choose_autoencoder(loaded, autoencoder, weights, f=f, c=c, sets=sets, phase=phase)
 
-    from dcae_bench.evaluation.run import evaluate_reconstruction
+    from dcae_bench.evaluation.reconstruction_run import evaluate_reconstruction
 
-    evaluate_reconstruction(
-        chosen.profile,
-        chosen.name,
-        phase,
-        weights=chosen.weights,
-        data=data,
-        output=output,
-        weights_source=chosen.source,
-        sets=sets,
-        inception=inception,
-    )
+    evaluate_reconstruction(loaded, chosen, data=data, output=output, sets=sets, inception=inception)

@@ -1,4 +1,4 @@
-"""``dcae-bench evidence``: makes a sealed folder of a finished measurement."""
+"""``dcae-bench evidence``: copies a finished measurement into a sealed folder."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,11 +8,11 @@ import typer
 
 def evidence(
     measured: Annotated[Path, typer.Argument(help="Folder that `measure` wrote.", metavar="DIR")],
-    root: Annotated[Path, typer.Option(help="Where <device>-<date> is made.", metavar="DIR")] = Path(
+    root: Annotated[Path, typer.Option(help="Folder in which <device>-<date> is created.", metavar="DIR")] = Path(
         "results/reference"
     ),
 ) -> None:
-    """Copy records, traces and environment to a folder of evidence, with its table and the hash of every file."""
-    from dcae_bench.tables.throughput_evidence import bundle
+    """Copy records, traces and environment into a folder of evidence; add the table and the hash of every file."""
+    from dcae_bench.tables.throughput.evidence import bundle
 
     typer.echo(bundle(measured, root))

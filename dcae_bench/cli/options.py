@@ -1,4 +1,4 @@
-"""Options that several verbs share."""
+"""Options that several verbs share, and look-ups of their values in a profile."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from dcae_bench.config import AutoencoderEntry, Profile
-from dcae_bench.errors import ConfigError
-from dcae_bench.evaluation_spec import EvaluationSet
+from dcae_bench.base.errors import ConfigError
+from dcae_bench.profile.evaluation import EvaluationSet
+from dcae_bench.profile.profile import AutoencoderEntry, Profile
 
 ProfileOption = Annotated[
     str, typer.Option("--profile", help="Profile by name (demo) or by path (config/demo.yaml).", metavar="NAME|FILE")
@@ -19,7 +19,7 @@ DataOption = Annotated[
 ]
 InceptionOption = Annotated[
     Path | None,
-    typer.Option("--inception", help="Inception weights, if not fetched (`dcae-bench weights`).", metavar="FILE"),
+    typer.Option("--inception", help="Inception weights, if not fetched by `dcae-bench weights`.", metavar="FILE"),
 ]
 AutoencoderOption = Annotated[str, typer.Option("--autoencoder", help="Autoencoder of the profile.", metavar="NAME")]
 SubjectOption = Annotated[
@@ -34,15 +34,17 @@ SubjectWeightsOption = Annotated[
     Path | None,
     typer.Option(
         "--weights",
-        help="Weights to measure, in our layout, the authors' or diffusers'. Released autoencoders and your own bring "
-        "theirs.",
+        help="Weights to measure, in our layout, the authors' or diffusers'; not needed for released autoencoders and "
+        "your own.",
         metavar="FILE|DIR",
     ),
 ]
 CompressionOption = Annotated[
-    int | None, typer.Option("--f", help="Compression of your own autoencoder; else probed.", min=1)
+    int | None, typer.Option("--f", help="Compression f of your own autoencoder; by default probed.", min=1)
 ]
-ChannelsOption = Annotated[int | None, typer.Option("--c", help="Its latent channels; else probed.", min=1)]
+ChannelsOption = Annotated[
+    int | None, typer.Option("--c", help="Latent channels c of your own autoencoder; by default probed.", min=1)
+]
 RowOption = Annotated[str, typer.Option("--row", help="Row of the profile's diffusion part.", metavar="NAME")]
 LatentsOption = Annotated[
     Path, typer.Option("--latents", help="Folder of the latents that `encode` wrote.", metavar="DIR")
@@ -51,20 +53,20 @@ DenoiserAutoencoderOption = Annotated[
     Path | None,
     typer.Option(
         "--autoencoder",
-        help="Weights behind the latents, if retrained; released and own ones are found.",
+        help="Retrained weights of the autoencoder behind the latents; released and own weights are found by name.",
         metavar="FILE",
     ),
 ]
 
 
 def wide_console() -> Console:
-    """The terminal; where output goes to a file or a pipe, wide enough that no cell of a table is folded."""
+    """Console for wide tables. Output to a file or a pipe is 200 columns wide, so that cells are not folded."""
     console = Console()
     return console if console.is_terminal else Console(width=200)
 
 
 def find_autoencoder(profile: Profile, name: str) -> AutoencoderEntry:
-    """An autoencoder of the profile. Raises :class:`ConfigError` with the names there are."""
+    """Find an autoencoder of the profile. Raises :class:`ConfigError` that lists the known names."""
     if name not in profile.autoencoders:
         known = ", ".join(profile.autoencoders)
         raise ConfigError(f"--autoencoder {name}: profile {profile.name} has no such autoencoder; it has {known}")
@@ -72,7 +74,7 @@ def find_autoencoder(profile: Profile, name: str) -> AutoencoderEntry:
 
 
 def find_sets(profile: Profile, labels: Sequence[str]) -> tuple[EvaluationSet, ...]:
-    """Evaluation sets of the profile by their labels, all for none. Raises :class:`ConfigError`."""
+    """Find evaluation sets of the profile by label; no labels select all sets. Raises :class:`ConfigError`."""
     known = {item.label: item for item in profile.evaluation.sets}
     for label in labels:
         if label not in known:

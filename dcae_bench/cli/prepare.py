@@ -1,4 +1,4 @@
-"""``dcae-bench prepare``: packs an embedded data set, or lists and checks the files of another."""
+"""``dcae-bench prepare``: packs an embedded data set, or checks and lists the images of a data set of files."""
 
 import os
 from pathlib import Path
@@ -7,26 +7,26 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from dcae_bench.base.errors import ConfigError
 from dcae_bench.cli.options import ProfileOption
-from dcae_bench.config import Profile, load_profile
-from dcae_bench.errors import ConfigError
+from dcae_bench.profile.profile import Profile, load_profile
 
 
 def prepare(
-    dataset: Annotated[str, typer.Argument(help="Data set: photos-indoor, imagenet, or a name of data_roots.")],
-    output: Annotated[Path, typer.Option(help="Folder that gets the packs or the manifests, with their summaries.")],
+    dataset: Annotated[str, typer.Argument(help="Data set, e.g. photos-indoor or imagenet, or a name in data_roots.")],
+    output: Annotated[Path, typer.Option(help="Folder for the packs or manifests, with their summaries.")],
     root: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of a data set of files; by default the profile's data_roots, then $DCAE_BENCH_DATA/NAME. A "
-            "name that is not known stands for all images in the folder.",
+            help="Folder of a data set of files; by default from the profile's data_roots, else $DCAE_BENCH_DATA/NAME. "
+            "With an unknown name, all images in the folder are the data set.",
             metavar="DIR",
         ),
     ] = None,
     split: Annotated[
         list[str] | None,
         typer.Option(
-            help="Split of a data set of files (train, eval, test), repeatable; by default every split it has.",
+            help="Split of a data set of files: train, eval or test; repeatable; by default all its splits.",
             metavar="SPLIT",
         ),
     ] = None,
@@ -36,45 +36,45 @@ def prepare(
     min_side: Annotated[
         int | None,
         typer.Option(
-            help="List images with a shorter side below this (px) as small; by default the profile's resolution.",
+            help="Report images as small whose shorter side is below this, in px; by default the profile's resolution.",
             min=1,
         ),
     ] = None,
-    partial: Annotated[bool, typer.Option("--partial", help="Accept another number of images than expected.")] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="Accept an unexpected number of images.")] = False,
     profile: ProfileOption = "demo",
 ) -> None:
-    """Check a data set and make it ready: packs of the embedded photographs, or manifests of files that stay in place.
+    """Check a data set and prepare it: pack embedded photographs, or write manifests of files that stay in place.
 
-    Run the same command again after an interruption: images that were read are not read again.
+    Run the same command again after an interruption: images are not read a second time.
     """
     from dcae_bench.data.photos import DATASETS
 
-    plan = load_profile(profile)
+    loaded = load_profile(profile)
     console = Console(stderr=True)
     if dataset in DATASETS:
         given = {"--root": root, "--split": split, "--workers": workers, "--min-side": min_side, "--partial": partial}
         for option, value in given.items():
             if value:
                 raise ConfigError(f"{option}: data set '{dataset}' comes with the packages; leave the option out")
-        _pack(dataset, output, plan, console)
+        _write_packs(dataset, output, loaded, console)
     else:
-        _list(dataset, output, plan, console, root, split, workers, min_side, partial)
+        _write_manifests(dataset, output, loaded, console, root, split, workers, min_side, partial)
 
 
-def _pack(dataset: str, output: Path, plan: Profile, console: Console) -> None:
+def _write_packs(dataset: str, output: Path, loaded: Profile, console: Console) -> None:
     from dcae_bench.data.packed import pack
     from dcae_bench.data.photos import load_manifest
 
     manifest = load_manifest(dataset)
     for split in ("train", "eval"):
-        index = pack(manifest, split, plan.pack_short_side, output / f"{split}.npy")
+        index = pack(manifest, split, loaded.pack_short_side, output / f"{split}.npy")
         console.print(f"{dataset} {split}: {len(index.photos)} photographs packed, sha256 {index.sha256[:12]}")
 
 
-def _list(
+def _write_manifests(
     name: str,
     output: Path,
-    plan: Profile,
+    loaded: Profile,
     console: Console,
     root: Path | None,
     splits: list[str] | None,
@@ -83,22 +83,26 @@ def _list(
     partial: bool,
 ) -> None:
     from dcae_bench.data.external import external_datasets, find_dataset
+    from dcae_bench.data.layout import FileSplit
     from dcae_bench.data.prepare import prepare_files
 
-    roots = plan.data_roots if root is None else {**plan.data_roots, name: str(root)}
+    roots = loaded.data_roots if root is None else {**loaded.data_roots, name: str(root)}
     dataset = find_dataset(name, roots)
     folder = dataset.require_root(roots)
-    if name not in plan.data_roots and name not in external_datasets():
-        # A misspelt name of a known set would otherwise pass for a folder without an expected count.
+    if name not in loaded.data_roots and name not in external_datasets():
+        # A misspelt name of a known data set would otherwise silently name a folder without an expected count.
         known = ", ".join(external_datasets())
         console.print(f"{name}: none of {known}; taken for a folder, of which every image counts", soft_wrap=True)
-    for split in dict.fromkeys(splits or dataset.splits):
+    split_of: dict[str, FileSplit] = {split: split for split in dataset.splits}
+    for wanted in dict.fromkeys(splits or split_of):
+        dataset.patterns(wanted)  # raises DataError for a split that the data set does not have
+        split = split_of[wanted]
         info = prepare_files(
             dataset,
             split,
             folder,
             output,
-            min_side=min_side or plan.largest_use(name, split),
+            min_side=min_side or loaded.largest_resolution(name, split),
             partial=partial,
             workers=workers or _cpus(),
             console=console,

@@ -1,4 +1,4 @@
-"""``dcae-bench sample``: images from a denoiser."""
+"""``dcae-bench sample``: samples images from a denoiser."""
 
 import math
 from pathlib import Path
@@ -6,41 +6,44 @@ from typing import Annotated
 
 import typer
 
+from dcae_bench.base.errors import ConfigError
 from dcae_bench.cli.options import DenoiserAutoencoderOption, ProfileOption, RowOption
-from dcae_bench.config import load_profile
-from dcae_bench.diffusion_specs import GuidanceSpec
-from dcae_bench.errors import ConfigError
-from dcae_bench.launch import work_is_here
+from dcae_bench.profile.profile import load_profile
+from dcae_bench.running.launch import start_processes
+from dcae_bench.specs.diffusion import GuidanceSpec
 
 
 def sample(
     row: RowOption,
-    output: Annotated[
-        Path, typer.Option(help="Folder that gets samples.npy, labels.npy and samples.json.", metavar="DIR")
-    ],
+    output: Annotated[Path, typer.Option(help="Folder for samples.npy, labels.npy and samples.json.", metavar="DIR")],
     weights: Annotated[
-        Path | None, typer.Option(help="Weights of a trained denoiser; released ones are found.", metavar="FILE")
+        Path | None,
+        typer.Option(help="Weights of a trained denoiser; released weights are found by name.", metavar="FILE"),
     ] = None,
     latents: Annotated[
         Path | None,
-        typer.Option(help="Folder of the latents that a trained denoiser learned from (`encode`).", metavar="DIR"),
+        typer.Option(
+            help="Folder that `encode` wrote, with the latents that a trained denoiser learned from.", metavar="DIR"
+        ),
     ] = None,
     autoencoder: DenoiserAutoencoderOption = None,
     s: Annotated[
-        float | None, typer.Option("--s", help="Guidance scale s, 1 is none; by default the row's first.", min=0)
+        float | None, typer.Option("--s", help="Guidance scale s (1: no guidance); by default the row's first.", min=0)
     ] = None,
-    w: Annotated[float | None, typer.Option("--w", help="The same as w = s - 1, as U-ViT states it.", min=-1)] = None,
+    w: Annotated[
+        float | None, typer.Option("--w", help="Guidance scale as w = s - 1, U-ViT's convention.", min=-1)
+    ] = None,
     png: Annotated[
-        Path | None, typer.Option("--png", help="Folder that gets every image as a file too.", metavar="DIR")
+        Path | None, typer.Option("--png", help="Folder to which every image is also written as a file.", metavar="DIR")
     ] = None,
     profile: ProfileOption = "demo",
 ) -> None:
     """Sample and decode images. Run the same command again after an interruption.
 
-    A row that is trained needs --weights and --latents; one with released weights needs neither, nor --autoencoder.
+    A trained row needs --weights and --latents. A row with released weights takes neither, nor --autoencoder.
     """
-    plan = load_profile(profile)
-    plan.row(row)
+    loaded = load_profile(profile)
+    loaded.row(row)
     if s is not None and w is not None:
         raise ConfigError(f"--s {s:g} and --w {w:g}: guidance is given either as s or as w (s = 1 + w); leave one out")
     for option, scale in (("--s", s), ("--w", w)):
@@ -48,13 +51,13 @@ def sample(
             raise ConfigError(f"{option} {scale:g}: is not a finite number; the paper's scales s lie between 1 and 1.5")
     guidance = None if s is None and w is None else GuidanceSpec(s=s, w=w)
 
-    if not work_is_here(plan):
+    if start_processes(loaded):
         return
 
-    from dcae_bench.evaluation.sampling import sample_images
+    from dcae_bench.generation.sample import sample_images
 
     sample_images(
-        plan,
+        loaded,
         row,
         weights=weights,
         latents=latents,

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from dcae_bench.records import load
+from dcae_bench.records.record import load
 
 
 def show(record: Annotated[Path, typer.Argument(help="Record (JSON).", metavar="RESULT.json")]) -> None:
-    """Print a record: what was measured, on what, by what, and the numbers."""
+    """Print a record: the subject, the data, the protocol, the numbers and their provenance."""
     from dcae_bench.tables.show import render
 
     Console().print(render(load(record)))

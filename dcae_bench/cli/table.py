@@ -1,4 +1,4 @@
-"""``dcae-bench table``: writes a paper-style table from records."""
+"""``dcae-bench table``: writes the reconstruction table from records."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 
 from dcae_bench.cli.options import ProfileOption
-from dcae_bench.config import load_profile
+from dcae_bench.profile.profile import load_profile
 
 Records = Annotated[
-    list[Path] | None, typer.Argument(help="Reconstruction records (JSON); none is a table without runs.")
+    list[Path] | None,
+    typer.Argument(help="Reconstruction records (JSON); without any, the table holds only the paper's rows."),
 ]
 
 
@@ -19,7 +20,9 @@ def table(
     profile: ProfileOption = "demo",
     beside: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of another profile's records, which answer the paper's rows too.", metavar="DIR"),
+        typer.Option(
+            help="Folder of another profile's results; its records also stand beside the paper's rows.", metavar="DIR"
+        ),
     ] = None,
     data: Annotated[
         Path | None,
@@ -28,19 +31,23 @@ def table(
 ) -> None:
     """Write the reconstruction table (the paper's Table 2): what was run, then what the paper reports.
 
-    A row that was not run says why: what the profile leaves out, or which data set or weights are not here and how to
-    get them.
+    A row that was not run gives the reason: the profile leaves it out, or a data set or weights are missing. The table
+    says how to get what is missing.
     """
-    from dcae_bench.availability import missing
-    from dcae_bench.records import find
-    from dcae_bench.tables.absence import Absence
-    from dcae_bench.tables.reported import load_reported
-    from dcae_bench.tables.rfid import build, load_records, write
+    from dcae_bench.planning.availability import missing_evaluations
+    from dcae_bench.records.places import Places
+    from dcae_bench.tables.absence import ReconstructionAbsence
+    from dcae_bench.tables.reconstruction.build import build
+    from dcae_bench.tables.reconstruction.files import write
+    from dcae_bench.tables.reported.reconstruction import load_reported_reconstruction
+    from dcae_bench.tables.runs import load_records
 
-    plan = load_profile(profile)
-    reported = load_reported(measured={item.dataset for item in plan.evaluation.sets})
-    absence = Absence(plan, missing(plan, data or Path("results") / plan.name / "data"))
-    others = load_records(path for folder in beside or [] for path in find(folder))
+    loaded = load_profile(profile)
+    reported = load_reported_reconstruction(measured={item.dataset for item in loaded.evaluation.sets})
+    absence = ReconstructionAbsence(loaded, missing_evaluations(loaded, data or Path(Places.of(loaded.name).data)))
+    others = load_records(path for folder in beside or [] for path in Places(str(folder)).find_reconstructions())
     made = load_records(records or [])
-    built = build(plan.name, made, reported, absence.reasons, beside=others, not_measured=absence.elsewhere(reported))
+    built = build(
+        loaded.name, made, reported, absence.reasons, beside=others, not_measured=absence.beyond_paper(reported)
+    )
     write(built, output)

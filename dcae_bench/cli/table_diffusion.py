@@ -6,17 +6,19 @@ from typing import Annotated
 import typer
 
 from dcae_bench.cli.options import ProfileOption
-from dcae_bench.config import load_profile
+from dcae_bench.profile.profile import load_profile
 
 
 def table_diffusion(
     output: Annotated[Path, typer.Option(help="Markdown file; .csv and .json are written beside it.", metavar="FILE")],
     records: Annotated[
-        list[Path] | None, typer.Argument(help="Records (JSON) of generation and of the denoisers' training.")
+        list[Path] | None, typer.Argument(help="Generation records and denoisers' training records (JSON).")
     ] = None,
     beside: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of another profile's results, which answer the paper's rows too.", metavar="DIR"),
+        typer.Option(
+            help="Folder of another profile's results; its records also stand beside the paper's rows.", metavar="DIR"
+        ),
     ] = None,
     profile: ProfileOption = "demo",
     data: Annotated[
@@ -26,20 +28,20 @@ def table_diffusion(
 ) -> None:
     """Write the generation table (the paper's Tables 3 and 1): what was run, then what the paper reports.
 
-    A row that was not run says why: what the profile leaves out, or which data set or weights are not here and how to
-    get them.
+    A row that was not run gives the reason: the profile leaves it out, or a data set or weights are missing. The table
+    says how to get what is missing.
     """
-    from dcae_bench.availability import missing_rows
-    from dcae_bench.records import find_generation
-    from dcae_bench.tables.absence import DenoiserAbsence
-    from dcae_bench.tables.diffusion import build
-    from dcae_bench.tables.diffusion_files import write
-    from dcae_bench.tables.reported_diffusion import load_reported_diffusion
-    from dcae_bench.tables.rfid import load_records
+    from dcae_bench.planning.availability import missing_rows
+    from dcae_bench.records.places import Places
+    from dcae_bench.tables.absence import GenerationAbsence
+    from dcae_bench.tables.generation.build import build
+    from dcae_bench.tables.generation.files import write
+    from dcae_bench.tables.reported.generation import load_reported_generation
+    from dcae_bench.tables.runs import load_records
 
-    plan = load_profile(profile)
-    absence = DenoiserAbsence(plan, missing_rows(plan, data or Path("results") / plan.name / "data"))
-    others = load_records(path for folder in beside or [] for path in find_generation(folder))
-    made, reported = load_records(records or []), load_reported_diffusion()
-    built = build(plan.name, made, reported, absence.reasons, beside=others, not_measured=absence.missing)
+    loaded = load_profile(profile)
+    absence = GenerationAbsence(loaded, missing_rows(loaded, data or Path(Places.of(loaded.name).data)))
+    others = load_records(path for folder in beside or [] for path in Places(str(folder)).find_generations())
+    made, reported = load_records(records or []), load_reported_generation()
+    built = build(loaded.name, made, reported, absence.reasons, beside=others, not_measured=absence.missing)
     write(built, output)

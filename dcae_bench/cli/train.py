@@ -1,20 +1,24 @@
-"""``dcae-bench train``: one phase of one autoencoder, resumed by running it again."""
+"""``dcae-bench train``: trains one phase of an autoencoder; the same command resumes the training."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from dcae_bench.base.errors import ConfigError
 from dcae_bench.cli.options import AutoencoderOption, DataOption, ProfileOption, find_autoencoder
-from dcae_bench.config import load_profile
-from dcae_bench.errors import ConfigError
-from dcae_bench.launch import work_is_here
+from dcae_bench.profile.profile import load_profile
+from dcae_bench.running.launch import start_processes
 
 Output = Annotated[
-    Path, typer.Option(help="Finished weights; record.json and log.jsonl are written beside them.", metavar="FILE")
+    Path,
+    typer.Option(
+        help="File for the finished weights; record.json and log.jsonl are written beside it.", metavar="FILE"
+    ),
 ]
 RunDir = Annotated[
-    Path, typer.Option(help="Folder for the state of an unfinished run; kept when it is interrupted.", metavar="DIR")
+    Path,
+    typer.Option(help="Folder for the state of the unfinished run, which survives an interruption.", metavar="DIR"),
 ]
 Initial = Annotated[Path | None, typer.Option(help="Weights of the phase before (phases 2 and 3).", metavar="FILE")]
 
@@ -28,23 +32,23 @@ def train(
     initial: Initial = None,
     profile: ProfileOption = "demo",
 ) -> None:
-    """Train one phase. Run the same command again after an interruption: it ends with the same weights."""
-    plan = load_profile(profile)
-    if (weights := find_autoencoder(plan, autoencoder).weights) != "retrained":
+    """Train one phase. Run the same command again after an interruption: the weights will be the same."""
+    loaded = load_profile(profile)
+    if (weights := find_autoencoder(loaded, autoencoder).weights) != "retrained":
         raise ConfigError(
-            f"--autoencoder {autoencoder}: profile {plan.name} takes its {weights} weights; it trains "
-            f"{', '.join(plan.named('retrained')) or 'nothing'}"
+            f"--autoencoder {autoencoder}: profile {loaded.name} takes its {weights} weights; it trains "
+            f"{', '.join(loaded.with_weights('retrained')) or 'nothing'}"
         )
-    if phase not in plan.phases:
-        raise ConfigError(f"--phase {phase}: profile {plan.name} has phases {list(plan.phases)}")
+    if phase not in loaded.phases:
+        raise ConfigError(f"--phase {phase}: profile {loaded.name} has phases {list(loaded.phases)}")
     if phase == 1 and initial is not None:
         raise ConfigError(f"--initial {initial}: phase 1 starts from nothing; leave the option out")
     if phase > 1 and initial is None:
         raise ConfigError(f"--initial is missing: phase {phase} starts from the weights of phase {phase - 1}")
 
-    if not work_is_here(plan, exactly=True):
+    if start_processes(loaded, exactly=True):
         return
 
     from dcae_bench.training.run import train_phase
 
-    train_phase(plan, autoencoder, phase, data=data, initial=initial, output=output, run_dir=run_dir)
+    train_phase(loaded, autoencoder, phase, data=data, initial=initial, output=output, run_dir=run_dir)

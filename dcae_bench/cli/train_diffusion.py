@@ -1,9 +1,9 @@
-"""``dcae-bench train-diffusion``: one denoiser on cached latents, resumed by running it again."""
+"""``dcae-bench train-diffusion``: trains a denoiser on cached latents; the same command resumes the training."""
 
 from dcae_bench.cli.options import DenoiserAutoencoderOption, LatentsOption, ProfileOption, RowOption
 from dcae_bench.cli.train import Output, RunDir
-from dcae_bench.config import load_profile
-from dcae_bench.launch import work_is_here
+from dcae_bench.profile.profile import load_profile
+from dcae_bench.running.launch import start_processes
 
 
 def train_diffusion(
@@ -14,12 +14,12 @@ def train_diffusion(
     autoencoder: DenoiserAutoencoderOption = None,
     profile: ProfileOption = "demo",
 ) -> None:
-    """Train one denoiser. Run the same command again after an interruption: it ends with the same weights."""
-    plan = load_profile(profile)
-    plan.trained_row(row)
-    if not work_is_here(plan, exactly=True):
+    """Train one denoiser. Run the same command again after an interruption: the weights will be the same."""
+    loaded = load_profile(profile)
+    loaded.trained_row(row)
+    if start_processes(loaded, exactly=True):
         return
 
     from dcae_bench.training.diffusion_run import train_diffusion
 
-    train_diffusion(plan, row, latents=latents, output=output, run_dir=run_dir, autoencoder=autoencoder)
+    train_diffusion(loaded, row, latents=latents, output=output, run_dir=run_dir, autoencoder=autoencoder)

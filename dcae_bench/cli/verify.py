@@ -5,16 +5,16 @@ from typing import Annotated
 
 import typer
 
-from dcae_bench.errors import CheckError
+from dcae_bench.base.errors import CheckError
 
 
 def verify(
     folder: Annotated[Path, typer.Argument(help="Folder of evidence.", metavar="DIR")],
-    seal: Annotated[bool, typer.Option("--seal", help="Write the list of hashes first; it must not be there.")] = False,
+    seal: Annotated[bool, typer.Option("--seal", help="First write the list of hashes, which must not exist.")] = False,
 ) -> None:
-    """Check every hash of a folder of evidence, derive the numbers of its timings anew, and build its table again."""
+    """Check a folder of evidence: compare all hashes, recompute the numbers of its timings, and rebuild its table."""
     from dcae_bench.measurement import evidence
-    from dcae_bench.tables.throughput_evidence import check_table
+    from dcae_bench.tables.throughput.evidence import check_table
 
     if seal:
         evidence.seal(folder)

@@ -1,4 +1,4 @@
-"""``dcae-bench weights``: lists, fetches and verifies released weights of both catalogues, and FID's network."""
+"""``dcae-bench weights``: lists, fetches and verifies released weights of both catalogues and the Inception network."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,40 +8,41 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 from rich.table import Table
 
-from dcae_bench import weights as store
+from dcae_bench.base.errors import ConfigError, WeightsError
+from dcae_bench.base.files import sha256_file
+from dcae_bench.catalogue.autoencoders import CATALOGUE as AUTOENCODERS
+from dcae_bench.catalogue.denoisers import CATALOGUE as DENOISERS
+from dcae_bench.catalogue.denoisers import denoiser_catalogue
 from dcae_bench.cli.options import wide_console
-from dcae_bench.config import load_profile
-from dcae_bench.denoiser_presets import CATALOGUE as DENOISERS
-from dcae_bench.denoiser_presets import denoiser_catalogue
-from dcae_bench.errors import ConfigError, WeightsError
-from dcae_bench.files import sha256_file
-from dcae_bench.metrics import inception_weights as inception
-from dcae_bench.own import fetch_own
-from dcae_bench.presets import CATALOGUE as AUTOENCODERS
+from dcae_bench.extractors import inception_weights as inception
+from dcae_bench.profile.profile import load_profile
+from dcae_bench.subjects.own import fetch_own
+from dcae_bench.weights import released as store
 
 INCEPTION = "inception"
 
 app = typer.Typer(help="Released weights and FID's Inception network: list, fetch, verify.", no_args_is_help=True)
 Revision = Annotated[
-    str | None, typer.Option(help="Commit, branch or tag of the hub's repository instead of the pin.", metavar="REV")
+    str | None,
+    typer.Option(help="Commit, branch or tag of the hub's repository, instead of the catalogue's pin.", metavar="REV"),
 ]
 
 
 @app.command("list")
 def list_weights() -> None:
-    """List the released weights, their pins, and what is on this machine."""
+    """List the released weights, their pins and their files on this machine."""
     table = Table()
     for heading in ("name", "weights", "revision", "licence", "here"):
         table.add_column(heading, overflow="fold")
     denoisers = denoiser_catalogue().denoisers
-    for name, source in store.released().items():
+    for name, source in store.released_weights().items():
         if name == next(iter(denoisers)):
             table.add_section()
-        here = store.receipt(name)
+        receipt = store.receipt(name)
         revision = source.revision or ("recorded by fetch" if source.repo else "")
-        table.add_row(name, source.source, revision, source.licence, str(here.path) if here else "")
+        table.add_row(name, source.source, revision, source.licence, str(receipt.path) if receipt else "")
     table.add_section()
-    here = inception.fetched()
+    here = inception.cached_file()
     table.add_row(
         INCEPTION, "FID's network", f"SHA-256 {inception.SHA256_PREFIX}…", inception.LICENCE, str(here) if here else ""
     )
@@ -50,19 +51,19 @@ def list_weights() -> None:
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="Name in `weights list`, or of --profile.")],
+    name: Annotated[str, typer.Argument(help="Name in `weights list`, or own autoencoder of --profile.")],
     revision: Revision = None,
     path: Annotated[
-        Path | None, typer.Option(help="File that is already on this machine, instead of the hub.", metavar="FILE")
+        Path | None, typer.Option(help="File on this machine to use instead of a download.", metavar="FILE")
     ] = None,
     profile: Annotated[
         str | None,
-        typer.Option(help="Profile whose own autoencoder on the hub is meant, by name or path.", metavar="NAME|FILE"),
+        typer.Option(help="Profile, by name or path, that has the own autoencoder NAME.", metavar="NAME|FILE"),
     ] = None,
 ) -> None:
-    """Fetch released weights, check the hub's hash and the recorded one, and record commit and hash.
+    """Fetch released weights, check their hash against the hub's and the recorded hash, and record commit and hash.
 
-    With --profile: bring what an own autoencoder of the profile has on the hub into the hub's cache.
+    With --profile, fetch the files of an own autoencoder of the profile from the hub into the hub's cache.
     """
     console = Console(stderr=True)
     if profile is not None:
@@ -82,20 +83,22 @@ def fetch(
         console.print(f"{name}: SHA-256 {local.sha256} as recorded", soft_wrap=True)
     else:
         commit = f"revision: {local.commit}, " if local.commit else ""
-        file = (DENOISERS if name in denoiser_catalogue().denoisers else AUTOENCODERS).name
+        catalogue = (DENOISERS if name in denoiser_catalogue().denoisers else AUTOENCODERS).name
         console.print(
-            f"{name}: first record on this machine; for baselines/{file}: {commit}sha256: {local.sha256}",
+            f"{name}: first record on this machine; for baselines/{catalogue}: {commit}sha256: {local.sha256}",
             soft_wrap=True,
         )
 
 
 @app.command()
 def verify(
-    names: Annotated[list[str] | None, typer.Argument(help="Names; all that were fetched if none.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names in `weights list`; by default all fetched weights.")
+    ] = None,
 ) -> None:
-    """Hash fetched weights again and compare with what is recorded."""
-    chosen = names or [name for name in store.released() if store.receipt(name)]
-    if not names and inception.fetched():
+    """Hash fetched weights again and compare with the recorded hashes."""
+    chosen = names or [name for name in store.released_weights() if store.receipt(name)]
+    if not names and inception.cached_file():
         chosen.append(INCEPTION)
     console = Console(stderr=True)
     if not chosen:

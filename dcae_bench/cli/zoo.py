@@ -1,4 +1,4 @@
-"""``dcae-bench zoo``: every autoencoder, or denoiser, of the catalogue with its size, cost and origin."""
+"""``dcae-bench zoo``: lists the autoencoders or denoisers of the catalogue with their size, cost and origin."""
 
 import json
 from typing import Annotated, Any
@@ -8,13 +8,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from dcae_bench.catalogue.autoencoders import catalogue
+from dcae_bench.catalogue.denoisers import denoiser_catalogue
 from dcae_bench.cli.options import wide_console
-from dcae_bench.denoiser_presets import denoiser_catalogue
-from dcae_bench.denoiser_specs import LatentSpace
-from dcae_bench.presets import catalogue
+from dcae_bench.specs.denoisers import LatentSpace
 
 RESOLUTIONS = (256, 512, 1024)
-# The latent spaces that denoisers are listed on: architecture of the autoencoder and patch size.
+# Latent spaces for which denoisers are listed: architecture of the autoencoder, patch size.
 SPACES = {
     "f8p2": ("sd-vae-f8c4", 2),
     "f32p1": ("dc-ae-f32c32", 1),
@@ -31,8 +31,8 @@ def zoo(
 ) -> None:
     """List every autoencoder: family, f, c, parameters, GMACs to encode and decode, latent, weights and licence.
 
-    GMACs are 1e9 multiply-accumulates of convolutions and matrix products for one image. Of denoisers it lists
-    trainable parameters, GMACs of one conditional pass, and tokens, on four latent spaces of 512 px images.
+    GMACs are 1e9 multiply-accumulates of convolutions and matrix products for one image. With --denoisers: trainable
+    parameters, GMACs of one conditional pass, and tokens, on four latent spaces of 512 px images.
     """
     if denoisers:
         list_, render_ = list_denoisers, render_denoisers
@@ -48,14 +48,14 @@ def zoo(
 
 
 def list_autoencoders() -> list[dict[str, Any]]:
-    """One row per autoencoder; the cost of an architecture is counted once."""
-    from dcae_bench.models.cost import cost
+    """List one row per autoencoder. The cost of each architecture is counted once."""
+    from dcae_bench.models.cost import autoencoder_cost
 
     known = catalogue()
     used = dict.fromkeys(preset.architecture for preset in known.autoencoders.values())
     console = Console(stderr=True)
     costs = {
-        name: cost(known.architectures[name], RESOLUTIONS)
+        name: autoencoder_cost(known.architectures[name], RESOLUTIONS)
         for name in track(used, "Counting", console=console, transient=True, disable=not console.is_terminal)
     }
     rows = []
@@ -89,7 +89,7 @@ def list_autoencoders() -> list[dict[str, Any]]:
 
 
 def render(rows: list[dict[str, Any]]) -> tuple[Table, Table]:
-    """The rows as two tables for the terminal: what they cost, and where they come from."""
+    """Lay out the rows of autoencoders as two tables: size and cost; latent and origin."""
     costs = Table(title="Size, and GMACs per image to encode / decode")
     costs.add_column("autoencoder")
     for heading in ("f", "c", "parameters", *(f"{side} px" for side in RESOLUTIONS)):
@@ -112,7 +112,7 @@ def render(rows: list[dict[str, Any]]) -> tuple[Table, Table]:
 
 
 def list_denoisers() -> list[dict[str, Any]]:
-    """One row per size, with its cost on each latent space and the released models that have it."""
+    """List one row per size of denoiser, with its cost on each latent space and its released weights."""
     from dcae_bench.models.cost import denoiser_cost
 
     known = denoiser_catalogue()
@@ -137,7 +137,7 @@ def list_denoisers() -> list[dict[str, Any]]:
 
 
 def render_denoisers(rows: list[dict[str, Any]]) -> tuple[Table, Table]:
-    """The rows as two tables for the terminal: what they cost, and which released weights have them."""
+    """Lay out the rows of denoisers as two tables: size and cost; released weights."""
     costs = Table(title=f"Million parameters / GMACs per pass, at {LATENT_RESOLUTION} px and {CLASSES} classes")
     costs.add_column("denoiser")
     for heading in ("width", "depth", "heads"):

@@ -1,20 +1,20 @@
-"""The evaluation's crop: the centre crop of ADM (guided diffusion), which the authors call DMCrop."""
+"""The evaluation's crop: the centre crop of ADM (guided diffusion), which the paper's authors call DMCrop."""
 
 from PIL import Image
 
 from dcae_bench.data.decode import to_rgb
 
 VERSION = "dm-crop/1"
-"""Name of the definition; another one gives other pixels and other results."""
+"""Version of the crop's definition. Hashes of crops include it, because another definition gives other pixels."""
 
 
 def dm_crop(image: Image.Image, size: int, *, upscale: bool = False) -> Image.Image:
-    """Resize so that the shorter side is ``size``, and cut the square in the middle, as RGB.
+    """Resize an image so that its shorter side is ``size``, and cut out the square in the middle, as RGB.
 
-    An image of that size stays as it is. Others are halved with a box filter while the shorter side is at least twice
-    ``size``, then resized bicubically; odd rests of the crop go to the right and the bottom. The pixels depend on
-    Pillow's version in the last bit. Raises ValueError for an image that would be enlarged without ``upscale``; who has
-    its name checks the size before.
+    An image of ``size`` x ``size`` stays unchanged. Any other image is halved with a box filter while its shorter side
+    is at least twice ``size``, then resized bicubically. An odd margin loses one pixel more on the right or at the
+    bottom. Pillow's version may change the last bit of a pixel. Raises ValueError for an image that is too small,
+    unless ``upscale`` is true. A caller that knows the file's name checks the size first, to name the file.
     """
     image = to_rgb(image)
     if min(image.size) < size and not upscale:

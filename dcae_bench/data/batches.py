@@ -1,18 +1,23 @@
-"""Training batches, decoded ahead by threads where photographs lie in files."""
+"""Training batches of crops, which threads decode ahead where photographs are files."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
-from dcae_bench.data.crops import Crop, normalise, train_batch, train_crop
+from dcae_bench.data.crops import Crop, train_batch, train_crop
 from dcae_bench.data.photo_sets import PhotoSet
+from dcae_bench.data.pixels import normalise
 
 AHEAD = 2
+"""Batches that threads decode while an earlier batch is in use."""
 
 
 class TrainBatches:
-    """Batches by the index of their first image; each image is a function of (seed, index), read ahead or not."""
+    """Training batches by the index of their first image.
+
+    Each image is a function of (seed, index) alone, whether threads read it ahead or not.
+    """
 
     def __init__(
         self,
@@ -26,9 +31,10 @@ class TrainBatches:
         crop: Crop,
         threads: int = 0,
     ):
-        """Batches of ``share`` images, ``stride`` images apart, before ``end``; without ``threads`` none is read ahead.
+        """Make batches of ``share`` images that start ``stride`` images apart; the last one starts before ``end``.
 
-        Pillow decodes and resizes outside of Python's lock, so threads do it beside each other and beside training.
+        With 0 ``threads`` nothing is read ahead. Pillow releases Python's lock while it decodes and resizes, so threads
+        run beside each other and beside training.
         """
         self._photos, self._seed, self._resolution, self._crop = photos, seed, resolution, crop
         self._share, self._stride, self._end = share, stride, end
@@ -36,7 +42,7 @@ class TrainBatches:
         self._ahead: dict[int, list[Future[Tensor]]] = {}
 
     def __call__(self, first: int) -> Tensor:
-        """Images ``first`` to ``first + share`` as float32 (share, 3, R, R). Raises :class:`DataError`."""
+        """Return images ``first`` to ``first + share`` as float32 (share, 3, R, R). Raises :class:`DataError`."""
         if self._pool is None:
             return train_batch(self._photos, self._seed, first, self._share, self._resolution, self._crop)
         for start in range(first, min(first + (AHEAD + 1) * self._stride, self._end), self._stride):
@@ -48,7 +54,7 @@ class TrainBatches:
         return normalise(torch.stack([future.result() for future in self._ahead.pop(first)]))
 
     def close(self) -> None:
-        """Stop reading ahead."""
+        """Stop the threads that read ahead."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._ahead.clear()

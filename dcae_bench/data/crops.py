@@ -1,4 +1,4 @@
-"""Crops: square parts of photographs, each a pure function of a seed and an index."""
+"""Crops: square parts of photographs. Each crop is a pure function of a seed and an index."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,15 +9,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dcae_bench.base.errors import DataError
+from dcae_bench.base.keyed_random import keyed_generator
 from dcae_bench.data.adm import dm_crop
 from dcae_bench.data.packed import Photos
 from dcae_bench.data.photo_sets import PhotoSet
-from dcae_bench.errors import DataError
-from dcae_bench.keyed_random import keyed
+from dcae_bench.data.pixels import normalise
 
 Crop = Literal["window", "center", "random"]
-"""How training crops are taken: a window of any size, reduced; the ADM centre crop; or a square of the photograph as it
-is. The last two refuse a photograph that is smaller than the crop; the first enlarges it, as a pack may be smaller."""
+"""How a training crop is taken from its photograph.
+
+``window``: a square of any size, resized to the crop's size. ``center``: the ADM centre crop. ``random``: a square of
+the crop's size, not resized. A photograph smaller than the crop is an error for ``center`` and ``random``; ``window``
+enlarges the photograph, because packs may hold smaller photographs.
+"""
 
 
 @dataclass(frozen=True)
@@ -31,57 +36,64 @@ class Window:
 
 
 def train_window(photos: PhotoSet, seed: int, index: int, resolution: int) -> Window:
-    """Window of the training image ``index``: any place, any size that need not be enlarged.
+    """Window of the training image ``index``, at any place and of any size from ``resolution`` upwards.
 
-    The side is log-uniform between ``resolution`` and the short side, so that all scales count alike. There is no flip:
-    the authors use none.
+    The side is log-uniform between ``resolution`` and the photograph's shorter side, so that all scales count alike. A
+    photograph smaller than ``resolution`` gives its largest square. Images are not flipped: the authors flip none.
     """
     photo = train_photo(photos, seed, index)
-    return _draw(photos, photo, resolution, keyed(seed, "train window", index))
+    return _draw_window(photos, photo, resolution, keyed_generator(seed, "train window", index))
 
 
 def train_photo(photos: PhotoSet, seed: int, index: int) -> int:
-    """Photograph of the training image ``index``: each is used once in a pass, in the pass's own order."""
+    """Index of the photograph behind the training image ``index``.
+
+    An epoch uses each photograph once, and each epoch has its own order.
+    """
     epoch, position = divmod(index, len(photos))
-    return int(_order(len(photos), seed, epoch)[position])
+    return int(_epoch_order(len(photos), seed, epoch)[position])
 
 
-def train_place(photos: PhotoSet, seed: int, index: int, resolution: int) -> Window:
-    """Any square of ``resolution`` pixels of the photograph as it is ("UpsampleCrop" of the authors' code).
+def train_unscaled_window(photos: PhotoSet, seed: int, index: int, resolution: int) -> Window:
+    """Window of the training image ``index``, at any place, with sides of exactly ``resolution`` pixels.
 
-    Raises :class:`DataError` for a photograph that is too small.
+    The authors' code calls this crop "UpsampleCrop". Raises :class:`DataError` for a photograph that is too small.
     """
     photo = train_photo(photos, seed, index)
     height, width = _require_side(photos, photo, resolution)
-    random = keyed(seed, "train place", index)
+    random = keyed_generator(seed, "train place", index)
     top, left = (int(random.integers(side - resolution + 1)) for side in (height, width))
     return Window(photo, top, left, resolution)
 
 
 def train_crop(photos: PhotoSet, seed: int, index: int, resolution: int, crop: Crop = "window") -> Tensor:
-    """Training image ``index`` as uint8 (3, resolution, resolution). Raises :class:`DataError` (see :data:`Crop`)."""
+    """Return the training image ``index`` as uint8 (3, resolution, resolution).
+
+    Raises :class:`DataError` for a photograph that is too small (see :data:`Crop`).
+    """
     if crop == "center":
         photo = train_photo(photos, seed, index)
         _require_side(photos, photo, resolution)
         return to_tensor(dm_crop(Image.fromarray(photos[photo]), resolution))
-    draw = {"window": train_window, "random": train_place}[crop]
+    draw = {"window": train_window, "random": train_unscaled_window}[crop]
     return cut(photos, draw(photos, seed, index, resolution), resolution)
 
 
 def train_batch(
     photos: PhotoSet, seed: int, first_index: int, batch: int, resolution: int, crop: Crop = "window"
 ) -> Tensor:
-    """Training images ``first_index`` to ``first_index + batch`` as float32 (batch, 3, resolution, resolution)."""
+    """Return ``batch`` training images from ``first_index`` on, as float32 (batch, 3, resolution, resolution)."""
     indices = range(first_index, first_index + batch)
     return normalise(torch.stack([train_crop(photos, seed, index, resolution, crop) for index in indices]))
 
 
 def eval_windows(photos: Photos, per_photo: int, seed: int, min_window: int) -> list[Window]:
-    """List the evaluation windows: ``per_photo`` of each photograph, at least ``min_window`` pixels wide.
+    """List the evaluation windows: ``per_photo`` of each photograph, each at least ``min_window`` pixels wide.
 
-    The first is the largest square in the middle; the others are drawn. A photograph's windows depend on its name and
-    not on what else is measured, nor on the resolution, so that rows at every resolution show the same content.
-    Raises :class:`DataError` for a photograph smaller than ``min_window``.
+    A photograph's first window is the largest square in its middle; the other windows are drawn at random. The draw
+    depends on the seed and the photograph's name. Neither other photographs nor the resolution change the windows, so
+    rows at every resolution show the same content. Raises :class:`DataError` for a photograph smaller than
+    ``min_window``.
     """
     windows = []
     for photo, (pixels, name) in enumerate(zip(photos, photos.names, strict=True)):
@@ -93,15 +105,15 @@ def eval_windows(photos: Photos, per_photo: int, seed: int, min_window: int) -> 
             )
         windows.append(Window(photo, (height - side) // 2, (width - side) // 2, side))
         for number in range(1, per_photo):
-            windows.append(_draw(photos, photo, min_window, keyed(seed, "eval window", name, number)))
+            windows.append(_draw_window(photos, photo, min_window, keyed_generator(seed, "eval window", name, number)))
     return windows
 
 
 def eval_crops(photos: Photos, per_photo: int, seed: int, resolution: int, min_window: int | None = None) -> Tensor:
-    """Evaluation images of :func:`eval_windows` as uint8 (n, 3, resolution, resolution).
+    """Cut the windows of :func:`eval_windows`, as uint8 (n, 3, resolution, resolution).
 
-    ``min_window`` is the largest resolution that is compared, by default this one. Raises :class:`DataError` for a
-    photograph smaller than that.
+    ``min_window`` is the largest resolution that the evaluation compares, by default ``resolution``. Raises
+    :class:`DataError` for a photograph smaller than ``min_window``.
     """
     min_window = resolution if min_window is None else min_window
     if min_window < resolution:
@@ -110,29 +122,24 @@ def eval_crops(photos: Photos, per_photo: int, seed: int, resolution: int, min_w
 
 
 def cut(photos: PhotoSet, window: Window, resolution: int) -> Tensor:
-    """Cut a window out and resize it, bicubic with antialias, to uint8 (3, resolution, resolution)."""
+    """Cut out a window and resize it, bicubically with antialiasing, to uint8 (3, resolution, resolution)."""
     rows = slice(window.top, window.top + window.side)
     columns = slice(window.left, window.left + window.side)
     pixels = photos[window.photo][rows, columns]
-    if window.side != resolution:
-        # The gap lets PIL take most of a strong reduction by a cheap box filter, with no visible difference.
-        image = Image.fromarray(np.ascontiguousarray(pixels))
-        pixels = image.resize((resolution, resolution), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    return to_tensor(pixels)
+    if window.side == resolution:
+        return to_tensor(pixels)
+    # With a gap, Pillow first shrinks large windows by a cheap box filter; the difference is not visible.
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return to_tensor(image.resize((resolution, resolution), Image.Resampling.BICUBIC, reducing_gap=2.0))
 
 
 def to_tensor(pixels: np.ndarray | Image.Image) -> Tensor:
-    """Pixels (height, width, 3) as uint8 (3, height, width)."""
+    """Turn uint8 pixels (height, width, 3) into a tensor (3, height, width)."""
     return torch.from_numpy(np.array(pixels).transpose(2, 0, 1).copy())
 
 
-def normalise(images: Tensor) -> Tensor:
-    """Scale uint8 images to float32 in [-1, 1]."""
-    return images.float() / 127.5 - 1
-
-
 def _require_side(photos: PhotoSet, photo: int, side: int) -> tuple[int, int]:
-    """Height and width of a photograph that is not to be enlarged. Raises :class:`DataError`."""
+    """Height and width of a photograph. Raises :class:`DataError` if one of them is below ``side`` pixels."""
     height, width = photos.size(photo)
     if min(height, width) < side:
         raise DataError(
@@ -142,7 +149,7 @@ def _require_side(photos: PhotoSet, photo: int, side: int) -> tuple[int, int]:
     return height, width
 
 
-def _draw(photos: PhotoSet, photo: int, smallest: int, random: np.random.Generator) -> Window:
+def _draw_window(photos: PhotoSet, photo: int, smallest: int, random: np.random.Generator) -> Window:
     height, width = photos.size(photo)
     short = min(height, width)
     low = min(smallest, short)
@@ -153,5 +160,5 @@ def _draw(photos: PhotoSet, photo: int, smallest: int, random: np.random.Generat
 
 
 @lru_cache(maxsize=4)
-def _order(count: int, seed: int, epoch: int) -> np.ndarray:
-    return keyed(seed, "order", epoch).permutation(count)
+def _epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    return keyed_generator(seed, "order", epoch).permutation(count)

@@ -1,4 +1,4 @@
-"""Bounded decoding of image files that somebody else made: sizes, formats and places are limited before any pixel."""
+"""Bounded decoding of image files that somebody else made: path, size and format are checked before any pixel."""
 
 import hashlib
 import io
@@ -9,14 +9,14 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from dcae_bench.errors import DataError
+from dcae_bench.base.errors import DataError
 
 MAX_BYTES = 2**28
-"""Largest file that is read."""
+"""Largest file that is read, in bytes."""
 MAX_PIXELS = 2**28 // 3
-"""Largest image that is decoded: 256 MiB as RGB, and the size from which Pillow itself warns."""
+"""Largest image that is decoded: 256 MiB as RGB. Pillow itself warns from this size on."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")
-"""What Pillow may take a file for. Others would start further programs, or hold no photograph."""
+"""Formats that Pillow may try. Some other formats start further programs; the rest hold no photographs."""
 GREYSCALE = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 """Pillow's modes without colour."""
 
@@ -24,15 +24,15 @@ Problem = Literal["unreadable", "not an image", "too large", "truncated", "corru
 
 
 class ImageError(DataError):
-    """A file that cannot be used as an image; ``problem`` says in a word why, ``detail`` in a phrase."""
+    """A file that cannot be used as an image: ``problem`` is the kind of fault, ``detail`` describes the fault."""
 
     def __init__(self, path: Path, problem: Problem, detail: str):
         super().__init__(f"{path}: {problem} ({detail}); replace the file by its publisher's")
         self.problem, self.detail = problem, detail
 
 
-def inside(root: Path, relative: str) -> Path:
-    """Path of a file below ``root``. Raises :class:`DataError` where it or a link on its way leads out of the root."""
+def path_inside(root: Path, relative: str) -> Path:
+    """Join ``root`` and ``relative``. Raises :class:`DataError` if the path, or a link in it, leads out of ``root``."""
     path = Path(root, relative)
     real, base = os.path.realpath(path), os.path.realpath(root)
     if os.path.commonpath([real, base]) != base:
@@ -41,7 +41,7 @@ def inside(root: Path, relative: str) -> Path:
 
 
 def read_file(path: Path) -> bytes:
-    """Content of a file of at most :data:`MAX_BYTES`. Raises :class:`ImageError`."""
+    """Read a file of at most :data:`MAX_BYTES`. Raises :class:`ImageError`."""
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -53,9 +53,10 @@ def read_file(path: Path) -> bytes:
 
 
 def open_image(content: bytes, path: Path) -> Image.Image:
-    """Decode a whole file, in the mode it is stored in. Raises :class:`ImageError`.
+    """Decode a whole image file, in the colour mode of the file. Raises :class:`ImageError`.
 
-    Nothing is decoded before the header's size was checked. Several frames count as their first.
+    The image's size is read from the header and checked before any pixel is decoded. Of several frames, only the first
+    is decoded.
     """
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
@@ -69,22 +70,25 @@ def open_image(content: bytes, path: Path) -> Image.Image:
         raise ImageError(path, "not an image", f"none of {', '.join(FORMATS)}") from error
     except ImageError:
         raise
-    except Exception as error:  # what Pillow's readers raise on damaged files is not documented, and is of many kinds
+    except Exception as error:  # on damaged files Pillow's readers raise many kinds of errors, none of them documented
         detail = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(path, "truncated" if "truncated" in detail.lower() else "corrupt", detail) from error
     return image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An image as the authors' loaders see it: ``convert("RGB")``, and not turned by its EXIF orientation.
+    """Convert an image to RGB as the authors' loaders do: by ``convert("RGB")``, ignoring the EXIF orientation.
 
-    Grey, CMYK and palette images are converted, an alpha channel is dropped without a background.
+    Grey, CMYK and palette images are converted. An alpha channel is dropped; no background is blended in.
     """
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def read_rgb(path: Path, sha256: str | None = None) -> np.ndarray:
-    """Pixels of a file as uint8 RGB (height, width, 3), if its SHA-256 is ``sha256``. Raises :class:`DataError`."""
+    """Read a file as uint8 RGB (height, width, 3).
+
+    Raises :class:`DataError` for a file that cannot be decoded, or whose SHA-256 is not ``sha256`` where one is given.
+    """
     content = read_file(path)
     if sha256 is not None and (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise DataError(f"{path}: sha256 is {found}, the manifest says {sha256}; restore it or prepare the data again")

@@ -1,4 +1,4 @@
-"""Data sets that do not come with the harness: what they are, where they are got, and where they lie."""
+"""External data sets, which do not come with the harness: what they are, where to get them, and where they lie."""
 
 import os
 from collections.abc import Mapping
@@ -7,39 +7,40 @@ from pathlib import Path
 from typing import Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from dcae_bench.data.layout import ANY, FileSplit, choose, contents, shown
+from dcae_bench.base.errors import DataError
+from dcae_bench.base.typed import Strict
+from dcae_bench.data.layout import ANY, FileSplit, describe_folder, describe_patterns, find_pattern
 from dcae_bench.data.photos import DATASETS
-from dcae_bench.errors import DataError
 
 ROOT_VARIABLE = "DCAE_BENCH_DATA"
 
 
-class Layout(BaseModel):
-    """Where each split may lie: patterns of :mod:`dcae_bench.data.layout`, of which the first that fits is taken."""
+class Layout(Strict):
+    """Where the images of each split may lie: patterns of :mod:`dcae_bench.data.layout`; the first that fits counts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    version: PositiveInt = Field(description="goes up when another listing comes out of the same folder")
+    version: PositiveInt = Field(description="increased when the same folder would be listed differently than before")
     train: tuple[str, ...] = ()
     eval: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
 
 
-class ExternalDataset(BaseModel):
-    """A data set of files."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class ExternalDataset(Strict):
+    """A data set of image files in a folder that the user names."""
 
     name: str
     title: str
-    home: str | None = Field(default=None, description="page that explains how to get it; null: the user's own folder")
-    access: str = Field(default="", description="what its publisher asks for first")
-    images: dict[FileSplit, PositiveInt | None] = Field(description="expected counts by split; null: not checked")
-    split: str = Field(description="where our split comes from")
+    home: str | None = Field(
+        default=None, description="page that explains how to get the data set; null: the user's own folder"
+    )
+    access: str = Field(default="", description="what the publisher asks for before the download")
+    images: dict[FileSplit, PositiveInt | None] = Field(
+        description="expected number of images of each split; null: not checked"
+    )
+    split: str = Field(description="origin of the division into splits")
     layout: Layout
-    megapixels: PositiveFloat | None = Field(default=None, description="mean size of an image, for estimates")
+    megapixels: PositiveFloat | None = Field(default=None, description="mean pixels of an image / 1e6, for estimates")
     download_gib: PositiveFloat | None = Field(
         default=None, description="size of the publisher's archives, for estimates"
     )
@@ -52,31 +53,33 @@ class ExternalDataset(BaseModel):
 
     @property
     def splits(self) -> tuple[FileSplit, ...]:
-        """The splits there are."""
+        """Names of the data set's splits."""
         return tuple(self.images)
 
     def patterns(self, split: str) -> tuple[str, ...]:
-        """Where a split may lie. Raises :class:`DataError` for a split that the data set does not have."""
-        if split not in self.images:
-            raise DataError(
-                f"data set '{self.name}': has no {split} split ({self.split}); it has {', '.join(self.images)}"
-            )
-        return getattr(self.layout, split)
+        """Patterns of a split's images. Raises :class:`DataError` for a split that the data set does not have."""
+        layout = self.layout
+        return {"train": layout.train, "eval": layout.eval, "test": layout.test}[self._require_split(split)]
 
-    def count(self, split: str) -> int | None:
-        """Number of images of a split, None: not stated. Raises :class:`DataError` for a split that is not there."""
-        self.patterns(split)
-        return self.images[split]
+    def expected_count(self, split: str) -> int | None:
+        """Number of images that a split should have; None: not stated.
+
+        Raises :class:`DataError` for a split that the data set does not have.
+        """
+        return self.images[self._require_split(split)]
 
     def root(self, roots: Mapping[str, str]) -> Path | None:
-        """Folder of the data set: the profile's data_roots, else ``$DCAE_BENCH_DATA/<name>``, else None."""
+        """Folder of the data set: the entry of ``roots`` (the profile's data_roots), else ``$DCAE_BENCH_DATA/<name>``.
+
+        None if neither is given.
+        """
         if self.name in roots:
             return Path(roots[self.name]).expanduser()
         base = os.environ.get(ROOT_VARIABLE)
         return Path(base).expanduser() / self.name if base else None
 
     def require_root(self, roots: Mapping[str, str]) -> Path:
-        """Folder of the data set. Raises :class:`DataError` that says how to get it where there is none."""
+        """Existing folder of the data set. Raises :class:`DataError`, which says how to get the data set."""
         root = self.root(roots)
         if root is not None and root.is_dir():
             return root
@@ -84,19 +87,28 @@ class ExternalDataset(BaseModel):
         remedy = f"set --root, data_roots.{self.name} of the profile, or ${ROOT_VARIABLE} (which holds {self.name}/)"
         raise DataError(f"data set '{self.name}': {place}; {self._how_to_get()}{remedy}")
 
-    def choose(self, root: Path, split: str) -> str:
-        """Pattern by which ``root`` holds a split. Raises :class:`DataError` that says what was looked for."""
+    def find_pattern(self, root: Path, split: str) -> str:
+        """The first of the split's patterns that a file below ``root`` fits.
+
+        Raises :class:`DataError`, which names the patterns and the folder's content, where no pattern fits.
+        """
         patterns = self.patterns(split)
-        found = choose(root, patterns)
+        found = find_pattern(root, patterns)
         if found is None:
-            there = [other for other in self.splits if other != split and choose(root, self.patterns(other))]
+            there = [other for other in self.splits if other != split and find_pattern(root, self.patterns(other))]
             options = " ".join(f"--split {other}" for other in there)
             only = f", or prepare only what is there ({options})" if there else ""
             raise DataError(
-                f"{root}: holds no {split} images of data set '{self.name}'; looked for {shown(patterns)}, found "
-                f"{contents(root)}; {self._how_to_get()}set --root to the folder that holds them{only}"
+                f"{root}: holds no {split} images of data set '{self.name}'; looked for {describe_patterns(patterns)}, "
+                f"found {describe_folder(root)}; {self._how_to_get()}set --root to the folder that holds them{only}"
             )
         return found
+
+    def _require_split(self, name: str) -> FileSplit:
+        for split in self.images:
+            if split == name:
+                return split
+        raise DataError(f"data set '{self.name}': has no {name} split ({self.split}); it has {', '.join(self.images)}")
 
     def _how_to_get(self) -> str:
         if self.home is None:
@@ -107,13 +119,13 @@ class ExternalDataset(BaseModel):
 
 @cache
 def external_datasets() -> dict[str, ExternalDataset]:
-    """Every data set that must be got by hand, by name."""
+    """Every external data set that the harness knows, by name."""
     content = yaml.safe_load(Path(__file__).with_name("external.yaml").read_text())
     return {name: ExternalDataset(name=name, **fields) for name, fields in content.items()}
 
 
 def image_folder(name: str) -> ExternalDataset:
-    """Any folder of images: every split is all of them, whatever their number."""
+    """A data set of all images in a folder, whatever their number: each split holds every image."""
     return ExternalDataset(
         name=name,
         title="images of a folder",
@@ -124,7 +136,7 @@ def image_folder(name: str) -> ExternalDataset:
 
 
 def find_dataset(name: str, roots: Mapping[str, str]) -> ExternalDataset:
-    """A data set of files: one of the known ones, or a folder that ``roots`` names. Raises :class:`DataError`."""
+    """Find a data set of files: a known one, else the folder of this name in ``roots``. Raises :class:`DataError`."""
     if name in external_datasets():
         return external_datasets()[name]
     if name in roots:

@@ -1,4 +1,4 @@
-"""Evaluation sets: square uint8 crops by index, from packed photographs or from files."""
+"""Evaluation sets on disk: square uint8 crops by index, cut from packed photographs or from files."""
 
 from pathlib import Path
 from typing import Literal, Protocol
@@ -7,43 +7,46 @@ import PIL
 from PIL import Image
 from torch import Tensor
 
-from dcae_bench.config import EvaluationSet, Profile
+from dcae_bench.base.errors import DataError
+from dcae_bench.base.files import sha256_json
 from dcae_bench.data import adm
 from dcae_bench.data.crops import cut, eval_windows, to_tensor
 from dcae_bench.data.manifest import FileManifest
 from dcae_bench.data.packed import PackedPhotos
 from dcae_bench.data.photo_sets import is_packed
-from dcae_bench.errors import DataError
-from dcae_bench.files import sha256_json
+from dcae_bench.profile.profile import EvaluationSet, Profile
 
 
 class Crops(Protocol):
-    """An evaluation set."""
+    """Square images of one data set and split, by index."""
 
     name: str
     split: Literal["train", "eval"]
     resolution: int
     manifest_sha256: str
-    """Hash of the photographs; part of every record."""
+    """Hash of the photographs' manifest; every record holds it."""
     sha256: str
-    """Hash of all that shapes the pixels: photographs, crop, resolution, and Pillow's version, whose filters it has."""
+    """Hash of everything that shapes the pixels: photographs, crop, resolution, and the version of Pillow's filters."""
 
     def __len__(self) -> int: ...
 
     def key(self, index: int) -> str:
-        """Unique name of a crop: its file, or its photograph and number."""
+        """Unique name of a crop: its file, or its photograph with the crop's number."""
         ...
 
     def __getitem__(self, index: int) -> Tensor:
-        """uint8 (3, resolution, resolution). Raises :class:`DataError` naming the file."""
+        """Return a crop as uint8 (3, resolution, resolution). Raises :class:`DataError`, which names the file."""
         ...
 
 
 class PackedCrops:
-    """Windows of packed photographs (protocol photos-v1); the same windows at every resolution up to ``min_window``."""
+    """Windows of packed photographs (protocol photos-v1), the same at every resolution up to ``min_window`` pixels."""
 
     def __init__(self, pack: PackedPhotos, *, per_photo: int, seed: int, resolution: int, min_window: int):
-        """Raises :class:`DataError` for a photograph smaller than ``min_window``."""
+        """Cut ``per_photo`` windows of each photograph, resized to ``resolution`` pixels.
+
+        Raises :class:`DataError` for a photograph smaller than ``min_window``.
+        """
         if min_window < resolution:
             raise ValueError(f"windows of {min_window} px would be enlarged to {resolution} px")
         self._pack, self._per_photo = pack, per_photo
@@ -66,7 +69,7 @@ class PackedCrops:
         return len(self._windows)
 
     def key(self, index: int) -> str:
-        """Photograph and number of the window."""
+        """Name of the photograph and number of the window, as ``photograph#number``."""
         photo, number = divmod(range(len(self))[index], self._per_photo)
         return f"{self._pack.names[photo]}#{number}"
 
@@ -75,13 +78,16 @@ class PackedCrops:
 
 
 class FileCrops:
-    """The ADM centre crop of every file of a manifest (protocol paper-v1), decoded on access.
+    """ADM centre crops of the files of a manifest (protocol paper-v1), decoded on access.
 
-    Each file is checked against its hash in the manifest whenever it is read.
+    Every read of a file checks the file's hash against the manifest.
     """
 
     def __init__(self, manifest: FileManifest, resolution: int, *, upscale: bool = False):
-        """Raises :class:`DataError` if an image is smaller than ``resolution`` and ``upscale`` does not allow that."""
+        """Crop to ``resolution`` pixels; ``upscale`` enlarges smaller images.
+
+        Raises :class:`DataError` for an image smaller than ``resolution`` if ``upscale`` is false.
+        """
         if manifest.info.split == "test":
             raise ValueError(f"{manifest.path}: no evaluation set is made of a test split")
         self._manifest, self._upscale = manifest, upscale
@@ -95,7 +101,7 @@ class FileCrops:
                 "pillow": PIL.__version__,
             }
         )
-        if not upscale and manifest.least_side() < resolution:
+        if not upscale and manifest.shortest_side() < resolution:
             small = (manifest.sizes.min(axis=1) < resolution).nonzero()[0]
             row = manifest[int(small[0])]
             raise DataError(
@@ -117,18 +123,19 @@ class FileCrops:
 
 
 def open_crops(profile: Profile, item: EvaluationSet, data: Path) -> Crops:
-    """An evaluation set of a profile whose data were prepared into ``data``. Raises :class:`DataError`.
+    """Open an evaluation set of a profile. Raises :class:`DataError`.
 
-    ``data`` holds ``<dataset>/eval.npy`` or ``<dataset>/eval.parquet``, each with its ``.json``.
+    ``data`` is the folder of prepared data: it holds ``<dataset>/eval.npy`` (a pack) or ``<dataset>/eval.parquet`` (a
+    manifest), each with a ``.json`` file beside it.
     """
     if not is_packed(item.dataset, "eval", data):
-        manifest = FileManifest.of(data, item.dataset, "eval")
+        manifest = FileManifest.open_split(data, item.dataset, "eval")
         return FileCrops(manifest, item.resolution, upscale=item.upscale)
     return PackedCrops(
-        PackedPhotos.of(data, item.dataset, "eval"),
+        PackedPhotos.open_split(data, item.dataset, "eval"),
         per_photo=profile.evaluation.crops_per_photo,
         seed=profile.seed,
         resolution=item.resolution,
-        # Windows are at least as large as the largest resolution, so that each resolution shows the same content.
+        # With windows no smaller than the largest resolution, every resolution shows the same content.
         min_window=max(other.resolution for other in profile.evaluation.sets),
     )

@@ -1,4 +1,4 @@
-"""Images behind latents: the crops of one or more data sets in order, each with its label."""
+"""Labelled crops, the images behind latents: the crops of one or more data sets in order, each with its label."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,22 +6,23 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from dcae_bench.base.errors import DataError
+from dcae_bench.base.files import sha256_json
 from dcae_bench.data.images import Crops, FileCrops, PackedCrops
 from dcae_bench.data.manifest import FileManifest
 from dcae_bench.data.packed import PackedPhotos
 from dcae_bench.data.photo_sets import is_packed
-from dcae_bench.diffusion_spec import LatentDataSpec
-from dcae_bench.errors import DataError
-from dcae_bench.files import sha256_json
+from dcae_bench.profile.diffusion import LatentDataSpec
 
 NO_LABEL = -1
+"""Label of an image without a class."""
 
 
 class LabelledCrops:
-    """Several sets of crops as one (:class:`~dcae_bench.data.images.Crops`), with ``labels`` (n,) in int64."""
+    """Several sets of crops joined into one (:class:`~dcae_bench.data.images.Crops`), with int64 ``labels`` (n,)."""
 
     def __init__(self, sets: Sequence[Crops], labels: np.ndarray):
-        """Join ``sets``, which are of one split and resolution; without a class a label is :data:`NO_LABEL`."""
+        """Join ``sets`` of one split and resolution. The label of an image without a class is :data:`NO_LABEL`."""
         self._sets = list(sets)
         self._starts = np.cumsum([0, *map(len, self._sets)])
         if len(labels) != len(self):
@@ -29,14 +30,14 @@ class LabelledCrops:
         self.labels = labels
         self.name = "+".join(crops.name for crops in self._sets)
         self.split, self.resolution = self._sets[0].split, self._sets[0].resolution
-        self.manifest_sha256 = _joined([crops.manifest_sha256 for crops in self._sets])
-        self.sha256 = _joined([crops.sha256 for crops in self._sets])
+        self.manifest_sha256 = _join_hashes([crops.manifest_sha256 for crops in self._sets])
+        self.sha256 = _join_hashes([crops.sha256 for crops in self._sets])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
     def key(self, index: int) -> str:
-        """Unique name of a crop: that of its own set, behind the set's name where there are several."""
+        """Unique name of a crop: its key in its own set, with the set's name before it if several sets are joined."""
         crops, inner = self._find(index)
         return crops.key(inner) if len(self._sets) == 1 else f"{crops.name}/{crops.key(inner)}"
 
@@ -50,10 +51,11 @@ class LabelledCrops:
 
 
 def open_labelled(spec: LatentDataSpec, data: Path, seed: int) -> LabelledCrops:
-    """The images of a profile's latents, prepared into ``data``: files are cut in their centre, packs into windows.
+    """Open the images of a profile's latents: centre crops of files, windows of packed photographs.
 
-    They are also what generated images are compared with. Raises :class:`DataError` for data that are not there, images
-    that are too small, and labels of another number than ``spec`` says.
+    ``data`` is the folder of prepared data. Generated images are compared with the same crops. Raises
+    :class:`DataError` for missing data, for images that are too small, and where the number of labels is not that of
+    ``spec``.
     """
     sets: list[Crops] = []
     labels: list[np.ndarray] = []
@@ -61,14 +63,14 @@ def open_labelled(spec: LatentDataSpec, data: Path, seed: int) -> LabelledCrops:
         if is_packed(dataset, spec.split, data):
             if spec.labels == "folder":
                 raise DataError(f"{dataset}: photographs of a pack have no folders; take labels 'dataset' or none")
-            pack = PackedPhotos.of(data, dataset, spec.split)
+            pack = PackedPhotos.open_split(data, dataset, spec.split)
             shape = {"resolution": spec.resolution, "min_window": spec.resolution}
             crops: Crops = PackedCrops(pack, per_photo=spec.crops_per_photo, seed=seed, **shape)
             found = None
         else:
-            manifest = FileManifest.of(data, dataset, spec.split)
+            manifest = FileManifest.open_split(data, dataset, spec.split)
             crops = FileCrops(manifest, spec.resolution, upscale=spec.upscale)
-            found = _folders(manifest, spec.classes) if spec.labels == "folder" else None
+            found = _folder_labels(manifest, spec.classes) if spec.labels == "folder" else None
         if found is None:
             found = np.full(len(crops), place if spec.labels == "dataset" else NO_LABEL, np.int64)
         sets.append(crops)
@@ -76,8 +78,8 @@ def open_labelled(spec: LatentDataSpec, data: Path, seed: int) -> LabelledCrops:
     return LabelledCrops(sets, np.concatenate(labels))
 
 
-def _folders(manifest: FileManifest, classes: int | None) -> np.ndarray:
-    """Labels of a manifest as places in their sorted list."""
+def _folder_labels(manifest: FileManifest, classes: int | None) -> np.ndarray:
+    """Label of every file, as the label's place in the sorted list of labels. Raises :class:`DataError`."""
     names, labels = manifest.labels()
     if None in names:
         raise DataError(f"{manifest.path}: has images without a label; lay them out in one folder per class")
@@ -88,5 +90,6 @@ def _folders(manifest: FileManifest, classes: int | None) -> np.ndarray:
     return labels
 
 
-def _joined(hashes: list[str]) -> str:
+def _join_hashes(hashes: list[str]) -> str:
+    # A single set keeps its own hash.
     return hashes[0] if len(hashes) == 1 else sha256_json(hashes)

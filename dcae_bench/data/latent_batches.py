@@ -1,6 +1,7 @@
-"""Training batches of cached latents, read ahead, with all that chance adds to them."""
+"""Training batches of cached latents, read ahead, with their noise, times and dropped labels."""
 
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import NamedTuple
@@ -9,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dcae_bench.base.keyed_random import keyed_generator
 from dcae_bench.data.latents import Latents
-from dcae_bench.keyed_random import keyed
 
 
 class LatentBatch(NamedTuple):
-    """Latents (n, c, h, w), labels (n,), numbers in [0, 1) for times (n,), and noise (n, c, h, w)."""
+    """One batch: latents ``x0`` (n, c, h, w), labels (n,), ``uniform`` in [0, 1) for times (n,), noise (n, c, h, w)."""
 
     x0: Tensor
     labels: Tensor | None
@@ -22,20 +23,26 @@ class LatentBatch(NamedTuple):
     noise: Tensor
 
     def chunk(self, count: int) -> "list[LatentBatch]":
-        """The batch in equal parts."""
-        parts = [[None] * count if field is None else field.chunk(count) for field in self]
-        return [LatentBatch(*part) for part in zip(*parts, strict=True)]
+        """Split the batch into equal parts."""
+        labels: Sequence[Tensor | None] = [None] * count if self.labels is None else self.labels.chunk(count)
+        fields = self.x0.chunk(count), labels, self.uniform.chunk(count), self.noise.chunk(count)
+        return [LatentBatch(*part) for part in zip(*fields, strict=True)]
 
     def to(self, device: torch.device) -> "LatentBatch":
-        """The batch on a device."""
-        return LatentBatch(*(None if field is None else field.to(device, non_blocking=True) for field in self))
+        """Copy the batch to a device."""
+        return self.map(lambda field: field.to(device, non_blocking=True))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "LatentBatch":
+        """Apply a function to every field."""
+        labels = None if self.labels is None else change(self.labels)
+        return LatentBatch(change(self.x0), labels, change(self.uniform), change(self.noise))
 
 
 class LatentBatches:
-    """Batches by the index of their first image.
+    """Batches by the index of their first image; an epoch uses each latent once.
 
-    What an image meets depends on seed, latent and epoch alone: neither on the batch, nor on the process, nor on the
-    denoiser, so that every denoiser of some latents sees the same noise. Each latent is used once in an epoch.
+    A latent's noise, time and label dropout depend on the seed, the latent and the epoch alone. Batches, processes and
+    denoisers do not change them, so all denoisers of the same latents see the same noise.
     """
 
     def __init__(
@@ -50,10 +57,10 @@ class LatentBatches:
         pin: bool = False,
         threads: int = 1,
     ):
-        """Batches of ``share`` images, ``stride`` images apart, before ``end``, made ahead by ``threads``.
+        """Let ``threads`` make batches of ``share`` images that start ``stride`` images apart, before ``end``.
 
-        A share ``label_dropout`` of the labels becomes the null class, if the latents have classes. ``pin`` makes
-        copies to a GPU run beside its work.
+        If the latents have classes, a share ``label_dropout`` of the labels becomes the null class. ``pin`` puts
+        batches into pinned memory, so that copies to a GPU run while the GPU computes.
         """
         self._latents, self._seed, self._dropout, self._pin = latents, seed, label_dropout, pin
         self._share, self._stride, self._end = share, stride, end
@@ -61,10 +68,10 @@ class LatentBatches:
         self._depth = threads + 1
         self._ahead: dict[int, Future[LatentBatch]] = {}
         self.waited_s = 0.0
-        """Seconds in which a batch was asked for and not there yet."""
+        """Seconds that callers have waited for batches."""
 
     def __call__(self, first: int) -> LatentBatch:
-        """Images ``first`` to ``first + share``. Raises :class:`DataError`."""
+        """Return images ``first`` to ``first + share``. Raises :class:`DataError`."""
         for start in range(first, min(first + (self._depth + 1) * self._stride, self._end), self._stride):
             if start not in self._ahead:
                 self._ahead[start] = self._pool.submit(self.make, start)
@@ -75,28 +82,28 @@ class LatentBatches:
             self.waited_s += time.perf_counter() - asked
 
     def make(self, first: int) -> LatentBatch:
-        """The same without reading ahead."""
+        """Make the batch of images ``first`` to ``first + share`` without the threads. Raises :class:`DataError`."""
         count, classes = len(self._latents), self._latents.manifest.classes
         places = [divmod(index, count) for index in range(first, first + self._share)]
-        rows = np.array([_order(count, self._seed, epoch)[position] for epoch, position in places])
+        rows = np.array([_epoch_order(count, self._seed, epoch)[position] for epoch, position in places])
         uniform, dropped = np.empty(self._share, np.float32), np.empty(self._share, np.bool_)
         noise = np.empty((self._share, *self._latents.manifest.shape), np.float32)
         for number, ((epoch, _), row) in enumerate(zip(places, rows, strict=True)):
-            random = keyed(self._seed, "denoise", int(row), epoch)
+            random = keyed_generator(self._seed, "denoise", int(row), epoch)
             uniform[number] = random.random(dtype=np.float32)
             dropped[number] = random.random() < self._dropout
             random.standard_normal(dtype=np.float32, out=noise[number])
-        labels = None if classes is None else np.where(dropped, classes, self._latents.labels[rows])
-        fields = (self._latents.read(rows), labels, uniform, noise)
-        batch = LatentBatch(*(None if field is None else torch.from_numpy(field) for field in fields))
-        return LatentBatch(*(f if f is None else f.pin_memory() for f in batch)) if self._pin else batch
+        labels = None if classes is None else torch.from_numpy(np.where(dropped, classes, self._latents.labels[rows]))
+        x0 = torch.from_numpy(self._latents.read(rows))
+        batch = LatentBatch(x0, labels, torch.from_numpy(uniform), torch.from_numpy(noise))
+        return batch.map(Tensor.pin_memory) if self._pin else batch
 
     def close(self) -> None:
-        """Stop reading ahead."""
+        """Stop the threads that read ahead."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._ahead.clear()
 
 
 @lru_cache(maxsize=2)
-def _order(count: int, seed: int, epoch: int) -> np.ndarray:
-    return keyed(seed, "latent order", epoch).permutation(count)
+def _epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    return keyed_generator(seed, "latent order", epoch).permutation(count)

@@ -1,4 +1,4 @@
-"""Cached latents on disk: opened without being read, then read row by row in an order of one's own."""
+"""Cached latents on disk: a folder with the latents, their labels and a manifest, read row by row in any order."""
 
 import os
 from collections.abc import Sequence
@@ -6,23 +6,21 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from dcae_bench.diffusion_plan import TrainedPlan
-from dcae_bench.errors import DataError
-from dcae_bench.files import sha256_file
-from dcae_bench.records import WeightsSource
-from dcae_bench.specs import AutoencoderSpec
+from dcae_bench.base.errors import DataError
+from dcae_bench.base.files import sha256_file
+from dcae_bench.base.typed import Strict
+from dcae_bench.profile.rows import TrainedRow
+from dcae_bench.specs.autoencoders import AutoencoderSpec
+from dcae_bench.specs.protocols import WeightsSource
 
 LATENTS, LABELS, MANIFEST = "latents.npy", "labels.npy", "manifest.json"
+"""Files of a cache; the manifest is written last."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class LatentSummary(_Frozen):
-    """Statistics of the latents as they are on disk, before scaling."""
+class LatentSummary(Strict):
+    """Statistics of the latents on disk, before scaling: over all values, and of each channel."""
 
     mean: float
     rms: float
@@ -32,8 +30,8 @@ class LatentSummary(_Frozen):
     channel_std: tuple[float, ...]
 
 
-class LatentManifest(_Frozen):
-    """What stands beside cached latents, ``manifest.json``."""
+class LatentManifest(Strict):
+    """Description of cached latents, stored beside them as ``manifest.json``."""
 
     version: Literal[1] = 1
     autoencoder: str
@@ -43,31 +41,33 @@ class LatentManifest(_Frozen):
     datasets: tuple[str, ...]
     split: Literal["train", "eval"]
     resolution: int
-    crops_sha256: str = Field(description="identifies the pixels: photographs, crop, resolution")
+    crops_sha256: str = Field(description="hash of what shapes the pixels: photographs, crop, resolution")
     data_sha256: str = Field(description="hash of the photographs alone")
     posterior: Literal["sample", "mean"]
-    seed: int = Field(description="of crops and of posterior samples")
-    flips: bool = Field(description="rows of the second half are the images mirrored")
+    seed: int = Field(description="seed of crops and of posterior samples")
+    flips: bool = Field(description="whether the second half of the rows are the mirrored images")
     classes: int | None
-    count: int = Field(description="latents, mirrored ones included")
+    count: int = Field(description="number of latents, mirrored ones included")
     shape: tuple[int, int, int] = Field(description="c, h, w of one latent")
     dtype: Literal["float16", "float32"]
     scaling_factor: float = Field(gt=0, description="a denoiser works on (latent - shift) * scaling_factor")
     shift: float = 0.0
-    scaling: Literal["declared", "measured"] = Field(description="by the weights' authors, or 1/RMS of these latents")
+    scaling: Literal["declared", "measured"] = Field(
+        description="declared: stated by the authors of the weights; measured: 1/RMS of these latents"
+    )
     statistics: LatentSummary
-    sha256: str = Field(description="of latents.npy")
+    sha256: str = Field(description="hash of latents.npy")
     labels_sha256: str
-    recipe_sha256: str = Field(description="of all that shaped the latents, code included")
+    recipe_sha256: str = Field(description="hash of everything that shaped the latents, code included")
 
 
 class Latents:
-    """Latents of one cache: opening reads no more than the manifest and the labels."""
+    """The latents of one cache. Opening reads only the manifest and the labels."""
 
     def __init__(self, folder: Path):
-        """Open a cache. Raises :class:`DataError` when it is missing, unfinished or damaged."""
+        """Open the cache in ``folder``. Raises :class:`DataError` when the cache is missing, unfinished or damaged."""
         self.folder = Path(folder)
-        self.manifest = read_manifest(self.folder)
+        self.manifest = read_latent_manifest(self.folder)
         self.path = self.folder / LATENTS
         remedy = f"delete {self.folder} and encode again"
         try:
@@ -94,10 +94,11 @@ class Latents:
             os.close(file)
 
     def read(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Scaled latents of some rows, float32 (n, c, h, w).
+        """Read some rows and scale them, float32 (n, c, h, w).
 
-        Rows are read by their place on disk, and by reads and not through a mapping: memory stays flat, and a disk that
-        fails is an error and not a signal. Raises :class:`DataError` for latents that are not finite.
+        Rows are read in their order on disk. Reads replace a memory mapping: memory use stays constant, and a failing
+        disk raises an error instead of killing the process. Raises :class:`DataError` for latents that are not finite,
+        and for a file that cannot be read.
         """
         rows = np.asarray(rows)
         raw = np.empty((len(rows), *self.manifest.shape), self._dtype)
@@ -124,7 +125,7 @@ class Latents:
         return latents
 
     def verify(self) -> None:
-        """Read everything once and compare with the manifest's hashes. Raises :class:`DataError`."""
+        """Compare the hashes of latents and labels with those in the manifest. Raises :class:`DataError`."""
         for name, wanted in ((LATENTS, self.manifest.sha256), (LABELS, self.manifest.labels_sha256)):
             found = sha256_file(self.folder / name)
             if found != wanted:
@@ -134,8 +135,8 @@ class Latents:
                 )
 
 
-def read_manifest(folder: Path) -> LatentManifest:
-    """The manifest of a finished cache. Raises :class:`DataError`."""
+def read_latent_manifest(folder: Path) -> LatentManifest:
+    """Read the manifest of a finished cache. Raises :class:`DataError`."""
     path = Path(folder) / MANIFEST
     try:
         return LatentManifest.model_validate_json(path.read_bytes())
@@ -149,8 +150,8 @@ def read_manifest(folder: Path) -> LatentManifest:
         ) from error
 
 
-def require_weights(manifest: LatentManifest, weights_sha256: str, folder: Path) -> None:
-    """Check that latents are of some weights. Raises :class:`DataError` with both hashes."""
+def require_latents_of_weights(manifest: LatentManifest, weights_sha256: str, folder: Path) -> None:
+    """Check that an autoencoder with these weights made the latents. Raises :class:`DataError` with both hashes."""
     if manifest.weights_sha256 != weights_sha256:
         raise DataError(
             f"{folder}: holds latents of {manifest.autoencoder} with weights {manifest.weights_sha256}, not of "
@@ -158,12 +159,12 @@ def require_weights(manifest: LatentManifest, weights_sha256: str, folder: Path)
         )
 
 
-def require_row(manifest: LatentManifest, plan: TrainedPlan, folder: Path) -> None:
-    """Check that latents are those that a row learns from. Raises :class:`DataError` with both values."""
-    data = plan.data
+def require_latents_of_row(manifest: LatentManifest, resolved: TrainedRow, folder: Path) -> None:
+    """Check that a row of the profile learns from these latents. Raises :class:`DataError` with both values."""
+    data = resolved.data
     for name, found, needed in (
-        ("autoencoder", f"{manifest.autoencoder}@{manifest.weights_source}", plan.row.latent),
-        ("model", manifest.model, plan.autoencoder),
+        ("autoencoder", f"{manifest.autoencoder}@{manifest.weights_source}", resolved.spec.latent),
+        ("model", manifest.model, resolved.autoencoder),
         ("data sets", manifest.datasets, data.datasets),
         ("split", manifest.split, data.split),
         ("resolution", manifest.resolution, data.resolution),
@@ -172,6 +173,6 @@ def require_row(manifest: LatentManifest, plan: TrainedPlan, folder: Path) -> No
     ):
         if found != needed:
             raise DataError(
-                f"{folder}: its {name} is {found}, row {plan.name} needs {needed}; take the latents of "
-                f"{plan.row.latent} on '{plan.row.data}' (dcae-bench encode)"
+                f"{folder}: its {name} is {found}, row {resolved.name} needs {needed}; take the latents of "
+                f"{resolved.spec.latent} on '{resolved.spec.data}' (dcae-bench encode)"
             )

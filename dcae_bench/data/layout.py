@@ -1,4 +1,4 @@
-"""Layouts: where a data set keeps the images of each split, and how they are listed without holding the list."""
+"""Layouts: patterns that say where a data set keeps the images of a split, and the listing of those images."""
 
 import fnmatch
 import os
@@ -9,18 +9,18 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from dcae_bench.data.decode import inside
-from dcae_bench.errors import DataError
+from dcae_bench.base.errors import DataError
+from dcae_bench.data.decode import path_inside
 
 FileSplit = Literal["train", "eval", "test"]
 
 ANY = "**"
-"""The pattern of any image folder: every file with one of :data:`SUFFIXES`, at any depth."""
+"""Pattern of a folder without a layout: every file with one of :data:`SUFFIXES`, at any depth."""
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 
 
 class Listed(NamedTuple):
-    """An image of a split: its path below the root with forward slashes, and its label, if the layout has any."""
+    """An image of a split: its path below the root, with forward slashes, and its label if the layout has labels."""
 
     path: str
     label: str | None
@@ -28,23 +28,25 @@ class Listed(NamedTuple):
 
 @dataclass
 class LeftOut:
-    """Files beside the images that are not part of the layout."""
+    """Count of the files beside the images that are not part of the layout, with the first one's path."""
 
     count: int = 0
     first: str | None = None
 
     def add(self, path: str) -> None:
-        """Count one."""
+        """Count one more file."""
         self.count += 1
         self.first = self.first or path
 
 
-def listing(root: Path, pattern: str, left_out: LeftOut | None = None) -> Iterator[Listed]:
-    """List the images that ``pattern`` describes, in the order of their path's parts.
+def list_images(root: Path, pattern: str, left_out: LeftOut | None = None) -> Iterator[Listed]:
+    """List the images that fit ``pattern``, sorted by the parts of their paths.
 
-    A pattern has one part per folder and one for the file, as in a shell, where ``#`` is a digit and the part in angle
-    brackets is the label: ``train/<n########>/*.JPEG``. One folder's names are held at a time. Raises
-    :class:`DataError` for a folder that cannot be read, a link out of the root and a name that is not text.
+    A pattern is written as in a shell, one part per folder and one for the file: ``train/<n########>/*.JPEG``. In
+    addition ``#`` stands for a digit, and angle brackets mark the part that is the label. ``left_out`` counts the files
+    beside the images that do not fit. Memory holds the entries of the current folder and of its parents, never the
+    whole list. Raises :class:`DataError` for a folder that cannot be read, a link that leads out of the root, and a
+    name that is not UTF-8.
     """
     left_out = LeftOut() if left_out is None else left_out
     if pattern == ANY:
@@ -53,18 +55,18 @@ def listing(root: Path, pattern: str, left_out: LeftOut | None = None) -> Iterat
         yield from _fitting(root, "", tuple(pattern.split("/")), None, left_out)
 
 
-def choose(root: Path, patterns: Sequence[str]) -> str | None:
-    """The first pattern that any file fits, or None. Raises :class:`DataError`."""
-    return next((pattern for pattern in patterns if next(listing(root, pattern), None) is not None), None)
+def find_pattern(root: Path, patterns: Sequence[str]) -> str | None:
+    """The first pattern that any file below ``root`` fits, or None. Raises :class:`DataError`."""
+    return next((pattern for pattern in patterns if next(list_images(root, pattern), None) is not None), None)
 
 
-def shown(patterns: Sequence[str]) -> str:
-    """Patterns as a message names them."""
+def describe_patterns(patterns: Sequence[str]) -> str:
+    """Name patterns in a message."""
     return " or ".join("images at any depth" if pattern == ANY else pattern for pattern in patterns)
 
 
-def contents(root: Path, most: int = 4) -> str:
-    """What a folder holds, in a phrase."""
+def describe_folder(root: Path, most: int = 4) -> str:
+    """Name the first ``most`` entries of a folder in a message, and count the rest. Raises :class:`DataError`."""
     names = [entry.name + ("/" if entry.is_dir() else "") for entry in _entries(root, "")]
     if not names:
         return "nothing"
@@ -108,7 +110,7 @@ def _below(root: Path, folder: str, out: LeftOut) -> Iterator[Listed]:
 
 
 def _entries(root: Path, folder: str) -> list[os.DirEntry]:
-    """What a folder holds, by name: the order of code points, the same on every system."""
+    """Entries of a folder, sorted by the code points of their names: the same order on every system."""
     try:
         with os.scandir(root / folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -118,7 +120,7 @@ def _entries(root: Path, folder: str) -> list[os.DirEntry]:
 
 def _check(root: Path, entry: os.DirEntry, path: str) -> None:
     if entry.is_symlink():
-        inside(root, path)
+        path_inside(root, path)
     try:
         entry.name.encode()
     except UnicodeEncodeError as error:

@@ -1,4 +1,4 @@
-"""Manifests: every file of a split with its hash and size, written and read in streams."""
+"""Manifests of image files: every file of a split with its hash and size, written and read in streams."""
 
 import hashlib
 from collections import OrderedDict
@@ -11,15 +11,16 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
-from dcae_bench.data.decode import inside, read_rgb
+from dcae_bench.base.errors import DataError
+from dcae_bench.base.files import atomic_write, write_text
+from dcae_bench.base.typed import Strict
+from dcae_bench.data.decode import path_inside, read_rgb
 from dcae_bench.data.layout import FileSplit
-from dcae_bench.errors import DataError
-from dcae_bench.files import atomic_write, write_text
 
 ROWS = 2048
-"""Rows of a row group: what is in memory at once, and what is read for one image out of order."""
+"""Rows of a row group: the writer holds one group in memory, and a row out of order costs the read of one group."""
 SCHEMA = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
@@ -33,11 +34,13 @@ SCHEMA = pa.schema(
     ]
 )
 TREE = b"tree_sha256"
+"""Key of the tree's hash in the Parquet file's own metadata."""
 KEPT_GROUPS = 4
+"""Row groups that an open manifest keeps in memory."""
 
 
-class Row(NamedTuple):
-    """One file. ``status`` is ``ok``, or what is particular about it: ``greyscale``, ``small`` or both."""
+class ManifestRow(NamedTuple):
+    """One image file. ``status`` is ``ok``, ``greyscale``, ``small`` or ``greyscale+small``."""
 
     path: str
     bytes: int
@@ -49,40 +52,40 @@ class Row(NamedTuple):
     status: str
 
 
-class ManifestInfo(BaseModel):
-    """What stands beside the rows, ``<split>.json``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class ManifestInfo(Strict):
+    """Summary of a manifest, stored beside its rows as ``<split>.json``."""
 
     version: Literal[1] = 1
-    name: str = Field(description="data set")
+    name: str = Field(description="name of the data set")
     split: FileSplit
-    root: str = Field(description="folder that the rows' paths start from")
-    pattern: str = Field(description="where the split lay below the root")
+    root: str = Field(description="folder that the rows' paths are relative to")
+    pattern: str = Field(description="pattern of the split's images below the root")
     layout_version: PositiveInt
     count: PositiveInt
-    expected: PositiveInt | None = Field(description="the publisher's count; null: not checked")
-    partial: bool = Field(description="whether another count was accepted (--partial)")
-    bytes: NonNegativeInt = Field(description="of all files")
-    min_side: PositiveInt | None = Field(description="shorter sides below it are `small`; null: not looked at")
-    problems: dict[str, NonNegativeInt] = Field(description="files by status other than ok")
-    left_out: NonNegativeInt = Field(description="files beside the images that the layout does not name")
-    tree_sha256: str = Field(description="over path, bytes and sha256 of every file, in order")
+    expected: PositiveInt | None = Field(description="the publisher's number of images; null: not checked")
+    partial: bool = Field(description="whether a number other than the expected one was accepted (--partial)")
+    bytes: NonNegativeInt = Field(description="size of all files together")
+    min_side: PositiveInt | None = Field(
+        description="images with a shorter side below min_side px have status small; null: sizes were not checked"
+    )
+    problems: dict[str, NonNegativeInt] = Field(description="number of files of each status other than ok")
+    left_out: NonNegativeInt = Field(description="number of files beside the images that the layout does not name")
+    tree_sha256: str = Field(description="hash over path, bytes and sha256 of every file, in order")
 
 
 class ManifestWriter:
-    """Rows on their way to a file. Use :func:`writing`."""
+    """Writer of a manifest's rows. Use :func:`open_writer`."""
 
     def __init__(self, writer: pq.ParquetWriter):
         self._writer = writer
-        self._rows: list[Row] = []
+        self._rows: list[ManifestRow] = []
         self._tree = hashlib.sha256()
         self.count, self.bytes = 0, 0
         self.problems: dict[str, int] = {}
 
-    def add(self, row: Row) -> None:
-        """Add the next file."""
-        # A path cannot hold the byte 0, so that no two different lists are the same text.
+    def add(self, row: ManifestRow) -> None:
+        """Add the next file's row."""
+        # No path holds the byte 0, so different lists of files never give the same bytes.
         self._tree.update(f"{row.sha256} {row.bytes} {row.path}\0".encode())
         self.count += 1
         self.bytes += row.bytes
@@ -93,7 +96,7 @@ class ManifestWriter:
             self._flush()
 
     def finish(self) -> str:
-        """Write what is left; returns the tree's hash."""
+        """Write the remaining rows; returns the hash over all files."""
         self._flush()
         tree_sha256 = self._tree.hexdigest()
         self._writer.add_key_value_metadata({TREE: tree_sha256.encode()})
@@ -108,31 +111,31 @@ class ManifestWriter:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[ManifestWriter]:
-    """Open a writer whose file replaces ``path`` when the block ends without an error. Raises ResultsError."""
+def open_writer(path: Path) -> Iterator[ManifestWriter]:
+    """Open a writer whose file replaces ``path`` if the block ends without an error. Raises :class:`ResultsError`."""
     with atomic_write(path) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
         yield ManifestWriter(writer)
 
 
 def info_path(path: Path) -> Path:
-    """Path of the summary that belongs to a manifest."""
+    """Path of a manifest's summary."""
     return Path(path).with_suffix(".json")
 
 
 def write_info(info: ManifestInfo, path: Path) -> None:
-    """Write the summary of the manifest at ``path``; it goes last and vouches for the rows."""
+    """Write the summary of the manifest at ``path``. The summary is written last: its presence vouches for the rows."""
     write_text(info_path(path), info.model_dump_json(indent=2) + "\n")
 
 
 class FileManifest:
-    """A split's files, opened without reading a row.
+    """The files of one split, from a manifest on disk. Opening reads no row.
 
-    Sizes are held as two numbers per file once they are asked for; other columns are read a row group at a time. May be
-    used by several threads, and by processes that were forked or that got it pickled.
+    The first use of ``sizes`` loads two numbers per file; all other columns are read a row group at a time. Several
+    threads may share a manifest. Processes may inherit a manifest by a fork or receive it pickled.
     """
 
     def __init__(self, path: Path):
-        """Open ``<split>.parquet``. Raises :class:`DataError` when it is missing, damaged, or fits no summary."""
+        """Open ``<split>.parquet``. Raises :class:`DataError` when it is missing, damaged, or not the summary's."""
         self.path = Path(path)
         remedy = "prepare the data again (dcae-bench prepare)"
         try:
@@ -157,10 +160,11 @@ class FileManifest:
         self._lock = Lock()
 
     @classmethod
-    def of(cls, data: Path, dataset: str, split: FileSplit) -> Self:
-        """Open the manifest of a split that was prepared into ``data``.
+    def open_split(cls, data: Path, dataset: str, split: FileSplit) -> Self:
+        """Open the manifest of a split in the folder ``data`` of prepared data.
 
-        Raises :class:`DataError` also where it lists another data set or split, and where its files' folder is gone.
+        Raises :class:`DataError` as the constructor does, and also for a manifest of another data set or split, and
+        where the folder of the images is gone.
         """
         manifest = cls(data / dataset / f"{split}.parquet")
         info = manifest.info
@@ -179,24 +183,26 @@ class FileManifest:
     def __len__(self) -> int:
         return self.info.count
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type["FileManifest"], tuple[Path]]:
         return FileManifest, (self.path,)
 
-    def __getitem__(self, index: int) -> Row:
+    def __getitem__(self, index: int) -> ManifestRow:
         if not 0 <= index < len(self):
             raise IndexError(index)
         group = int(np.searchsorted(self._starts, index, side="right")) - 1
         inner = index - int(self._starts[group])
-        return Row(*(column[inner].as_py() for column in self._group(group).columns))
+        return ManifestRow(*(column[inner].as_py() for column in self._group(group).columns))
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[ManifestRow]:
         for group in range(len(self._starts) - 1):
             columns = self._read(group).columns
-            yield from (Row(*values) for values in zip(*(column.to_pylist() for column in columns), strict=True))
+            yield from (
+                ManifestRow(*values) for values in zip(*(column.to_pylist() for column in columns), strict=True)
+            )
 
     @property
     def sizes(self) -> np.ndarray:
-        """Height and width of every file, int32 (n, 2): 8 bytes a file, read once."""
+        """Height and width of every file, int32 (n, 2): read at the first use, then kept (8 bytes a file)."""
         with self._lock:
             if self._sizes is None:
                 columns = [batch.columns for batch in self._file.iter_batches(columns=["height", "width"])]
@@ -204,9 +210,9 @@ class FileManifest:
             return self._sizes
 
     def labels(self) -> tuple[list[str | None], np.ndarray]:
-        """The different labels in order, and each file's place among them, int64 (n,): 8 bytes a file.
+        """Return the distinct labels in sorted order, and the index of each file's label in them, int64 (n,).
 
-        A file without a label has None, which comes first.
+        Files without a label have the label None, which sorts first.
         """
         codes: dict[str | None, int] = {}
         parts = []
@@ -219,21 +225,21 @@ class FileManifest:
         places[[codes[name] for name in names]] = np.arange(len(names))
         return names, places[np.concatenate(parts)]
 
-    def least_side(self) -> int:
-        """Shortest side of all images in pixels, from the file's own statistics."""
+    def shortest_side(self) -> int:
+        """Shortest side of all images in pixels, from the statistics that Parquet keeps of its columns."""
         metadata = self._file.metadata
         columns = [SCHEMA.get_field_index(name) for name in ("width", "height")]
         groups = range(metadata.num_row_groups)
         return min(metadata.row_group(group).column(column).statistics.min for group in groups for column in columns)
 
     def file(self, index: int) -> Path:
-        """Path of a file. Raises :class:`DataError` if it leads out of the root."""
-        return inside(self.root, self[index].path)
+        """Path of a file. Raises :class:`DataError` if the path leads out of the root."""
+        return path_inside(self.root, self[index].path)
 
     def read(self, index: int) -> np.ndarray:
-        """Pixels of an image as uint8 RGB (height, width, 3), checked against its hash. Raises :class:`DataError`."""
+        """Read an image as uint8 RGB (height, width, 3) and check its hash. Raises :class:`DataError`."""
         row = self[index]
-        return read_rgb(inside(self.root, row.path), row.sha256)
+        return read_rgb(path_inside(self.root, row.path), row.sha256)
 
     def _group(self, group: int) -> pa.Table:
         with self._lock:

@@ -1,4 +1,4 @@
-"""Packed photographs: the photographs of one split in one memory-mapped file."""
+"""Packs: the photographs of one split, reduced and stored in one memory-mapped file."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -7,34 +7,31 @@ from typing import Literal, Self, overload
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from dcae_bench.data.photos import Manifest, Split, read_photo
-from dcae_bench.errors import DataError
-from dcae_bench.files import sha256_file, write_bytes, write_text
+from dcae_bench.base.errors import DataError
+from dcae_bench.base.files import sha256_file, write_bytes, write_text
+from dcae_bench.base.typed import Strict
+from dcae_bench.data.photos import PhotoManifest, Split, read_photo
 
 
-class PackedPhoto(BaseModel):
-    """Where a photograph lies in the pack."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class PackedPhoto(Strict):
+    """Place of one photograph in the pack."""
 
     name: str
-    offset: int = Field(ge=0, description="of its first byte among the pack's pixels")
+    offset: int = Field(ge=0, description="offset of the photograph's first byte in the pack's pixels")
     height: int = Field(gt=0)
     width: int = Field(gt=0)
 
 
-class Index(BaseModel):
-    """What stands beside a pack."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class PackIndex(Strict):
+    """Index of a pack, stored beside the pack as ``<split>.json``."""
 
     version: Literal[1] = 1
-    name: str = Field(description="data set")
+    name: str = Field(description="name of the data set")
     split: Split
-    short_side: int = Field(description="largest short side in pixels; larger photographs were reduced to it")
-    sha256: str = Field(description="of the .npy file")
+    short_side: int = Field(description="largest shorter side in pixels; larger photographs were reduced to this side")
+    sha256: str = Field(description="hash of the .npy file")
     manifest_sha256: str
     photos: tuple[PackedPhoto, ...]
 
@@ -57,7 +54,7 @@ class Photos(Sequence[np.ndarray]):
     @overload
     def __getitem__(self, index: slice) -> list[np.ndarray]: ...
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
         return self._arrays[index]
 
     def size(self, index: int) -> tuple[int, int]:
@@ -73,7 +70,7 @@ class Photos(Sequence[np.ndarray]):
 class PackedPhotos(Photos):
     """A pack on disk, opened read-only; its photographs are views of the mapped file."""
 
-    def __init__(self, pixels: np.ndarray, index: Index):
+    def __init__(self, pixels: np.ndarray, index: PackIndex):
         """Use :meth:`open`."""
         shapes = [(photo.height, photo.width, 3) for photo in index.photos]
         arrays = [
@@ -88,10 +85,10 @@ class PackedPhotos(Photos):
         self.manifest_sha256 = index.manifest_sha256
 
     @classmethod
-    def of(cls, data: Path, dataset: str, split: Split) -> Self:
-        """Open the pack of a split that was prepared into ``data``.
+    def open_split(cls, data: Path, dataset: str, split: Split) -> Self:
+        """Open the pack of a split in the folder ``data`` of prepared data.
 
-        Raises :class:`DataError` also where it holds another data set or split.
+        Raises :class:`DataError` as :meth:`open` does, and also for a pack of another data set or split.
         """
         path = data / dataset / f"{split}.npy"
         photos = cls.open(path)
@@ -104,11 +101,14 @@ class PackedPhotos(Photos):
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open the pack at ``path`` (.npy, its index beside it). Raises :class:`DataError` when it is damaged."""
+        """Open the pack at ``path`` (.npy, with its index beside it) and check its hash.
+
+        Raises :class:`DataError` when the pack or its index is missing or damaged.
+        """
         path = Path(path)
         remedy = "delete it and prepare the data again"
         try:
-            index = Index.model_validate_json(index_path(path).read_bytes())
+            index = PackIndex.model_validate_json(index_path(path).read_bytes())
             found = sha256_file(path)
             if found != index.sha256:
                 raise DataError(f"{path}: sha256 is {found}, its index says {index.sha256}; {remedy}")
@@ -122,28 +122,29 @@ class PackedPhotos(Photos):
 
 
 def index_path(path: Path) -> Path:
-    """Path of the index that belongs to a pack."""
+    """Path of a pack's index."""
     return Path(path).with_suffix(".json")
 
 
-def pack(manifest: Manifest, split: Split, short_side: int, path: Path) -> Index:
-    """Read the photographs of a split, reduce them to ``short_side`` pixels, and write pack and index atomically.
+def pack(manifest: PhotoManifest, split: Split, short_side: int, path: Path) -> PackIndex:
+    """Read the photographs of a split, reduce them to ``short_side`` pixels, and write the pack and its index.
 
-    Raises :class:`DataError` for a photograph that cannot be used and ResultsError when ``path`` cannot be written.
+    Each of the two files is written atomically. Raises :class:`DataError` for a photograph that cannot be used, and
+    :class:`ResultsError` when ``path`` cannot be written.
     """
     if Path(path).suffix != ".npy":
         raise ValueError(f"{path}: a pack is a .npy file")
     photos, arrays, offset = [], [], 0
     for photo in manifest.split(split):
-        pixels = reduce(read_photo(photo), short_side)
+        pixels = shrink(read_photo(photo), short_side)
         height, width, _ = pixels.shape
         photos.append(PackedPhoto(name=photo.name, offset=offset, height=height, width=width))
         arrays.append(pixels.reshape(-1))
         offset += pixels.size
     buffer = io.BytesIO()
     np.save(buffer, np.concatenate(arrays))
-    write_bytes(path, buffer.getbuffer())
-    index = Index(
+    write_bytes(path, buffer.getvalue())
+    index = PackIndex(
         name=manifest.name,
         split=split,
         short_side=short_side,
@@ -151,15 +152,15 @@ def pack(manifest: Manifest, split: Split, short_side: int, path: Path) -> Index
         manifest_sha256=manifest.sha256,
         photos=tuple(photos),
     )
-    # The index goes last: until it does, an old one does not fit the new pack, and opening says so.
+    # The index is written last. Until then an old index does not fit the new pack, and opening the pack says so.
     write_text(index_path(path), index.model_dump_json(indent=2) + "\n")
     return index
 
 
-def reduce(pixels: np.ndarray, short_side: int) -> np.ndarray:
-    """Reduce a photograph (h, w, 3) so that its short side is at most ``short_side``; smaller ones stay as they are.
+def shrink(pixels: np.ndarray, short_side: int) -> np.ndarray:
+    """Reduce a photograph (h, w, 3) so that its shorter side is at most ``short_side`` pixels; never enlarge it.
 
-    As the paper's evaluation does before cropping: box-filter halvings, then bicubic for the rest.
+    The method is that of the paper's evaluation before cropping: halvings by a box filter, then bicubic resizing.
     """
     image = Image.fromarray(pixels)
     while min(image.size) >= 2 * short_side:

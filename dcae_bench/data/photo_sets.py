@@ -1,4 +1,4 @@
-"""What training draws its crops from: photographs by index whose sizes are known before they are decoded."""
+"""Photo sets, which training draws its crops from: photographs by index, with sizes known before decoding."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,10 +6,10 @@ from typing import Protocol
 
 import numpy as np
 
+from dcae_bench.base.errors import DataError
 from dcae_bench.data.manifest import FileManifest
 from dcae_bench.data.packed import PackedPhotos
 from dcae_bench.data.photos import DATASETS
-from dcae_bench.errors import DataError
 
 
 class PhotoSet(Protocol):
@@ -18,7 +18,7 @@ class PhotoSet(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Pixels, uint8 RGB (height, width, 3). Raises :class:`DataError` naming the file."""
+        """Return a photograph as uint8 RGB (height, width, 3). Raises :class:`DataError`, which names the file."""
         ...
 
     def size(self, index: int) -> tuple[int, int]:
@@ -26,12 +26,12 @@ class PhotoSet(Protocol):
         ...
 
     def key(self, index: int) -> str:
-        """Name in messages."""
+        """Name of a photograph in messages."""
         ...
 
 
 class TrainingSet(PhotoSet, Protocol):
-    """A data set on disk, as a training names it in its record."""
+    """A photo set on disk, with the name and the hashes that the record of a training holds."""
 
     name: str
     sha256: str
@@ -39,7 +39,7 @@ class TrainingSet(PhotoSet, Protocol):
 
 
 class FilePhotos:
-    """The files of a manifest, decoded on access and not kept. Raises :class:`DataError` for a file that changed."""
+    """The files of a manifest, decoded at each access. Access raises :class:`DataError` for a file that changed."""
 
     def __init__(self, manifest: FileManifest):
         self._manifest = manifest
@@ -54,7 +54,7 @@ class FilePhotos:
         return self._manifest.read(index)
 
     def size(self, index: int) -> tuple[int, int]:
-        """Height and width in pixels, as the manifest has them."""
+        """Height and width in pixels, from the manifest."""
         height, width = self._manifest.sizes[index]
         return int(height), int(width)
 
@@ -69,10 +69,10 @@ class FilePhotos:
 
 
 class JoinedPhotos:
-    """Several sets as one, in the order given, without photographs whose shorter side is below ``min_side``."""
+    """Several photo sets joined into one, without photographs whose shorter side is below ``min_side`` pixels."""
 
     def __init__(self, sets: Sequence[PhotoSet], min_side: int | None = None):
-        """Raises :class:`DataError` if no photograph is left."""
+        """Join ``sets`` in their order. Raises :class:`DataError` if no photograph is left."""
         self._sets = list(sets)
         self._starts = np.cumsum([0, *map(len, self._sets)])
         self._kept: np.ndarray | None = None
@@ -94,7 +94,7 @@ class JoinedPhotos:
         return photos.size(inner)
 
     def key(self, index: int) -> str:
-        """Name in messages."""
+        """Name of a photograph in messages."""
         photos, inner = self._find(index)
         return photos.key(inner)
 
@@ -107,15 +107,15 @@ class JoinedPhotos:
 
 
 def is_packed(name: str, split: str, data: Path) -> bool:
-    """Whether a split lies as one pack of pixels below ``data``: the embedded sets do, others are lists of files."""
+    """Whether a split is one pack below ``data``, as those of the embedded data sets are; others are lists of files."""
     return name in DATASETS or (data / name / f"{split}.npy").exists()
 
 
 def open_training_set(name: str, data: Path) -> TrainingSet:
-    """The training split of a data set that was prepared into ``data``. Raises :class:`DataError`."""
+    """Open the training split of a data set in the folder ``data`` of prepared data. Raises :class:`DataError`."""
     if is_packed(name, "train", data):
-        return PackedPhotos.of(data, name, "train")
-    return FilePhotos(FileManifest.of(data, name, "train"))
+        return PackedPhotos.open_split(data, name, "train")
+    return FilePhotos(FileManifest.open_split(data, name, "train"))
 
 
 def _sides(photos: PhotoSet) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Photographs: the committed manifest of those that ship in PyPI packages, and how to read them."""
+"""Embedded photographs: a committed manifest of photographs that ship in PyPI packages, and how to read them."""
 
 import hashlib
 import importlib.metadata
@@ -10,47 +10,45 @@ from typing import Literal
 import numpy as np
 import yaml
 from PIL import Image, ImageOps
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from dcae_bench.errors import DataError
-from dcae_bench.files import sha256_json
+from dcae_bench.base.errors import DataError
+from dcae_bench.base.files import sha256_json
+from dcae_bench.base.typed import Strict
 
 Split = Literal["train", "eval"]
 
 DATASETS = ("photos-indoor", "photos-mixed")
+"""The embedded data sets: their photographs come with the harness's dependencies."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Photo(_Frozen):
+class Photo(Strict):
     """One photograph in an installed package."""
 
-    path: str = Field(description="inside the package's installation")
-    package: str = Field(description="name on PyPI")
-    sha256: str = Field(description="of the file")
-    width: int = Field(description="in pixels, upright")
-    height: int = Field(description="in pixels, upright")
+    path: str = Field(description="path inside the installed package")
+    package: str = Field(description="name of the package on PyPI")
+    sha256: str = Field(description="hash of the file")
+    width: int = Field(description="pixels, after the EXIF orientation was applied")
+    height: int = Field(description="pixels, after the EXIF orientation was applied")
     split: Split
-    group: str = Field(description="scene; photographs of one scene are never split")
-    credit: str | None = Field(default=None, description="photographer and licence where the package names them")
+    group: str = Field(description="scene; photographs of one scene are all in one split")
+    credit: str | None = Field(default=None, description="photographer and licence, if the package names them")
 
     @property
     def name(self) -> str:
-        """Name in messages and packs: package and file."""
+        """Name of the photograph in messages and packs: package and file."""
         return f"{self.package}/{Path(self.path).name}"
 
 
-class Package(_Frozen):
-    """A package that photographs come from."""
+class Package(Strict):
+    """A package that holds photographs."""
 
-    version: str | None = Field(description="the pinned version; null where any with the same files will do")
+    version: str | None = Field(description="the pinned version; null: any version with the same files")
     licence: str
 
 
-class Manifest(_Frozen):
-    """A data set of photographs."""
+class PhotoManifest(Strict):
+    """An embedded data set: its photographs and the packages that hold them."""
 
     name: str
     packages: dict[str, Package]
@@ -58,27 +56,27 @@ class Manifest(_Frozen):
 
     @property
     def sha256(self) -> str:
-        """Hash of all that shapes the data: which photographs, their content, and how they are split."""
+        """Hash of everything that shapes the data: the photographs, their content and their splits."""
         return sha256_json(
             {"name": self.name, "photos": [photo.model_dump(exclude={"credit"}) for photo in self.photos]}
         )
 
     def split(self, split: Split) -> tuple[Photo, ...]:
-        """Photographs of one split, in the manifest's order."""
+        """Return the photographs of one split, in the manifest's order."""
         return tuple(photo for photo in self.photos if photo.split == split)
 
 
 @cache
-def load_manifest(name: str) -> Manifest:
+def load_manifest(name: str) -> PhotoManifest:
     """Load the manifest of one of :data:`DATASETS`. Raises :class:`DataError` for any other name."""
     if name not in DATASETS:
         raise DataError(f"data set {name!r} does not exist; choose one of {', '.join(DATASETS)}")
     content = yaml.safe_load(Path(__file__).with_name("photos.yaml").read_text())
-    return Manifest(name=name, **content[name])
+    return PhotoManifest(name=name, **content[name])
 
 
 def locate(photo: Photo) -> Path:
-    """Path of a photograph in its installed package, which is not imported. Raises :class:`DataError`."""
+    """Path of a photograph in its installed package, found without an import. Raises :class:`DataError`."""
     try:
         distribution = importlib.metadata.distribution(photo.package)
     except importlib.metadata.PackageNotFoundError as error:
@@ -87,10 +85,10 @@ def locate(photo: Photo) -> Path:
 
 
 def read_photo(photo: Photo) -> np.ndarray:
-    """Read a photograph, upright, as uint8 RGB (height, width, 3).
+    """Read a photograph, turned upright by its EXIF orientation, as uint8 RGB (height, width, 3).
 
-    An alpha channel is dropped: those of the manifest are opaque. Raises :class:`DataError` when the file is missing,
-    is not the one that the manifest names, or cannot be decoded.
+    An alpha channel is dropped: the manifest's photographs are opaque. Raises :class:`DataError` for a file that is
+    missing, that does not have the manifest's hash and size, or that cannot be decoded.
     """
     path = locate(photo)
     try:

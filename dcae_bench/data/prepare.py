@@ -1,4 +1,4 @@
-"""From a folder of image files to a manifest: layout, counts, every image read once, problems listed."""
+"""Preparation of a data set of files: find its layout, count and read every image, write manifest and problems."""
 
 import csv
 import io
@@ -7,24 +7,25 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dcae_bench.base.errors import DataError
+from dcae_bench.base.files import atomic_write
 from dcae_bench.data.decode import GREYSCALE
 from dcae_bench.data.external import ExternalDataset
-from dcae_bench.data.layout import FileSplit, LeftOut, Listed, listing
-from dcae_bench.data.manifest import ManifestInfo, ManifestWriter, Row, write_info, writing
-from dcae_bench.data.scan import Memory, Reading, scan
-from dcae_bench.errors import DataError
-from dcae_bench.files import atomic_write
+from dcae_bench.data.layout import FileSplit, LeftOut, Listed, list_images
+from dcae_bench.data.manifest import ManifestInfo, ManifestRow, ManifestWriter, open_writer, write_info
+from dcae_bench.data.scan import Reading, ScanCache, scan
 
 LINE_S = 60.0
-"""Seconds between two lines about the progress where there is no terminal."""
+"""Seconds between two progress lines in a log file."""
 
 
 class _Unusable(DataError):
-    """Files that are no images: the manifest is not written, the list of problems is."""
+    """Some files are no usable images: no manifest is written, but the list of problems is."""
 
 
 def prepare_files(
@@ -38,18 +39,18 @@ def prepare_files(
     workers: int = 1,
     console: Console | None = None,
 ) -> ManifestInfo:
-    """Write ``<split>.parquet``, ``<split>.json`` and ``<split>.problems.csv`` into ``output``.
+    """Write ``<split>.parquet``, ``<split>.json`` and ``<split>.problems.csv`` of the images below ``root``.
 
-    ``min_side`` is the shorter side in pixels below which an image is listed as small; ``partial`` accepts another
-    count than the publisher's. Interrupted, the same call goes on where it was (:class:`dcae_bench.data.scan.Memory`).
-    Raises :class:`DataError` for a layout, a count or images that do not fit, and ResultsError when ``output`` cannot
-    be written.
+    The three files go into ``output``. An image whose shorter side is below ``min_side`` pixels gets the status
+    ``small``. ``partial`` accepts a number of images other than the publisher's. After an interruption the same call
+    continues where it stopped (:class:`dcae_bench.data.scan.ScanCache`). Raises :class:`DataError` for a layout, a
+    count or images that do not fit, and :class:`ResultsError` when ``output`` cannot be written.
     """
     root = Path(root).absolute()
-    pattern = dataset.choose(root, split)
+    pattern = dataset.find_pattern(root, split)
     left_out = LeftOut()
-    count = sum(1 for _ in listing(root, pattern, left_out))
-    expected = dataset.count(split)
+    count = sum(1 for _ in list_images(root, pattern, left_out))
+    expected = dataset.expected_count(split)
     if expected is not None and count != expected and not partial:
         raise DataError(
             f"{root}: holds {count:,} {split} images of data set '{dataset.name}' as {pattern}, expected {expected:,}; "
@@ -58,13 +59,13 @@ def prepare_files(
     path = output / f"{split}.parquet"
     failure: _Unusable | None = None
     with (
-        Memory(root) as memory,
+        ScanCache(root) as cache,
         atomic_write(path.with_suffix(".problems.csv")) as report,
         _progress(console, f"{dataset.name} {split}", count) as progress,
     ):
-        images = scan(root, listing(root, pattern), memory, workers=workers, progress=progress)
+        images = scan(root, list_images(root, pattern), cache, workers=workers, progress=progress)
         try:
-            with closing(images) as rows, writing(path) as writer:
+            with closing(images) as rows, open_writer(path) as writer:
                 _fill(writer, rows, min_side, _Problems(report), root)
                 if writer.count != count:
                     raise DataError(
@@ -96,9 +97,9 @@ def prepare_files(
 
 
 class _Problems:
-    """The list of problems: path, problem, detail. Header alone where there are none."""
+    """Writer of the list of problems, a CSV file with the columns path, problem and detail."""
 
-    def __init__(self, file: io.IOBase):
+    def __init__(self, file: BinaryIO):
         self._file = file
         self._write("path", "problem", "detail")
 
@@ -118,7 +119,7 @@ def _fill(
     problems: _Problems,
     root: Path,
 ) -> None:
-    """Write a row per sound file. Raises :class:`_Unusable` at the end if some were not."""
+    """Write a row for each usable file. Raises :class:`_Unusable` after the last file if some were not usable."""
     bad: Counter[str] = Counter()
     first = ""
     for image, reading in rows:
@@ -134,7 +135,7 @@ def _fill(
         for problem, detail in found.items():
             problems.add(image.path, problem, detail)
         writer.add(
-            Row(
+            ManifestRow(
                 image.path,
                 reading.bytes,
                 reading.sha256,
@@ -155,7 +156,7 @@ def _fill(
 
 @contextmanager
 def _progress(console: Console | None, name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show how many images are done: a bar on a terminal, a line a minute in a log file."""
+    """Yield a function that shows how many images are done: a bar on a terminal, a line a minute in a log file."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     on_terminal = console is not None and console.is_terminal
     said = time.monotonic()

@@ -1,4 +1,4 @@
-"""Reading every image of a data set once: what is found is remembered, so that an interrupted scan goes on."""
+"""Scan of a data set: reads every image once and caches the readings, so that an interrupted scan continues."""
 
 import hashlib
 import itertools
@@ -8,28 +8,29 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
+from dcae_bench.base.errors import DataError
+from dcae_bench.base.files import cache_dir
 from dcae_bench.data.decode import ImageError, open_image, read_file
 from dcae_bench.data.layout import Listed
-from dcae_bench.errors import DataError
-from dcae_bench.files import cache_dir
 
 VERSION = 1
-"""Goes up when a file would be read differently: what older versions remembered is then read again."""
+"""Version of the way that files are read. Readings that another version cached are not used."""
 CHUNK = 8
-"""Files that go to a process at a time; a killed scan loses those under way."""
+"""Files that go to a process together; a killed scan loses the readings of unfinished chunks."""
 WRITE_S = 1.0
-"""Seconds between two writes; what a killed scan may lose besides."""
+"""Seconds between two writes of the cache; a killed scan loses the readings since the last write too."""
 
 
 class Reading(NamedTuple):
-    """What one file is. A file with a ``problem`` has no size or mode."""
+    """Result of reading one file. A file with a ``problem`` has neither size nor mode."""
 
     bytes: int
     sha256: str
@@ -41,7 +42,7 @@ class Reading(NamedTuple):
 
 
 def read_image_file(path: Path) -> Reading:
-    """Read, hash and decode one file."""
+    """Read, hash and decode one file. A file that is no usable image gives a reading with a ``problem``."""
     try:
         content = read_file(path)
         sha256 = hashlib.sha256(content).hexdigest()
@@ -51,15 +52,16 @@ def read_image_file(path: Path) -> Reading:
     return Reading(len(content), sha256, image.width, image.height, image.mode)
 
 
-class Memory:
-    """Readings of a root's sound files by path, size and modification time, on disk in the user's cache directory.
+class ScanCache:
+    """Readings of the usable files below one root, in an SQLite file in the user's cache directory.
 
-    A file whose size or time (in nanoseconds) changed is read again, and so is one that had a problem. All splits and
-    profiles of a root share it; deleting the file costs reading everything again and nothing else.
+    A reading is used while its file keeps size and modification time (in nanoseconds). Readings with a problem are not
+    kept, so those files are read again. All splits and profiles of a root share one cache file. Deleting the cache
+    file is safe: the next scan then reads every file again.
     """
 
     def __init__(self, root: Path):
-        """Open the memory of ``root``. Raises :class:`DataError` where the file is damaged or cannot be written."""
+        """Open the cache of ``root``. Raises :class:`DataError` if the cache file is damaged or cannot be written."""
         name = hashlib.sha256(os.path.realpath(root).encode(errors="surrogateescape")).hexdigest()[:24]
         self.path = cache_dir() / "images" / f"{name}-v{VERSION}.sqlite"
         try:
@@ -75,15 +77,18 @@ class Memory:
         self._rows: list[tuple] = []
         self._written = time.monotonic()
 
-    def __enter__(self) -> "Memory":
+    def __enter__(self) -> "ScanCache":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         with closing(self._connection):
             self._write()
 
     def recall(self, stats: dict[str, os.stat_result | None]) -> dict[str, Reading]:
-        """Readings of those files that are as they were."""
+        """Return the readings of the files whose size and modification time are unchanged. Raises :class:`DataError`.
+
+        ``stats`` holds each file's current state by path; None: the state cannot be read.
+        """
         marks = ",".join("?" * len(stats))
         query = f"SELECT path, mtime_ns, bytes, sha256, width, height, mode FROM readings WHERE path IN ({marks})"
         found = {}
@@ -97,7 +102,7 @@ class Memory:
         return found
 
     def remember(self, readings: Iterable[tuple[str, os.stat_result | None, Reading]]) -> None:
-        """Keep sound readings; they are on disk within a second or so."""
+        """Keep the readings without a problem. Writes happen about once a second. Raises :class:`DataError`."""
         self._rows += [
             (path, stat.st_mtime_ns, *reading[:5])
             for path, stat, reading in readings
@@ -107,7 +112,7 @@ class Memory:
             self._write()
 
     def _write(self) -> None:
-        # In one short transaction, so that another scan of the same root does not wait for its turn.
+        # One short transaction, so that another scan of the same root hardly waits.
         try:
             with self._connection:
                 self._connection.executemany("INSERT OR REPLACE INTO readings VALUES (?, ?, ?, ?, ?, ?, ?)", self._rows)
@@ -123,19 +128,20 @@ class Memory:
 def scan(
     root: Path,
     images: Iterable[Listed],
-    memory: Memory,
+    cache: ScanCache,
     *,
     workers: int,
     progress: Callable[[int], None] = lambda _: None,
-) -> Iterator[tuple[Listed, Reading]]:
-    """Every image with its reading, in order; ``progress`` is told how many are done.
+) -> Generator[tuple[Listed, Reading], None, None]:
+    """Yield every image with its reading, in order. ``progress`` is called with the number of images done.
 
-    Chunks go to ``workers`` processes (1: this one); only a few of them are under way at a time, whatever the number of
-    images. Raises :class:`DataError` where the memory or a worker fails; a bad image is a reading like others.
+    Chunks of images go to ``workers`` processes; with 1, this process reads them. Memory use does not grow with the
+    number of images, because only a few chunks are in progress at a time. Raises :class:`DataError` where the cache or
+    a worker fails. An unusable image raises nothing: its reading has a ``problem``.
     """
     pool = None
     if workers > 1:
-        # Not forked: the parent may have threads. Workers import this module and little else.
+        # Spawned instead of forked, because the parent may have threads. Workers import little beside this module.
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
     ahead = 2 * workers if pool else 0
@@ -145,14 +151,14 @@ def scan(
     def finish(most: int) -> Iterator[tuple[Listed, Reading]]:
         nonlocal done
         while len(pending) > most:
-            finished = pending.popleft().finish(memory)
+            finished = pending.popleft().finish(cache)
             yield from finished
             done += len(finished)
             progress(done)
 
     try:
         for images_of_chunk in _chunks(images):
-            pending.append(_Chunk(root, images_of_chunk, memory, pool))
+            pending.append(_Chunk(root, images_of_chunk, cache, pool))
             yield from finish(ahead)
         yield from finish(0)
     except BrokenProcessPool as error:
@@ -166,20 +172,20 @@ def scan(
 
 
 class _Chunk:
-    """Images that are read together, by a pool if there is one."""
+    """Images that are read together: by the pool if there is one, else when they are needed."""
 
-    def __init__(self, root: Path, images: list[Listed], memory: Memory, pool: ProcessPoolExecutor | None):
+    def __init__(self, root: Path, images: list[Listed], cache: ScanCache, pool: ProcessPoolExecutor | None):
         self.images = images
         self.stats = {image.path: _stat(root / image.path) for image in images}
-        self.known = memory.recall(self.stats)
+        self.known = cache.recall(self.stats)
         self.wanted = [path for path in self.stats if path not in self.known]
         self.paths = [root / path for path in self.wanted]
-        self.future: Future | None = pool.submit(_read, self.paths) if pool and self.paths else None
+        self.future: Future[list[Reading]] | None = pool.submit(_read, self.paths) if pool and self.paths else None
 
-    def finish(self, memory: Memory) -> list[tuple[Listed, Reading]]:
+    def finish(self, cache: ScanCache) -> list[tuple[Listed, Reading]]:
         readings = self.future.result() if self.future else _read(self.paths)
         found = dict(zip(self.wanted, readings, strict=True))
-        memory.remember((path, self.stats[path], reading) for path, reading in found.items())
+        cache.remember((path, self.stats[path], reading) for path, reading in found.items())
         return [(image, self.known.get(image.path) or found[image.path]) for image in self.images]
 
 
@@ -197,15 +203,15 @@ def _stat(path: Path) -> os.stat_result | None:
     try:
         return path.stat()
     except OSError:
-        return None  # reading it says why
+        return None  # the attempt to read the file reports the reason
 
 
 def _end_with_parent() -> None:
-    """Let a worker end when the parent is killed; it would wait for work for ever."""
-    parent = multiprocessing.parent_process()
+    """End this worker when its parent process is killed. Without this the worker would wait for work for ever."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
 
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+def _exit_after(process: BaseProcess) -> None:
+    process.join()
+    os._exit(1)

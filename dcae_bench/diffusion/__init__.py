@@ -1,1 +1,1 @@
-"""Diffusion: the processes that denoisers are trained on, and the samplers that undo them."""
+"""Diffusion processes and samplers."""

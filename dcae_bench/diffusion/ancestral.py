@@ -1,7 +1,7 @@
 """Ancestral sampling with a learned variance: the paper's sampler for DiT.
 
-diffusers' ``DDPMScheduler`` takes the same steps (a test compares them), but draws their noise itself, for the whole
-batch; here it comes from the caller, by sample.
+diffusers' ``DDPMScheduler`` takes the same steps, and a test compares the two. ``DDPMScheduler`` draws one noise tensor
+for the whole batch; this sampler takes the noise from its caller, so that each sample can have a stream of its own.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,13 @@ from dcae_bench.diffusion.learned_range import LearnedRange
 from dcae_bench.diffusion.noise import Noise
 
 
-def ancestral(predict: Callable[[Tensor, Tensor], Tensor], noise: Noise, process: LearnedRange, count: int) -> Tensor:
-    """Sample latents (n, c, h, w) in ``count`` of the process's steps.
+def sample_ancestral(
+    predict: Callable[[Tensor, Tensor], Tensor], noise: Noise, process: LearnedRange, count: int
+) -> Tensor:
+    """Sample latents (n, c, h, w) in ``count`` of the process's 1000 steps.
 
-    ``predict`` gives noise and variance (n, 2c, h, w) from a latent and its times (n,). Nothing is clipped. The last
-    step adds no noise.
+    ``predict`` maps latents and times (n,) to noise and variance (n, 2c, h, w). Nothing is clipped. The last step adds
+    no noise.
     """
     steps = process.spaced(count)
     x = noise()

@@ -1,31 +1,32 @@
-"""From a denoiser's latents to images."""
+"""Decoding a denoiser's latents to images."""
 
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from dcae_bench.metrics.image import to_uint8
+from dcae_bench.data.pixels import to_uint8
 from dcae_bench.models.autoencoder import Autoencoder, images_at_once
 
 
 class Scale(Protocol):
-    """How a denoiser's latents were scaled: (latent - shift) * scaling_factor."""
+    """How a denoiser's latents were scaled for training: (latent - shift) * scaling_factor."""
 
     @property
     def scaling_factor(self) -> float:
-        """The factor, positive."""
+        """The factor, above 0."""
 
     @property
     def shift(self) -> float:
-        """What is taken away before."""
+        """The number subtracted before scaling."""
 
 
 @torch.inference_mode()
 def decode(autoencoder: Autoencoder, latents: Tensor, scale: Scale) -> Tensor:
-    """Scaled latents (n, c, h, w) to images, uint8 (n, 3, H, W); the scale is that of the latents in training.
+    """Decode scaled latents (n, c, h, w) to images, uint8 (n, 3, H, W).
 
-    Large images are decoded in parts: a batch of latents is small beside its images on the way.
+    ``scale`` is the scale that the denoiser's training latents had. Large images are decoded a few at a time, because
+    the decoder's activations take far more memory than the batch of latents.
     """
     z = latents / scale.scaling_factor + scale.shift
     parts = z.split(images_at_once(z.shape[-1] * autoencoder.compression))

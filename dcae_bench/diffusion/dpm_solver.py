@@ -1,7 +1,7 @@
-"""DPM-Solver++, single-step, on a fixed budget of evaluations: the paper's sampler for UViT.
+"""DPM-Solver++, single-step, with a fixed number of function evaluations (NFE): the paper's sampler for UViT.
 
-diffusers' ``DPMSolverSinglestepScheduler`` rounds times to whole steps, counts them from 0, and takes one kind of
-second-order update in both places where here two kinds are needed; the model's times and the result differ.
+diffusers' ``DPMSolverSinglestepScheduler`` cannot replace this module: it rounds times to whole steps, counts steps
+from 0, and uses one kind of second-order update where this solver needs two. Its times and its results differ.
 """
 
 from collections.abc import Callable
@@ -15,8 +15,8 @@ from dcae_bench.diffusion.vp import STEPS, VariancePreserving
 START, END = 1.0, 1 / STEPS
 
 
-def orders(nfe: int) -> list[int]:
-    """Orders of the steps that use up ``nfe`` evaluations, as many third-order ones as leave a lower one at the end."""
+def step_orders(nfe: int) -> list[int]:
+    """Orders of the solver's steps, which use ``nfe`` evaluations in all: third order, then one or two lower ones."""
     thirds, rest = divmod(nfe, 3)
     return [3] * (thirds - 1) + [2, 1] if rest == 0 else [3] * thirds + [rest]
 
@@ -29,21 +29,24 @@ def dpm_solver(
     *,
     end: float = END,
 ) -> Tensor:
-    """Solve the probability flow from noise x (n, c, h, w) at time 1 to ``end``.
+    """Solve the probability flow ODE from noise x (n, c, h, w) at time 1 to time ``end``.
 
-    ``predict`` gives the noise from a latent and its times (n,) as the model takes them, fractions of 1 to 1000. The
-    times of all evaluations are spaced evenly. There is no last denoising step.
+    ``predict`` maps latents and times (n,) to noise; the times are on the model's scale, 1 to 1000, and may be
+    fractions. The times of all evaluations are spaced evenly. No denoising step follows the last evaluation.
     """
     times = np.linspace(START, end, nfe + 1)
     first = 0
-    for order in orders(nfe):
+    for order in step_orders(nfe):
         x = _Step(predict, process, times[first : first + order + 1]).solve(x)
         first += order
     return x
 
 
 class _Step:
-    """One step from times[0] to times[-1], with evaluations at all but the last (Lu et al., 2022b; data prediction)."""
+    """One step from times[0] to times[-1] (Lu et al., 2022b; data prediction).
+
+    The step evaluates the model at every time except the last. The number of its evaluations is its order.
+    """
 
     def __init__(
         self, predict: Callable[[Tensor, Tensor], Tensor], process: VariancePreserving, times: np.ndarray
@@ -53,7 +56,7 @@ class _Step:
         self.alpha, self.sigma = np.array([process.alpha_sigma(time) for time in times]).T
         half_log_snr = np.log(self.alpha / self.sigma)
         self.h = half_log_snr - half_log_snr[0]
-        """Distance of each time from the first, in half log SNR."""
+        """Distance of each time from the first time, in half the log of the signal-to-noise ratio."""
 
     def solve(self, x: Tensor) -> Tensor:
         start = self._data(x, 0)
@@ -67,16 +70,16 @@ class _Step:
         return self._linear(x, start, 3) + self._slope(3, 2) * (self._data(inner, 2) - start)
 
     def _linear(self, x: Tensor, data: Tensor, to: int) -> Tensor:
-        """First order: the data prediction is a constant."""
+        """First-order update to ``times[to]``: the data prediction counts as constant."""
         ratio, part = self.sigma[to] / self.sigma[0], self.alpha[to] * np.expm1(-self.h[to])
         return float(ratio) * x - float(part) * data
 
     def _slope(self, to: int, inner: int) -> float:
-        """Factor of the change of the data prediction between the start and an inner time, on the way to a time."""
+        """Weight, in the update to ``times[to]``, of the data prediction's change up to ``times[inner]``."""
         h = self.h[to]
         return float(self.alpha[to] * (np.expm1(-h) / h + 1) * h / self.h[inner])
 
     def _data(self, x: Tensor, at: int) -> Tensor:
-        """Data prediction at one of the times."""
+        """Data prediction at ``times[at]``."""
         t = torch.full((len(x),), float(self.times[at] * STEPS), device=x.device)
         return (x - float(self.sigma[at]) * self.predict(x, t)) / float(self.alpha[at])

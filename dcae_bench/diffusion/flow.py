@@ -11,11 +11,11 @@ class FlowMatching(Process):
     name = "flow"
 
     def times(self, uniform: Tensor) -> Tensor:
-        """Times (n,) in float32: the uniform numbers themselves."""
+        """Times (n,) in float32: the uniform numbers, unchanged."""
         return uniform.float()
 
     def loss(self, model: Model, x0: Tensor, t: Tensor, noise: Tensor, y: Tensor | None = None) -> Tensor:
-        """Mean squared error of the predicted velocity, per sample."""
+        """Mean squared error of the predicted velocity, for each sample (n,)."""
         share = per_sample(t, x0)
         x = (1 - share) * noise + share * x0
         return mean_per_sample((model(x, t, y).float() - (x0 - noise)).square())

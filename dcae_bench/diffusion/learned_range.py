@@ -11,15 +11,17 @@ from dcae_bench.diffusion.process import Model, Process, Tables, mean_per_sample
 STEPS = 1000
 FIRST_BETA, LAST_BETA = 1e-4, 0.02
 LIMIT = 0.999
-"""Data beyond it counts as the last bin, which has no outer edge."""
-BIN = 1 / 255
-"""Half a bin of the likelihood at t = 0. It is that of 8-bit images in [-1, 1]; DiT keeps it for latents."""
+"""A number of the data whose absolute value exceeds the limit counts to the outermost bin, which has no outer edge."""
+HALF_BIN = 1 / 255
+"""Half the width of a bin of the likelihood at t = 0: the bins of 8-bit images in [-1, 1], which DiT keeps for latents.
+"""
 
 
 class ReverseSteps:
-    """The steps of a Gaussian diffusion, from its cumulative alphas (float64); step t leads from x_t to x_{t-1}.
+    """The reverse steps of a Gaussian diffusion; step t leads from x_t to x_{t-1}.
 
-    ``times`` are the times that the model is told.
+    ``alphas_bar`` are the diffusion's cumulative alphas, by step in float64. ``times`` are the times that the model is
+    given, by step.
     """
 
     def __init__(self, alphas_bar: np.ndarray, times: np.ndarray) -> None:
@@ -28,7 +30,7 @@ class ReverseSteps:
         alphas = alphas_bar / before
         betas = 1 - alphas
         variance = betas * (1 - before) / (1 - alphas_bar)
-        variance[0] = variance[1]  # that of step 0 is zero, its logarithm not finite; no noise follows that step
+        variance[0] = variance[1]  # step 0 adds no noise: its variance is 0, whose logarithm is not finite
         self._tables = Tables(
             signal=alphas_bar**0.5,
             noise=(1 - alphas_bar) ** 0.5,
@@ -42,16 +44,20 @@ class ReverseSteps:
         return len(self.times)
 
     def noised(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """x_t of data and noise."""
+        """Noisy latents x_t, made of data x0 and noise."""
         return self._tables.at("signal", t, x0) * x0 + self._tables.at("noise", t, x0) * noise
 
     def posterior(self, x0: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of x_{t-1} given x_t and the data."""
+        """Mean and log variance of x_{t-1}, given x_t and the data x0."""
         mean = self._tables.at("from_x0", t, x) * x0 + self._tables.at("from_x", t, x) * x
         return mean, self._tables.at("low", t, x)
 
     def predicted(self, x: Tensor, t: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of x_{t-1} given x_t, as a model predicts: noise, then the place in the range."""
+        """Mean and log variance of x_{t-1}, given x_t and a model's output (n, 2c, h, w).
+
+        The first half of the output is the noise. The second half interpolates between the smallest and the largest
+        log variance: -1 is the smallest, 1 the largest.
+        """
         noise, place = output.chunk(2, dim=1)
         x0 = (x - self._tables.at("noise", t, x) * noise) / self._tables.at("signal", t, x)
         part = (place + 1) / 2
@@ -62,8 +68,8 @@ class ReverseSteps:
 class LearnedRange(Process):
     """Linear betas from 1e-4 to 0.02 in 1000 steps, t from 0 to 999.
 
-    The loss is the squared error of the noise plus the variational bound in bits, in which the mean is a constant, so
-    that it teaches the variance alone. The bound is not scaled.
+    The loss is the squared error of the noise plus the variational bound in bits. The bound takes the predicted mean as
+    a constant, so that its gradient trains the variance alone. The bound has weight 1.
     """
 
     name = "learned-range"
@@ -77,7 +83,7 @@ class LearnedRange(Process):
         return (uniform * STEPS).long().clamp(max=STEPS - 1)
 
     def loss(self, model: Model, x0: Tensor, t: Tensor, noise: Tensor, y: Tensor | None = None) -> Tensor:
-        """Squared error of the noise plus the bound, per sample."""
+        """Squared error of the noise plus the variational bound, for each sample (n,)."""
         x = self.steps.noised(x0, t, noise)
         output = model(x, t, y).float()
         predicted, place = output.chunk(2, dim=1)
@@ -85,7 +91,11 @@ class LearnedRange(Process):
         return mean_per_sample((predicted - noise).square()) + self.bound(fixed_mean, x0, x, t)
 
     def bound(self, output: Tensor, x0: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """Term t of the variational bound in bits per number (n,): a divergence, at t = 0 the data's likelihood."""
+        """Term t of the variational bound, in bits per number of the latent (n,).
+
+        The term is the KL divergence of the predicted from the true x_{t-1}; at t = 0 it is minus the data's log
+        likelihood.
+        """
         mean, log_variance = self.steps.predicted(x, t, output)
         true_mean, true_log_variance = self.steps.posterior(x0, x, t)
         divergence = 0.5 * (
@@ -99,20 +109,21 @@ class LearnedRange(Process):
         return mean_per_sample(terms) / math.log(2)
 
     def spaced(self, count: int) -> ReverseSteps:
-        """A diffusion of ``count`` of the steps, evenly chosen with the first and the last."""
+        """The diffusion that uses only ``count`` of the steps: evenly spaced, the first and the last included."""
         stride = (STEPS - 1) / (count - 1)
         times = np.array([round(stride * number) for number in range(count)])
         return ReverseSteps(self.alphas_bar[times], times)
 
 
 def bin_log_likelihood(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Log of a Gaussian's mass in the bin of 2/255 around x; the outer bins reach to infinity.
+    """Log of the probability that a Gaussian gives to the bin around x.
 
-    The normal distribution is approximated by a hyperbolic tangent, as in DiT's code.
+    Inner bins are 2/255 wide; the two outer bins reach to infinity. A hyperbolic tangent approximates the normal
+    distribution function, as in DiT's code.
     """
     inverse = (-0.5 * log_variance).exp()
-    upper = _normal_cdf(inverse * (x - mean + BIN))
-    lower = _normal_cdf(inverse * (x - mean - BIN))
+    upper = _normal_cdf(inverse * (x - mean + HALF_BIN))
+    lower = _normal_cdf(inverse * (x - mean - HALF_BIN))
     mass = torch.where(x < -LIMIT, upper, torch.where(x > LIMIT, 1 - lower, upper - lower))
     return mass.clamp(min=1e-12).log()
 

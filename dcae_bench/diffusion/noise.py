@@ -1,4 +1,4 @@
-"""Random numbers of sampling: keyed by sample, or as the authors draw them on eight GPUs."""
+"""Noise for sampling: keyed by sample, or drawn as the authors draw it on eight GPUs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,34 +8,37 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dcae_bench.keyed_random import digest, keyed
+from dcae_bench.base.keyed_random import key_digest, keyed_generator
 
 PAPER_RANKS = 8
 PAPER_BATCH = 64
 
 
 class Noise(Protocol):
-    """A source of standard normal numbers for a batch of samples."""
+    """A source of standard normal noise for a batch of samples."""
 
     def __call__(self) -> Tensor:
-        """Draw the next (n, c, h, w) in float32: the start, then one for each step that needs noise."""
+        """Draw the next noise (n, c, h, w) in float32.
+
+        The first call gives the start of the sampling, each later call the noise of one step that needs some.
+        """
 
 
 class SampleNoise:
-    """Noise of samples by index: each has a stream of its own, so that it does not depend on those beside it.
+    """Noise keyed by sample index: each sample has a random stream of its own and depends on no other sample.
 
-    The numbers are drawn on the CPU (Philox), which makes them the same for every device, batch size and world size.
+    The CPU draws the numbers (Philox), so that they are equal for every device, batch size and number of processes.
     """
 
     def __init__(
         self, seed: int, indices: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu"
     ) -> None:
-        self._streams = [keyed(seed, index, "sample") for index in indices]
+        self._streams = [keyed_generator(seed, index, "sample") for index in indices]
         self._shape = tuple(shape)
         self._device = device
 
     def __call__(self) -> Tensor:
-        """Draw the next numbers of every sample."""
+        """Draw the next noise of every sample (n, c, h, w)."""
         drawn = np.empty((len(self._streams), *self._shape), np.float32)
         for stream, out in zip(self._streams, drawn, strict=True):
             stream.standard_normal(dtype=np.float32, out=out)
@@ -44,11 +47,11 @@ class SampleNoise:
 
 @dataclass(frozen=True)
 class PaperBatch:
-    """One batch of one of the authors' ranks."""
+    """One batch that one of the authors' eight ranks samples."""
 
     rank: int
     indices: range
-    """Of the samples; those past the count repeat the first ones, where the ranks do not divide the count."""
+    """Indices of the batch's samples. Indices past the sample count only fill up the last rank's share."""
     noise: Noise
 
 
@@ -60,12 +63,12 @@ def paper_batches(
     *,
     ranks: Sequence[int] = range(PAPER_RANKS),
 ) -> Iterator[PaperBatch]:
-    """Replay the batches in which the authors sample ``count`` latents on eight GPUs, on any number of them.
+    """Replay, on any number of GPUs, the batches in which the authors sample ``count`` latents on eight.
 
-    Each rank takes a contiguous part in batches of 64, and draws the starting noise of one after the other from a
-    generator of its device seeded with seed + rank: the numbers are the authors' on a CUDA device only. ``ranks`` are
-    those to replay here; their batches come in order, and none may be left out. Noise between the steps (ancestral
-    sampling) comes from a second generator of the rank; which one the authors use for it is not known.
+    Each rank samples a contiguous range of indices in batches of 64. One generator per rank, on ``device`` and seeded
+    with seed + rank, draws the starting noise of batch after batch; only a CUDA device gives the authors' numbers.
+    ``ranks`` are the ranks to replay. A caller must take the batches in order and skip none. A second generator per
+    rank draws the noise between the steps of ancestral sampling; which generator the authors use there is not known.
     """
     part = -(-count // PAPER_RANKS)
     for rank in ranks:
@@ -91,9 +94,9 @@ class _RankNoise:
 
 
 def paper_labels(count: int, classes: int = 1000, seed: int = 0) -> Tensor:
-    """Labels (count,) as the authors draw them: uniform, not the same number of each class."""
+    """Labels (count,) as the authors draw them: uniformly at random, so that classes differ in number."""
     return torch.randint(0, classes, (count,), generator=torch.Generator().manual_seed(seed))
 
 
 def _key(*parts: int | str) -> int:
-    return int.from_bytes(digest(*parts)[:8], "little") >> 1
+    return int.from_bytes(key_digest(*parts)[:8], "little") >> 1

@@ -1,4 +1,4 @@
-"""Features of every image of a set, in one pass that an interruption does not undo."""
+"""Feature pass: the features of every image of a set, in one pass that resumes after an interruption."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -8,75 +8,78 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dcae_bench.base.errors import DataError
 from dcae_bench.data.images import Crops
-from dcae_bench.errors import DataError
-from dcae_bench.evaluation.protocols import pinned
+from dcae_bench.data.read_ahead import read_ahead
 from dcae_bench.evaluation.reference import Reference
 from dcae_bench.evaluation.store import Store
-from dcae_bench.evaluation.workers import Process, batches_of, read_ahead
-from dcae_bench.metrics.features import FeatureExtractor
+from dcae_bench.extractors.extractor import FeatureExtractor
+from dcae_bench.running.precision import pinned
+from dcae_bench.running.processes import Worker, batches_of
 
 Features = dict[str, np.ndarray]
-"""float32 (n, dim) by the registry name of the extractor, mapped read-only."""
+"""Features, float32 (n, dim), mapped read-only, by the extractor's registry name."""
 
 
 @dataclass
 class FeaturePass:
-    """Looks at images through several extractors, each image read once; several processes share the work."""
+    """Computes features by several extractors and reads each image once; several processes share the work."""
 
     extractors: Mapping[str, FeatureExtractor]
     device: torch.device
     batch_size: int
     tf32: bool = False
     threads: int = 0
-    process: Process = field(default_factory=Process)
+    process: Worker = field(default_factory=Worker)
     progress: Callable[[int, int], None] = lambda done, total: None
 
-    def of(self, images: Crops, folder: Path) -> Features:
-        """Features of every image; they and the state live in ``folder`` until it is forgotten.
+    def extract(self, images: Crops, folder: Path) -> Features:
+        """Compute features of every image. Features and state live in ``folder`` until :meth:`forget`.
 
-        Raises :class:`DataError` for features that are not finite, and :class:`ResultsError`.
+        Raises :class:`DataError` for fewer than two images and for features that are not finite, and
+        :class:`ResultsError`.
         """
-        return self._measure(images, folder, list(self.extractors))
+        return self._extract(images, folder, list(self.extractors))
 
-    def of_reference(self, images: Crops, folder: Path) -> Features:
-        """The same of images that serve again: features are taken from the user's cache, or kept there."""
+    def extract_reference(self, images: Crops, folder: Path) -> Features:
+        """Like :meth:`extract`, for reference images: takes features from the user's cache and adds missing ones."""
         kind = self.device.type
-        kept = {
+        references = {
             name: Reference(images, extractor, device=kind, tf32=self.tf32)
             for name, extractor in self.extractors.items()
         }
-        there = self.process.common([name for name, reference in kept.items() if reference.there])
-        found = {name: kept[name].read() for name in there}
-        missing = [name for name in kept if name not in found]
-        found |= self._measure(images, folder, missing) if missing else {}
+        # Processes may see different caches; a feature counts as cached only where every process has it.
+        cached = self.process.names_everywhere([name for name, reference in references.items() if reference.is_kept])
+        features = {name: references[name].read() for name in cached}
+        missing = [name for name in references if name not in features]
+        features |= self._extract(images, folder, missing) if missing else {}
         if self.process.first:
             for name in missing:
-                kept[name].keep(self._store(images, folder, missing).path(name))
+                references[name].keep(self._store(images, folder, missing).path(name))
         self.process.wait()
-        return {name: found[name] for name in kept}
+        return {name: features[name] for name in references}
 
     @staticmethod
     def forget(folder: Path) -> None:
-        """Remove the state of a finished pass; its features must not be used any more."""
+        """Delete the state of a finished pass. Do not use the features of that pass afterwards."""
         shutil.rmtree(folder, ignore_errors=True)
 
     def _store(self, images: Crops, folder: Path, names: list[str]) -> Store:
-        # Nothing is measured per image but that it was seen.
+        # The only value per image is a mark that its features were written.
         return Store(folder, len(images), ("seen",), {name: self.extractors[name].dim for name in names})
 
-    def _measure(self, images: Crops, folder: Path, names: list[str]) -> Features:
+    def _extract(self, images: Crops, folder: Path, names: list[str]) -> Features:
         if len(images) < 2:
             raise DataError(f"{images.name}: {len(images)} images; a Fréchet distance needs at least 2")
         store = self._store(images, folder, names)
         if self.process.first:
             store.create()
-            if not set(names) <= set(store.feature_names):  # kept features are gone since the interruption
+            if not set(names) <= set(store.feature_names):  # the cache lost features since the interruption
                 self.forget(folder)
                 store = self._store(images, folder, names).create()
         self.process.wait()
         batches = self.process.share(batches_of(len(images), self.batch_size))
-        pending = [batch for batch in batches if not store.done(batch)]
+        pending = [batch for batch in batches if not store.is_done(batch)]
         total = sum(map(len, batches))
         done = total - sum(map(len, pending))
         with pinned(self.tf32), torch.inference_mode():

@@ -1,4 +1,4 @@
-"""The images a mean hides: those that are reconstructed worst, and the median ones beside them."""
+"""Gallery of reconstructions: the worst images, which a mean hides, and the median ones for comparison."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,25 +7,26 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dcae_bench.base.files import write_with
 from dcae_bench.data.images import Crops
-from dcae_bench.evaluation.reconstruction import Measured, Reconstruct
-from dcae_bench.files import write_with
+from dcae_bench.evaluation.reconstruction import MeasuredSet, Reconstruct
 
 SIDE = 512
-"""Larger images are reduced to this side; a gallery is for looking at."""
+"""Largest side in px; larger images are reduced, since a gallery is only looked at."""
 RANKED_BY = "lpips_alex_u8"
+"""Metric that ranks the images."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Indices of the worst images, the worst first, and of those around the median."""
+    """Indices of the worst images, worst first, and of the images around the median."""
 
     worst: tuple[int, ...]
     median: tuple[int, ...]
 
 
-def choose(distances: np.ndarray, count: int) -> Choice:
-    """Choose ``count`` worst and ``count`` median images by their distances (n,); fewer where there are fewer."""
+def choose_images(distances: np.ndarray, count: int) -> Choice:
+    """Choose ``count`` worst and ``count`` median images by their distances (n,), at most n of each."""
     order = np.argsort(-distances, kind="stable")
     count = min(count, len(order))
     middle = (len(order) - count) // 2
@@ -33,24 +34,24 @@ def choose(distances: np.ndarray, count: int) -> Choice:
 
 
 def write_gallery(
-    path: Path, measured: Measured, reconstruct: Reconstruct, crops: Crops, device: torch.device, count: int
+    path: Path, measured: MeasuredSet, reconstruct: Reconstruct, crops: Crops, device: torch.device, count: int
 ) -> None:
-    """Reconstruct the chosen images again and write them as ``.npz``.
+    """Reconstruct the worst and the median images again and write them to the ``.npz`` file ``path``.
 
-    It holds ``images`` uint8 (k, 2, side, side, 3), original and reconstruction, ``group`` ("worst" or "median"),
-    ``key`` and the per-image values of every metric under its own name. Raises :class:`ResultsError`.
+    The file holds ``images``, uint8 (k, 2, side, side, 3), original and reconstruction; ``group``, "worst" or "median";
+    ``key``; and the per-image values of every metric under the metric's name. Raises :class:`ResultsError`.
     """
-    choice = choose(measured.column(RANKED_BY), count)
+    choice = choose_images(measured.column(RANKED_BY), count)
     indices = [*choice.worst, *choice.median]
     images = [_pair(reconstruct, crops, index, device) for index in indices]
     side = min(crops.resolution, SIDE)
-    content = {
+    content: dict[str, np.ndarray] = {
         "images": np.stack(images) if images else np.empty((0, 2, side, side, 3), np.uint8),
         "group": np.array(["worst"] * len(choice.worst) + ["median"] * len(choice.median)),
         "key": np.array([crops.key(index) for index in indices]),
         **{name: measured.column(name)[indices] for name in measured.value_names},
     }
-    write_with(path, lambda file: np.savez(file, **content))
+    write_with(path, lambda file: np.savez(file, allow_pickle=False, **content))
 
 
 def _pair(reconstruct: Reconstruct, crops: Crops, index: int, device: torch.device) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Reconstruction quality in one pass: every image is decoded once and feeds every metric."""
+"""Reconstruction evaluator: one pass reconstructs every image once and feeds all metrics."""
 
 import shutil
 import time
@@ -10,41 +10,42 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dcae_bench.data.crops import normalise
+from dcae_bench.base.errors import DataError, WeightsError
 from dcae_bench.data.images import Crops
-from dcae_bench.errors import DataError, WeightsError
-from dcae_bench.evaluation.protocols import pinned
+from dcae_bench.data.pixels import normalise, to_uint8
+from dcae_bench.data.read_ahead import read_ahead
 from dcae_bench.evaluation.reference import Reference
 from dcae_bench.evaluation.store import Store
 from dcae_bench.evaluation.suite import Suite
-from dcae_bench.evaluation.workers import Process, batches_of, read_ahead
-from dcae_bench.metrics.image import to_uint8
 from dcae_bench.models.autoencoder import Autoencoder, images_at_once
+from dcae_bench.running.precision import pinned
+from dcae_bench.running.processes import Worker, batches_of
 
 Reconstruct = Callable[[Tensor, range], Tensor]
-"""From uint8 images (n, 3, H, W) and their indices to uint8 reconstructions of the same shape, on the same device."""
+"""Maps uint8 images (n, 3, H, W) and their indices to uint8 reconstructions of equal shape on the same device."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast one process went through its part."""
+    """How fast one process measured its share of the images."""
 
     images: int
     seconds: float
     waited: float
-    """Seconds of these in which nothing was computed because the images were not yet read."""
+    """Part of ``seconds`` spent waiting for images to be read."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Per-image values and both sides' features of one set, by image index."""
+class MeasuredSet:
+    """Values of every image of a set, and features of originals and reconstructions, by image index."""
 
     value_names: tuple[str, ...]
     values: np.ndarray
-    """float64 (n, m)"""
+    """Values, float64 (n, m): one row per image, one column per name in ``value_names``."""
     real: dict[str, np.ndarray]
-    """Features float32 (n, dim) of the originals by extractor."""
+    """Features of the originals, float32 (n, dim), by extractor."""
     fake: dict[str, np.ndarray]
+    """Features of the reconstructions, float32 (n, dim), by extractor."""
     speed: Speed
 
     def column(self, name: str) -> np.ndarray:
@@ -54,63 +55,64 @@ class Measured:
 
 @dataclass
 class ReconstructionEvaluator:
-    """Measures anything that turns images into images, in one pass over a set of crops.
+    """Measures any :data:`Reconstruct` in one pass over a set of crops.
 
-    Both sides are rounded to 8 bits before any metric sees them. An interrupted pass goes on where it stopped.
+    Every metric sees originals and reconstructions as 8-bit images. An interrupted pass resumes where it stopped.
     """
 
     suite: Suite
     batch_size: int
     tf32: bool = False
     threads: int = 0
-    keep: bool = True
-    """Whether features of originals are taken from the user's cache, or kept there."""
-    process: Process = field(default_factory=Process)
+    use_cache: bool = True
+    """Whether to read and write the originals' features in the user's cache."""
+    process: Worker = field(default_factory=Worker)
     progress: Callable[[int, int], None] = lambda done, total: None
 
-    def measure(self, reconstruct: Reconstruct, crops: Crops, folder: Path) -> Measured:
-        """Measure every crop once; the state lives in ``folder`` until :meth:`forget`.
+    def measure(self, reconstruct: Reconstruct, crops: Crops, folder: Path) -> MeasuredSet:
+        """Measure every crop once. The state of the pass lives in ``folder`` until :meth:`forget`.
 
-        Features of originals that are kept from before are not computed again. With several processes each does its
-        share, and all return the whole. Raises :class:`DataError` for fewer than two images, and
-        :class:`ResultsError`, also for kept features that were changed.
+        Cached features of originals are not computed again. With several processes, each measures its share of the
+        crops and all return the result for all crops. Raises :class:`DataError` for fewer than two images, and
+        :class:`ResultsError`, among others for cached features that were changed.
         """
         if len(crops) < 2:
             raise DataError(f"{len(crops)} images cannot be evaluated: a Fréchet distance needs at least 2")
         references = self._references(crops)
-        # A cache on a disk of one machine alone, or another evaluation that keeps its features just now.
-        there = self.process.common([name for name, reference in references.items() if reference.there])
-        kept = {name: references[name].read() for name in there}
+        # Processes may see different caches: the cache may be on one machine's disk, or another evaluation may be
+        # writing to it. A feature counts as cached only where every process has it.
+        shared = self.process.names_everywhere([name for name, reference in references.items() if reference.is_kept])
+        cached = {name: references[name].read() for name in shared}
         dims = {name: extractor.dim for name, extractor in self.suite.extractors.items()}
         wanted = {f"fake-{name}": dim for name, dim in dims.items()}
-        wanted |= {f"real-{name}": dims[name] for name in dims if name not in kept}
+        wanted |= {f"real-{name}": dims[name] for name in dims if name not in cached}
         store = Store(folder, len(crops), self.suite.value_names, wanted)
         if self.process.first:
             store.create()
-            if not set(wanted) <= set(store.feature_names):  # kept features are gone since the interruption
+            if not set(wanted) <= set(store.feature_names):  # the cache lost features since the interruption
                 self.forget(folder)
                 store = Store(folder, len(crops), self.suite.value_names, wanted).create()
         self.process.wait()
-        store.take_up()
+        store.open_existing()
         missing = [name for name in dims if f"real-{name}" in store.feature_names]
         with pinned(self.tf32), torch.inference_mode():
-            speed = self._go_through(reconstruct, crops, store, missing)
+            speed = self._measure_batches(reconstruct, crops, store, missing)
         self.process.wait()
         store.require_complete()
         if self.process.first:
             for name in set(missing) & set(references):
                 references[name].keep(store.path(f"real-{name}"))
-        real = {name: store.features(f"real-{name}") if name in missing else kept[name] for name in dims}
+        real = {name: store.features(f"real-{name}") if name in missing else cached[name] for name in dims}
         fake = {name: store.features(f"fake-{name}") for name in dims}
-        return Measured(self.suite.value_names, np.array(store.values()), real, fake, speed)
+        return MeasuredSet(self.suite.value_names, np.array(store.values()), real, fake, speed)
 
     @staticmethod
     def forget(folder: Path) -> None:
-        """Remove the state of a finished pass; the arrays of its :class:`Measured` must not be used any more."""
+        """Delete the state of a finished pass. Do not use the arrays of its :class:`MeasuredSet` afterwards."""
         shutil.rmtree(folder, ignore_errors=True)
 
     def _references(self, crops: Crops) -> dict[str, Reference]:
-        if not self.keep:
+        if not self.use_cache:
             return {}
         kind = self.suite.device.type
         return {
@@ -118,9 +120,9 @@ class ReconstructionEvaluator:
             for name, extractor in self.suite.extractors.items()
         }
 
-    def _go_through(self, reconstruct: Reconstruct, crops: Crops, store: Store, missing: list[str]) -> Speed:
+    def _measure_batches(self, reconstruct: Reconstruct, crops: Crops, store: Store, missing: list[str]) -> Speed:
         batches = self.process.share(batches_of(len(crops), self.batch_size))
-        pending = [batch for batch in batches if not store.done(batch)]
+        pending = [batch for batch in batches if not store.is_done(batch)]
         total = sum(map(len, batches))
         done = total - sum(map(len, pending))
         images, start, waited = 0, time.perf_counter(), 0.0
@@ -132,14 +134,14 @@ class ReconstructionEvaluator:
             fake = reconstruct(real, batch)
             features = {f"fake-{name}": x.numpy() for name, x in self.suite.features(fake, names).items()}
             features |= {f"real-{name}": x.numpy() for name, x in self.suite.features(real, missing).items()}
-            store.write(batch, self._finite(self.suite.values(real, fake), batch, crops), features)
+            store.write(batch, self._require_numbers(self.suite.values(real, fake), batch, crops), features)
             images += len(batch)
             self.progress(done + images, total)
             reading = time.perf_counter()
         return Speed(images, time.perf_counter() - start, waited)
 
-    def _finite(self, values: Tensor, batch: range, crops: Crops) -> np.ndarray:
-        """Refuse NaN, which marks rows that are not measured and which no reconstruction can have."""
+    def _require_numbers(self, values: Tensor, batch: range, crops: Crops) -> np.ndarray:
+        """Return values as an array. Raises :class:`DataError` for NaN, which marks rows that are not yet measured."""
         bad = values.isnan().any(dim=1).nonzero()
         if len(bad):
             row = int(bad[0])
@@ -149,11 +151,12 @@ class ReconstructionEvaluator:
 
 
 def reconstructor(model: Autoencoder, noise: Callable[[range, torch.Size], Tensor] | None) -> Reconstruct:
-    """Reconstruct with an autoencoder in evaluation mode; ``noise`` draws from the posterior where there is one.
+    """Make a :data:`Reconstruct` of an autoencoder in evaluation mode.
 
-    ``noise`` maps indices and a latent's shape (c, h, w) to standard normal numbers (n, c, h, w), so that a draw
-    belongs to an image and not to a batch. Without it the posterior's mean is taken. Large images go through in parts.
-    Raises :class:`WeightsError` for a reconstruction that is not finite, which 8 bits would hide.
+    ``noise`` maps image indices and the shape (c, h, w) of a latent to standard normal numbers (n, c, h, w), which
+    draw latents from the posterior; each draw depends on the image, not on the batch. None takes the posterior's mean.
+    A batch of large images is split into parts that fit in memory. The reconstruction raises :class:`WeightsError` for
+    values that are not finite, which rounding to 8 bits would hide.
     """
 
     def part(images: Tensor, indices: range) -> Tensor:

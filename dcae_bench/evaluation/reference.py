@@ -1,4 +1,4 @@
-"""Features of originals, kept under their content hash: every further autoencoder on a data set finds them."""
+"""Cached reference features: features of originals, computed once for all autoencoders and denoisers."""
 
 import hashlib
 import json
@@ -9,25 +9,27 @@ from typing import BinaryIO
 
 import numpy as np
 
+from dcae_bench.base.errors import ResultsError
+from dcae_bench.base.files import atomic_write, cache_dir, sha256_json, write_text
 from dcae_bench.data.images import Crops
-from dcae_bench.errors import ResultsError
-from dcae_bench.files import atomic_write, cache_dir, sha256_json, write_text
-from dcae_bench.metrics.features import FeatureExtractor
-from dcae_bench.provenance import fingerprint
+from dcae_bench.extractors import by_name
+from dcae_bench.extractors.extractor import FeatureExtractor
+from dcae_bench.records.fingerprint import fingerprint
 
 logger = logging.getLogger(__name__)
 
 PART = 1 << 24
+"""Bytes that are hashed and copied at a time."""
 DIGEST = hashlib.sha256().digest_size
-"""Bytes at the end of a kept file, by which its content is known."""
+"""Length in bytes of the digest at the end of a cached file."""
 
 
 class Reference:
-    """The kept features of one data set's crops by one extractor: ``<cache>/reference/<key>.raw``, float32 rows.
+    """Cached features of one set of crops by one extractor: float32 rows in ``<cache>/reference/<key>.raw``.
 
-    The key holds what the features depend on: the crops' pixels, the network and its weights, the code of the
-    metrics, the kind of device and TF32. A digest at the end of the file tells whether it holds what the key says, so
-    that a reference cannot be mixed up with another.
+    The key hashes everything that the features depend on: the pixels of the crops, the network and its weights, the
+    code of the metrics, the kind of device, and TF32. The digest at the end of the file covers key and features, so a
+    reader notices a file that was changed or belongs to another key.
     """
 
     def __init__(self, crops: Crops, extractor: FeatureExtractor, *, device: str, tf32: bool):
@@ -36,7 +38,7 @@ class Reference:
             "images": len(crops),
             "extractor": extractor.name,
             "weights": extractor.weights_sha256,
-            "code": fingerprint("dcae_bench.metrics"),
+            "code": fingerprint(__name__, by_name.__name__),
             "device": device,
             "tf32": tf32 and device == "cuda",
         }
@@ -45,17 +47,17 @@ class Reference:
         self._data = f"{crops.name} {crops.split} {crops.resolution} px"
 
     @property
-    def there(self) -> bool:
-        """Whether the features are kept and whole."""
+    def is_kept(self) -> bool:
+        """Whether the cache holds a file of the right size."""
         try:
             return self.path.stat().st_size == self._bytes + DIGEST
         except OSError:
             return False
 
     def read(self) -> np.ndarray:
-        """Features (n, dim) in float32, mapped read-only, if they are those that were kept.
+        """Check the digest and return the features, float32 (n, dim), mapped read-only.
 
-        Raises :class:`ResultsError` when they are gone or others.
+        Raises :class:`ResultsError` for a file that cannot be read or whose digest is wrong.
         """
         try:
             with open(self.path, "rb") as file:
@@ -72,10 +74,10 @@ class Reference:
         return features
 
     def keep(self, source: Path) -> None:
-        """Copy finished features into the cache. Without room there they are only not kept, and a warning says so."""
+        """Copy the file of finished features into the cache. A full disk only causes a warning."""
         try:
             with atomic_write(self.path) as file, open(source, "rb") as features:
-                # In the same file, so that evaluations that keep the same features at once cannot mix them up.
+                # The digest is in the same file, so that two evaluations that write at once cannot mix up their parts.
                 file.write(self._digest_of(features, file.write))
             about = {"data": self._data, **self.description, "shape": self.shape, "dtype": "float32"}
             write_text(self.path.with_suffix(".json"), json.dumps(about, indent=2) + "\n")
@@ -87,7 +89,7 @@ class Reference:
         return 4 * self.shape[0] * self.shape[1]
 
     def _digest_of(self, features: BinaryIO, also: Callable[[bytes], object] = lambda part: None) -> bytes:
-        """SHA-256 of what the features are and of their bytes, each part of which is passed on to ``also``."""
+        """SHA-256 of the key and of the bytes read from ``features``; every part read is passed to ``also``."""
         digest = hashlib.sha256(self.path.stem.encode())
         for start in range(0, self._bytes, PART):
             part = features.read(min(PART, self._bytes - start))

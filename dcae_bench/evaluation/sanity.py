@@ -1,4 +1,4 @@
-"""Checks of the evaluator itself: identity, a ladder of JPEG qualities, other batches, order, threads, processes."""
+"""Sanity checks: scores of the identity, of JPEG at falling quality, and of one JPEG in other batches or processes."""
 
 import io
 import json
@@ -8,6 +8,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 
 import numpy as np
@@ -16,27 +17,30 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
-from dcae_bench.config import Profile
+from dcae_bench.base.errors import CheckError
+from dcae_bench.base.files import write_text
 from dcae_bench.data.images import Crops, open_crops
-from dcae_bench.device import choose
-from dcae_bench.errors import CheckError
 from dcae_bench.evaluation.distances import frechet
 from dcae_bench.evaluation.protocols import protocol_of
 from dcae_bench.evaluation.reconstruction import Reconstruct, ReconstructionEvaluator
 from dcae_bench.evaluation.suite import Suite
-from dcae_bench.evaluation.workers import Process, processes
-from dcae_bench.evaluation_spec import EvaluationSet
-from dcae_bench.files import write_text
+from dcae_bench.profile.evaluation import EvaluationSet
+from dcae_bench.profile.profile import Profile
+from dcae_bench.running.device import choose
+from dcae_bench.running.processes import Worker, join_processes
 
 QUALITIES = (95, 75, 50, 25, 10)
-"""JPEG qualities of the ladder, from the mildest."""
-MIDDLE = 50
-PROCESSES = (2, 3)
+"""JPEG qualities of the ladder, from the best."""
+MIDDLE_QUALITY = 50
+"""JPEG quality that is measured under other batches, orders, threads and processes."""
+PROCESS_COUNTS = (2, 3)
+"""Numbers of processes that share the images, one after the other."""
+SPAWN = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)
-class Checked:
-    """What is checked: one evaluation set as a profile measures it, or the first ``images`` of it."""
+class CheckedSet:
+    """One evaluation set of a profile on which the evaluator is checked, or its first ``images`` crops."""
 
     profile: Profile
     item: EvaluationSet
@@ -45,84 +49,84 @@ class Checked:
     inception: Path | None = None
 
     def crops(self) -> Crops:
-        """Open the set. Raises :class:`DataError`."""
+        """Open the crops. Raises :class:`DataError`."""
         crops = open_crops(self.profile, self.item, self.data)
         if self.images is None or self.images >= len(crops):
             return crops
-        return Rearranged(crops, range(self.images), f"first {self.images}")
+        return RearrangedCrops(crops, range(self.images), f"first {self.images}")
 
-    def evaluator(self, process: Process) -> ReconstructionEvaluator:
-        """Load the protocol's networks. Raises :class:`WeightsError`."""
+    def evaluator(self, process: Worker) -> ReconstructionEvaluator:
+        """Load the protocol's networks into an evaluator. Raises :class:`WeightsError`."""
         spec = self.profile.evaluation
         suite = Suite.load(protocol_of(self.profile), process.device(choose(self.profile)), self.inception)
         tf32 = spec.settings.get("tf32") == "on"
         return ReconstructionEvaluator(suite, spec.batch_size, tf32=tf32, threads=spec.workers, process=process)
 
 
-def ladder(
+def measure_ladder(
     evaluator: ReconstructionEvaluator, crops: Crops, folder: Path, console: Console
 ) -> dict[str, dict[str, float]]:
-    """Scores of the identity and of every quality by name, measured by the same evaluator as any autoencoder's."""
+    """Scores of the identity and of each JPEG quality, by name. The evaluator measures them like autoencoders."""
     steps: list[tuple[str, Reconstruct]] = [("identity", lambda images, indices: images)]
     steps += [(f"JPEG {quality}", jpeg(quality)) for quality in QUALITIES]
     rungs = {}
     for name, reconstruct in steps:
-        rungs[name] = _once(evaluator, reconstruct, crops, folder / ".sanity-ladder")
+        rungs[name] = _score(evaluator, reconstruct, crops, folder / ".sanity-ladder")
         shown = ", ".join(f"{key} {value:.4g}" for key, value in rungs[name].items())
         console.print(f"{name}: {shown}", soft_wrap=True)
     return rungs
 
 
-def invariance(
+def measure_invariance(
     evaluator: ReconstructionEvaluator, crops: Crops, folder: Path, console: Console
 ) -> dict[str, dict[str, float]]:
-    """Scores of one JPEG quality measured as the evaluator is set, then in other batches, order and threads.
+    """Scores of one JPEG quality, by variant: as the evaluator is set, then in other batches, threads and order.
 
-    Features of the originals are computed anew each time, and none are kept.
+    No variant uses the cache of the originals' features.
     """
-    evaluator = replace(evaluator, keep=False)
+    evaluator = replace(evaluator, use_cache=False)
     larger = 2 * evaluator.batch_size + 1
     variants: dict[str, tuple[ReconstructionEvaluator, Crops]] = {
         f"batches of {evaluator.batch_size}": (evaluator, crops),
         "batches of 1": (replace(evaluator, batch_size=1), crops),
         f"batches of {larger}": (replace(evaluator, batch_size=larger), crops),
         "4 threads": (replace(evaluator, threads=4), crops),
-        "reversed order": (evaluator, Rearranged(crops, range(len(crops))[::-1], "reversed")),
+        "reversed order": (evaluator, RearrangedCrops(crops, range(len(crops))[::-1], "reversed")),
     }
     found = {}
     for name, (variant, images) in variants.items():
-        found[name] = _once(variant, jpeg(MIDDLE), images, folder / ".sanity-invariance")
+        found[name] = _score(variant, jpeg(MIDDLE_QUALITY), images, folder / ".sanity-invariance")
         console.print(f"{name}: measured", soft_wrap=True)
     return found
 
 
-def in_processes(
-    checked: Checked,
+def measure_in_processes(
+    checked: CheckedSet,
     folder: Path,
     console: Console,
     *,
-    counts: Sequence[int] = PROCESSES,
-    start_method: str = "spawn",
+    counts: Sequence[int] = PROCESS_COUNTS,
+    context: SpawnContext | ForkServerContext = SPAWN,
 ) -> dict[str, dict[str, float]]:
-    """The same scores as of :func:`invariance`, by several processes that share the images as under ``torchrun``.
+    """Scores as in :func:`measure_invariance`, by several processes that share the images as under ``torchrun``.
 
-    Raises :class:`CheckError` where one of them fails; its own output says why.
+    Raises :class:`CheckError` where a process fails; the output of that process says why.
     """
     found = {}
     for count in counts:
         path = folder / f".sanity-{count}-processes.json"
-        _run_together(checked, path, count, start_method)
+        _run_processes(checked, path, count, context)
         found[f"{count} processes"] = json.loads(path.read_text())
         path.unlink()
         console.print(f"{count} processes: measured", soft_wrap=True)
     return found
 
 
-class Rearranged:
-    """Some of the crops of a set, in another order."""
+class RearrangedCrops:
+    """A selection of crops, in any order."""
 
     def __init__(self, crops: Crops, indices: Sequence[int], what: str):
-        """``indices`` are the places in ``crops``, and ``what`` names them."""
+        """``indices`` select and order crops of ``crops``; ``what`` tells the selection apart in hashes."""
         self._crops, self._indices = crops, indices
         self.name, self.split, self.resolution = crops.name, crops.split, crops.resolution
         self.manifest_sha256, self.sha256 = crops.manifest_sha256, f"{crops.sha256} {what}"
@@ -131,7 +135,7 @@ class Rearranged:
         return len(self._indices)
 
     def key(self, index: int) -> str:
-        """Name of the crop at a place of the new order."""
+        """Name of the crop at an index of the new order."""
         return self._crops.key(self._indices[index])
 
     def __getitem__(self, index: int) -> Tensor:
@@ -139,7 +143,7 @@ class Rearranged:
 
 
 def jpeg(quality: int) -> Reconstruct:
-    """Compress and decompress with Pillow's JPEG at ``quality``."""
+    """Make a :data:`Reconstruct` that compresses and decompresses with Pillow's JPEG at ``quality``."""
 
     def reconstruct(images: Tensor, indices: range) -> Tensor:
         return torch.stack([_compressed(image, quality) for image in images.cpu()]).to(images.device)
@@ -154,8 +158,8 @@ def _compressed(image: Tensor, quality: int) -> Tensor:
         return torch.from_numpy(np.array(found)).permute(2, 0, 1)
 
 
-def _once(evaluator: ReconstructionEvaluator, reconstruct: Reconstruct, crops: Crops, state: Path) -> dict[str, float]:
-    """Fréchet distances, and means over images, of a pass that takes nothing up and leaves nothing behind."""
+def _score(evaluator: ReconstructionEvaluator, reconstruct: Reconstruct, crops: Crops, state: Path) -> dict[str, float]:
+    """Fréchet distances and means over images, by a pass that neither resumes nor leaves a state."""
     process = evaluator.process
     if process.first:
         evaluator.forget(state)
@@ -163,7 +167,7 @@ def _once(evaluator: ReconstructionEvaluator, reconstruct: Reconstruct, crops: C
     measured = evaluator.measure(reconstruct, crops, state)
     extractors = evaluator.suite.extractors
     names = evaluator.suite.protocol.distances
-    scores = {}
+    scores: dict[str, float] = {}
     if process.first:
         scores |= {f"r{extractors[name].key}": frechet(measured.real[name], measured.fake[name]) for name in names}
         scores |= {name: float(np.mean(measured.column(name))) for name in measured.value_names}
@@ -173,12 +177,11 @@ def _once(evaluator: ReconstructionEvaluator, reconstruct: Reconstruct, crops: C
     return scores
 
 
-def _run_together(checked: Checked, path: Path, count: int, start_method: str) -> None:
-    """Let ``count`` processes of this machine measure ``checked`` and write their scores to ``path``."""
+def _run_processes(checked: CheckedSet, path: Path, count: int, context: SpawnContext | ForkServerContext) -> None:
+    """Start ``count`` processes on this machine that measure ``checked`` together and write the scores to ``path``."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    context = multiprocessing.get_context(start_method)
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
     gpus = torch.cuda.device_count() or 1
     places = [common | {"RANK": str(rank), "LOCAL_RANK": str(rank % gpus)} for rank in range(count)]
@@ -190,7 +193,7 @@ def _run_together(checked: Checked, path: Path, count: int, start_method: str) -
         while running:
             ended = wait([process.sentinel for process in running])
             running = [process for process in running if process.sentinel not in ended]
-            # The others would wait for the one that failed.
+            # Without this error the other processes would wait forever for the one that failed.
             if failed := [process.exitcode for process in started if process not in running and process.exitcode]:
                 raise CheckError(
                     f"{checked.item.label}: cannot be measured by {count} processes, one ended with exit code "
@@ -202,11 +205,11 @@ def _run_together(checked: Checked, path: Path, count: int, start_method: str) -
             process.join()
 
 
-def _measure_share(checked: Checked, path: Path, place: dict[str, str]) -> None:
-    """What each of the processes does."""
+def _measure_share(checked: CheckedSet, path: Path, place: dict[str, str]) -> None:
+    """Join the processes under the environment ``place``, measure a share, and in the first write the scores."""
     os.environ.update(place)
-    with processes() as process:
-        evaluator = replace(checked.evaluator(process), keep=False)
-        scores = _once(evaluator, jpeg(MIDDLE), checked.crops(), path.with_suffix(".state"))
+    with join_processes() as process:
+        evaluator = replace(checked.evaluator(process), use_cache=False)
+        scores = _score(evaluator, jpeg(MIDDLE_QUALITY), checked.crops(), path.with_suffix(".state"))
         if process.first:
             write_text(path, json.dumps(scores))

@@ -1,4 +1,4 @@
-"""The metrics of a protocol on batches: numbers per image, and features of images."""
+"""Suite: the metrics and networks of a reconstruction protocol, applied to batches."""
 
 from pathlib import Path
 
@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 from dcae_bench.evaluation.protocols import ReconstructionProtocol
-from dcae_bench.metrics import extractors
-from dcae_bench.metrics.features import FeatureExtractor
+from dcae_bench.extractors import by_name as extractors
+from dcae_bench.extractors.extractor import FeatureExtractor
+from dcae_bench.extractors.lpips import LPIPS
 from dcae_bench.metrics.image import psnr, ssim, ssim_both
-from dcae_bench.metrics.lpips import LPIPS
 
 LPIPS_NAMES = {"alex": "AlexNet", "vgg": "VGG"}
 
 
 class Suite:
-    """What one decoded batch feeds: values of each pair of images, and the features of either side."""
+    """Computes the values of each pair of images in a batch, and the features of images."""
 
     def __init__(
         self,
@@ -24,7 +24,7 @@ class Suite:
         lpips: dict[str, LPIPS],
         device: torch.device,
     ):
-        """Use :meth:`load`; ``networks`` holds the extractors by registry name, ``lpips`` the networks of LPIPS."""
+        """Use :meth:`load`. ``networks`` holds extractors by registry name, ``lpips`` LPIPS by name of its network."""
         self.protocol, self.extractors, self.device = protocol, networks, device
         self.lpips = {net: model.to(device) for net, model in lpips.items()}
         reflected = ("ssim_torchmetrics",) if protocol.reflected_ssim else ()
@@ -39,16 +39,16 @@ class Suite:
 
     @property
     def networks(self) -> dict[str, FeatureExtractor | LPIPS]:
-        """Every network by its name in records."""
+        """All networks, by name: extractors by registry name, LPIPS by the name of the network."""
         return {**self.extractors, **{LPIPS_NAMES[net]: model for net, model in self.lpips.items()}}
 
     def values(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Values (n, m) in float64, in the order of ``value_names``, of uint8 images (n, 3, h, w) on the device."""
+        """Values of pairs of uint8 images (n, 3, h, w): float64 (n, m) on the CPU, one column per ``value_names``."""
         similarities = ssim_both(real, fake) if self.protocol.reflected_ssim else (ssim(real, fake),)
         columns = [psnr(real, fake), *similarities]
         columns += [net.of_uint8(fake, real) for net in self.lpips.values()]
         return torch.stack([column.double().cpu() for column in columns], dim=1)
 
     def features(self, images: Tensor, names: list[str]) -> dict[str, Tensor]:
-        """Features (n, dim) in float32 by the named extractors of uint8 images (n, 3, h, w) on the device."""
+        """Features of uint8 images (n, 3, h, w): float32 (n, dim) on the CPU, by name of the extractor."""
         return {name: self.extractors[name](images).float().cpu() for name in names}

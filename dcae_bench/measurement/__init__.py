@@ -1,1 +1,1 @@
-"""Timing and energy that a reviewer can believe: clocks, statistics, NVML, the state gate and the lease."""
+"""Measurement of throughput and energy: instruments, workloads, sessions, plans, records and evidence."""

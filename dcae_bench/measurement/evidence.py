@@ -1,6 +1,6 @@
-"""Evidence: a folder of records and traces with the hash of every file, and numbers that follow from the samples.
+"""Evidence: a folder of records and traces with the hash of every file, whose numbers anyone can derive again.
 
-The list of hashes has the form that ``sha256sum --check`` reads, so that a reader needs none of our code for it.
+``sha256sum --check`` reads the list of hashes, so a reader can check the hashes without our code.
 """
 
 import math
@@ -11,11 +11,11 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from dcae_bench.errors import MeasurementError, ResultsError, UserError
-from dcae_bench.files import sha256_file, write_text
-from dcae_bench.measurement.energy import energy_of
-from dcae_bench.measurement.gate import judge
-from dcae_bench.measurement.nvml import read_trace
+from dcae_bench.base.errors import MeasurementError, ResultsError, UserError
+from dcae_bench.base.files import sha256_file, write_text
+from dcae_bench.measurement.instruments.energy import energy_of
+from dcae_bench.measurement.instruments.gate import judge
+from dcae_bench.measurement.instruments.nvml import read_trace
 from dcae_bench.measurement.record import Restart, ThroughputRecord, derive, load
 
 SUMS = "SHA256SUMS"
@@ -25,7 +25,7 @@ _THROUGHPUT = re.compile(rb'"kind"\s*:\s*"throughput"')
 
 @dataclass(frozen=True)
 class Findings:
-    """What a folder of evidence shows."""
+    """Result of checking a folder of evidence."""
 
     files: int
     records: int
@@ -33,7 +33,7 @@ class Findings:
 
 
 def seal(folder: Path) -> int:
-    """Write the hashes of every file of ``folder``; the number of files. Raises :class:`MeasurementError`."""
+    """Write the hash of every file of ``folder``. Returns the number of files. Raises :class:`MeasurementError`."""
     folder = Path(folder)
     if (folder / SUMS).exists():
         raise MeasurementError(f"{folder / SUMS}: is there already; evidence is sealed once, delete it to seal again")
@@ -45,10 +45,10 @@ def seal(folder: Path) -> int:
 
 
 def verify(folder: Path) -> Findings:
-    """Check hashes, and derive anew what the records of timings say. Raises :class:`MeasurementError`."""
+    """Check the hash of every file, and derive the numbers of every timing again. Raises :class:`MeasurementError`."""
     folder = Path(folder)
     problems: list[str] = []
-    listed = _listed(folder / SUMS)
+    listed = _read_hashes(folder / SUMS)
     present = set(_files(folder))
     for name in sorted(listed.keys() | present):
         if name not in present:
@@ -63,18 +63,18 @@ def verify(folder: Path) -> Findings:
         if path.suffix == ".json" and _THROUGHPUT.search(path.read_bytes()):
             records += 1
             try:
-                problems += [f"{name}: {text}" for text in check(load(path), path.parent)]
+                problems += [f"{name}: {text}" for text in check_record(load(path), path.parent)]
             except ResultsError as error:
                 problems.append(str(error))
     return Findings(files=len(listed), records=records, problems=tuple(problems))
 
 
-def check(record: ThroughputRecord, folder: Path) -> Iterator[str]:
-    """What a record says but its samples do not; traces are beside it in ``folder``."""
+def check_record(record: ThroughputRecord, folder: Path) -> Iterator[str]:
+    """Problems of a record whose numbers do not follow from its samples. ``folder`` holds the record's traces."""
     if record.derived is None:
         return
     anew = derive(record.restarts, record.images_per_iteration, record.flops_per_image)
-    if not _same(anew, record.derived):
+    if not _equal_up_to_rounding(anew, record.derived):
         found, told = anew.images_per_s.value, record.derived.images_per_s.value
         yield f"its numbers do not follow from its samples (images/s: {found:.6g} derived, {told:.6g} recorded)"
     for number, restart in enumerate(record.restarts, 1):
@@ -94,11 +94,14 @@ def _check_restart(restart: Restart, folder: Path) -> Iterator[str]:
     if energy.energy_j is not None:
         if trace is None or energy.start_s is None:
             yield "its energy has no trace"
-        elif not _same(energy_of(trace, energy.start_s, energy.start_s + energy.seconds, energy.iterations), energy):
+        elif not _equal_up_to_rounding(
+            energy_of(trace, energy.start_s, energy.start_s + energy.seconds, energy.iterations), energy
+        ):
             yield "its energy does not follow from the trace"
 
 
-def _listed(path: Path) -> dict[str, str]:
+def _read_hashes(path: Path) -> dict[str, str]:
+    """The listed hashes by file name. Raises :class:`MeasurementError`."""
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -112,7 +115,7 @@ def _listed(path: Path) -> dict[str, str]:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """Every file below ``folder`` but the list itself. Raises :class:`MeasurementError` where it is no folder."""
+    """Every file below ``folder`` except the list of hashes. Raises :class:`MeasurementError` if it is no folder."""
     if not folder.is_dir():
         raise MeasurementError(f"{folder}: is not a folder; name a folder of evidence")
     for path in sorted(folder.rglob("*")):
@@ -121,14 +124,14 @@ def _files(folder: Path) -> Iterator[str]:
             yield name
 
 
-def _same(a: object, b: object) -> bool:
-    """Equal, but for the last digits, which another version of a library may round otherwise."""
+def _equal_up_to_rounding(a: object, b: object) -> bool:
+    """Whether two values are equal except for the last digits, which another library version may round differently."""
     if isinstance(a, BaseModel):
         a, b = a.model_dump(), b.model_dump() if isinstance(b, BaseModel) else b
     if isinstance(a, float) and isinstance(b, float):
         return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
     if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+        return a.keys() == b.keys() and all(_equal_up_to_rounding(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) == len(b) and all(map(_same, a, b))
+        return len(a) == len(b) and all(map(_equal_up_to_rounding, a, b))
     return a == b

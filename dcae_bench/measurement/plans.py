@@ -1,4 +1,4 @@
-"""Plans: many sessions, the most important first, each in a process of its own; what is there already is kept."""
+"""Plans: lists of sessions, the most important first. Each session runs in its own process; existing records stay."""
 
 import json
 import subprocess
@@ -9,31 +9,31 @@ from pathlib import Path
 
 from pydantic import Field
 
-from dcae_bench.errors import MeasurementError
-from dcae_bench.files import write_text
-from dcae_bench.measurement.cases import DENOISERS, LATENTS, Case, Latent, usual_resolution
-from dcae_bench.measurement.paper_phases import PHASE_WORK, paper
-from dcae_bench.measurement.recipes import recipe_for
+from dcae_bench.base.errors import MeasurementError
+from dcae_bench.base.files import write_text
+from dcae_bench.base.typed import Strict
 from dcae_bench.measurement.record import Work, load
-from dcae_bench.measurement.statistics import Value
-from dcae_bench.provenance import fingerprint
+from dcae_bench.measurement.workloads.cases import DENOISERS, LATENTS, Case, Latent, usual_resolution
+from dcae_bench.measurement.workloads.paper_phases import PHASE_WORK, paper_profile
+from dcae_bench.measurement.workloads.recipes import recipe_for
+from dcae_bench.records.fingerprint import fingerprint
 
 STATE = "plan.json"
 _F8, _F32, _F64 = "sd-vae-f8c4-p2", "dc-ae-f32c32-p1", "dc-ae-f64c128-p1"
 _ALL = tuple(latent.slug for latent in LATENTS)
 
 
-class Step(Value):
-    """One session of a plan: one network's work on some latent spaces, timed in turn."""
+class PlanStep(Strict):
+    """One session of a plan: one kind of work of one network on several latent spaces, timed in turn."""
 
     protocol: str
     denoiser: str | None
     latents: tuple[str, ...]
     work: Work
-    resolution: int | None = Field(default=None, description="null: the work's usual one")
+    resolution: int | None = Field(default=None, description="side of the images in px; null: the work's default")
     batch: int | None = None
     short: bool = False
-    restarts: int | None = Field(default=None, ge=1, description="null: as many as the plan")
+    restarts: int | None = Field(default=None, ge=1, description="number of restarts; null: the plan's")
 
     @property
     def side(self) -> int:
@@ -42,12 +42,12 @@ class Step(Value):
 
     @property
     def cases(self) -> tuple[Case, ...]:
-        """The cases. Raises :class:`MeasurementError`, :class:`ConfigError`."""
+        """The cases, one per latent space. Raises :class:`MeasurementError` and :class:`ConfigError`."""
         latents = map(Latent.parse, self.latents)
         return tuple(Case(denoiser=self.denoiser, latent=one, resolution=self.side, work=self.work) for one in latents)
 
     def command(self, output: Path, restart: int) -> list[str]:
-        """Arguments of ``dcae-bench`` that run it."""
+        """Arguments of ``dcae-bench`` that run this session."""
         words = ["measure", "--protocol", self.protocol, "--work", self.work, "--resolution", str(self.side)]
         words += ["--denoiser", self.denoiser] if self.denoiser else []
         words += [word for latent in self.latents for word in ("--latent", latent)]
@@ -56,41 +56,41 @@ class Step(Value):
         return [*words, "--restart", str(restart), "--output", str(output)]
 
 
-class PlanSpec(Value):
-    """Steps in the order of their importance. All are done once before any is restarted."""
+class PlanSpec(Strict):
+    """Steps in the order of their importance. Every step runs once before any step is restarted."""
 
     what: str
-    steps: tuple[Step, ...]
+    steps: tuple[PlanStep, ...]
     restarts: int = Field(ge=1)
-    probe: bool = Field(default=False, description="begin with what NVML's counter and power fields answer")
+    probe: bool = Field(default=False, description="whether the plan starts with a probe of NVML")
 
-    def jobs(self) -> Iterator[tuple[Step, int]]:
-        """Step and number of the restart, in the order in which they run."""
+    def sessions(self) -> Iterator[tuple[PlanStep, int]]:
+        """The sessions in the order in which they run, each as a step and the number of the restart."""
         for restart in range(1, self.restarts + 1):
             for step in self.steps:
                 if restart <= (step.restarts or self.restarts):
                     yield step, restart
 
 
-def _steps(protocol: str, denoiser: str, work: Work, *latents: str, short: bool = False, **more: int | None) -> Step:
-    return Step(protocol=protocol, denoiser=denoiser, latents=latents, work=work, short=short, **more)
+def _step(protocol: str, denoiser: str, work: Work, *latents: str, short: bool = False, **more: int | None) -> PlanStep:
+    return PlanStep(protocol=protocol, denoiser=denoiser, latents=latents, work=work, short=short, **more)
 
 
-def _alone(protocol: str, autoencoder: str, work: Work) -> Step:
-    return Step(protocol=protocol, denoiser=None, latents=(f"{autoencoder}-p1",), work=work)
+def _autoencoder_step(protocol: str, autoencoder: str, work: Work) -> PlanStep:
+    return PlanStep(protocol=protocol, denoiser=None, latents=(f"{autoencoder}-p1",), work=work)
 
 
-def _borrowed() -> tuple[Step, ...]:
-    """What a reviewer of the paper's headline wants first. Of UViT-2B no two fit beside each other."""
+def _headline_steps() -> tuple[PlanStep, ...]:
+    """The paper's headline first. Two UViT-2B do not fit in memory together, so each gets its own process."""
     main = [("uvit-h", (_F8, _F32, _F64)), ("dit-xl", (_F8, _F32)), ("uvit-s", (_F8, _F64))]
     steps = [
-        _steps(protocol, denoiser, work, *latents, short=True)
+        _step(protocol, denoiser, work, *latents, short=True)
         for denoiser, latents in main
         for work in ("train", "forward")
         for protocol in ("paper", "tuned")
     ]
     steps += [
-        _steps(protocol, "uvit-2b", work, latent, short=True)
+        _step(protocol, "uvit-2b", work, latent, short=True)
         for work in ("train", "forward")
         for protocol in ("paper", "tuned")
         for latent in (_F8, _F64)
@@ -98,7 +98,7 @@ def _borrowed() -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def _matrix() -> tuple[Step, ...]:
+def _matrix_steps() -> tuple[PlanStep, ...]:
     steps = []
     for protocol in ("paper", "tuned"):
         for denoiser in DENOISERS:
@@ -106,42 +106,42 @@ def _matrix() -> tuple[Step, ...]:
             for work in ("train", "forward"):
                 for resolution in (None, 1024, 2048):
                     for group in [(one,) for one in _ALL] if alone else [(_F8, one) for one in _ALL if one != _F8]:
-                        steps.append(_steps(protocol, denoiser, work, *group, resolution=resolution))
+                        steps.append(_step(protocol, denoiser, work, *group, resolution=resolution))
             for latent in _ALL:
-                steps.append(_steps(protocol, denoiser, "forward", latent, batch=2))
-                steps.append(_steps(protocol, denoiser, "train", latent, batch=256))
-                steps.append(_steps(protocol, denoiser, "sample_decode", latent, batch=16))
+                steps.append(_step(protocol, denoiser, "forward", latent, batch=2))
+                steps.append(_step(protocol, denoiser, "train", latent, batch=256))
+                steps.append(_step(protocol, denoiser, "sample_decode", latent, batch=16))
         for autoencoder in dict.fromkeys(latent.autoencoder for latent in LATENTS):
-            steps += [_alone(protocol, autoencoder, work) for work in ("encode", "decode")]
-        for autoencoder in paper().autoencoders:
-            steps += [_alone(protocol, autoencoder, work) for work in PHASE_WORK]
+            steps += [_autoencoder_step(protocol, autoencoder, work) for work in ("encode", "decode")]
+        for autoencoder in paper_profile().autoencoders:
+            steps += [_autoencoder_step(protocol, autoencoder, work) for work in PHASE_WORK]
     return tuple(dict.fromkeys(steps))
 
 
 PLANS = {
     "cpu": PlanSpec(
         what="UViT-S at its real size on the processors, f8p2 beside f64p1",
-        # A training step takes seconds: one process of it, so that the plan stays within five minutes.
+        # A training step takes seconds, so training gets one restart: the plan stays within five minutes.
         steps=(
-            _steps("cpu", "uvit-s", "forward", _F8, _F64),
-            _steps("cpu", "uvit-s", "train", _F8, _F64, restarts=1),
+            _step("cpu", "uvit-s", "forward", _F8, _F64),
+            _step("cpu", "uvit-s", "train", _F8, _F64, restarts=1),
         ),
         restarts=3,
     ),
     "h100-30min": PlanSpec(
         what="the paper's headline on a borrowed H100, with fewer iterations than its protocol",
-        steps=_borrowed(),
+        steps=_headline_steps(),
         restarts=3,
         probe=True,
     ),
     "matrix": PlanSpec(
-        what="every network, latent space, resolution and work on a GPU; many hours", steps=_matrix(), restarts=3
+        what="every network, latent space, resolution and work on a GPU; many hours", steps=_matrix_steps(), restarts=3
     ),
 }
 
 
 def plan_for(name: str) -> PlanSpec:
-    """A plan by name. Raises :class:`MeasurementError`."""
+    """A plan by name. Raises :class:`MeasurementError` if the name is unknown."""
     if name not in PLANS:
         raise MeasurementError(f"--plan {name}: there is no such plan; choose {', '.join(PLANS)}")
     return PLANS[name]
@@ -156,19 +156,20 @@ def run_plan(
     launch: Callable[[list[str], float | None], int] | None = None,
     now: Callable[[], float] = time.monotonic,
 ) -> dict[str, str]:
-    """Run what is not there yet, one process a session; the outcome of each by its command.
+    """Run the sessions whose records are missing, each in its own process. Returns each outcome by its command.
 
-    ``output`` holds the state after every session, so that a cut loses one session; the same call goes on. Nothing is
-    begun after ``budget_s`` seconds, and a session that would outlast them is ended. A session that fails is told and
-    does not stop the plan.
+    After every session the outcomes are written to ``output``. An interrupted plan loses one session at most; the same
+    call continues the plan. After ``budget_s`` seconds no session starts, and a running session is ended. A failed
+    session is reported through ``say`` and does not stop the plan.
     """
     launch = launch or _launch
-    begin, outcomes = now(), {}
-    jobs = [(step.command(output, restart), _done(step, output, restart)) for step, restart in plan.jobs()]
+    begin = now()
+    outcomes: dict[str, str] = {}
+    commands = [(step.command(output, restart), _is_done(step, output, restart)) for step, restart in plan.sessions()]
     if plan.probe:
         path = output / "probe.json"
-        jobs.insert(0, (["doctor", "--probe", str(path)], path.exists()))
-    for command, done in jobs:
+        commands.insert(0, (["doctor", "--probe", str(path)], path.exists()))
+    for command, done in commands:
         key = " ".join(command)
         left = None if budget_s is None else budget_s - (now() - begin)
         if done:
@@ -188,21 +189,21 @@ def run_plan(
     return outcomes
 
 
-def _done(step: Step, output: Path, restart: int) -> bool:
+def _is_done(step: PlanStep, output: Path, restart: int) -> bool:
     from dcae_bench.measurement.session import Session
 
     session = Session(step.cases, recipe_for(step.protocol), output, restart, step.batch)
-    code = fingerprint("dcae_bench")
-    return all(_is_of(session.path(case), code) for case in step.cases)
+    code = fingerprint(Session.__module__)
+    return all(_was_measured_by(session.path(case), code) for case in step.cases)
 
 
-def _is_of(path: Path, code: str) -> bool:
-    """Whether a record is there and was measured by the code as it is: restarts of other code are not restarts."""
+def _was_measured_by(path: Path, code: str) -> bool:
+    """Whether the record exists and the present code measured it. Restarts of one measurement must share their code."""
     return path.exists() and load(path).provenance.code_sha256 == code
 
 
 def _launch(command: list[str], limit_s: float | None) -> int:
-    """Run ``dcae-bench`` in a process of its own; below 0 if it was ended for its time."""
+    """Run ``dcae-bench`` in its own process. Returns the exit code; below 0 if the time ran out."""
     try:
         return subprocess.run([sys.executable, "-m", "dcae_bench", *command], timeout=limit_s).returncode
     except subprocess.TimeoutExpired:

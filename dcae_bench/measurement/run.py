@@ -1,4 +1,4 @@
-"""One process's measurement: time workloads in turn, watch the device, take the energy, judge the state."""
+"""The measurement of one process: time workloads in turn, record the device's state, take the energy, judge."""
 
 import os
 import time
@@ -9,33 +9,34 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from dcae_bench.measurement import host
-from dcae_bench.measurement.ceiling import Matmul
-from dcae_bench.measurement.energy import WINDOW_S, measure_energy, no_energy
-from dcae_bench.measurement.gate import judge
-from dcae_bench.measurement.nvml import Source, Trace
+from dcae_bench.measurement.instruments import host
+from dcae_bench.measurement.instruments.ceiling import Matmul
+from dcae_bench.measurement.instruments.energy import WINDOW_S, measure_energy, no_energy
+from dcae_bench.measurement.instruments.gate import judge
+from dcae_bench.measurement.instruments.nvml import Source, Trace
+from dcae_bench.measurement.instruments.recorder import PERIOD_S, Recorder
+from dcae_bench.measurement.instruments.timing import Clock, TimingSchedule, Workload, time_in_turn
 from dcae_bench.measurement.record import Restart
-from dcae_bench.measurement.recorder import PERIOD_S, Recorder
-from dcae_bench.measurement.timing import Clock, Plan, Workload, measure
 
 CEILING = "matmul"
-"""Name under which the ceiling is timed in turn with the workloads."""
+"""Name of the ceiling among the workloads that are timed in turn."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What one process found."""
+class Measurement:
+    """Results of one process."""
 
     restarts: dict[str, Restart]
+    """By the name of the workload."""
     trace: Trace | None
-    """Of the GPU, over the whole measurement; save it beside the records under the name that they hold."""
+    """The GPU's state over the whole measurement. Save the trace beside the records, under the name in them."""
 
 
 def run(
     workloads: Mapping[str, Workload],
     *,
     clock: Clock,
-    plan: Plan | None = None,
+    schedule: TimingSchedule | None = None,
     ceiling: Matmul | None = None,
     source: Source | None = None,
     no_source: str = "the energy of processors is not measured",
@@ -45,25 +46,26 @@ def run(
     trace_file: str | None = None,
     period_s: float = PERIOD_S,
     sleep: Callable[[float], None] = time.sleep,
-) -> Measured:
-    """Measure ``workloads`` together; hold the device's lease around it.
+) -> Measurement:
+    """Time ``workloads`` in turn, then take the energy of one after the other. The caller must hold the lease.
 
-    ``source`` is the GPU as NVML shows it, on the clock's time; without it there is no energy, for ``no_source``.
-    ``ceiling`` is timed in turn with the workloads. Energy windows follow the timing, one workload after the other.
+    ``source`` reads the GPU by NVML, with times of ``clock``; without a source the energy is null and ``no_source`` is
+    the reason. ``ceiling`` is timed in turn with the workloads. ``trace_file`` is the file name that the records give
+    to the trace.
     """
     if CEILING in workloads:
         raise ValueError(f"'{CEILING}' is the ceiling's own name")
     name, started = uuid.uuid4().hex, datetime.now(UTC)
-    calls = dict(workloads) if ceiling is None else {**workloads, CEILING: ceiling}
-    before = host.state()
+    calls: dict[str, Workload] = dict(workloads) if ceiling is None else {**workloads, CEILING: ceiling}
+    before = host.read_state()
     if source is None:
-        series, trace = measure(calls, clock=clock, plan=plan), None
+        series, trace = time_in_turn(calls, clock=clock, schedule=schedule), None
         energies = {workload: no_energy(no_source) for workload in workloads}
-        activity = host.activity(before, host.state())
+        activity = host.activity_between(before, host.read_state())
     else:
         with Recorder(source, period_s=period_s) as recorder:
-            series = measure(calls, clock=clock, plan=plan)
-            activity = host.activity(before, host.state())
+            series = time_in_turn(calls, clock=clock, schedule=schedule)
+            activity = host.activity_between(before, host.read_state())
             energies = {
                 workload: measure_energy(
                     call,
@@ -93,4 +95,4 @@ def run(
         )
         for workload in workloads
     }
-    return Measured(restarts, trace)
+    return Measurement(restarts, trace)

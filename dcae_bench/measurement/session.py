@@ -1,100 +1,112 @@
-"""One process's session: lease the device, build the cases, time them in turn, write a record of each."""
+"""The session of one process: lease the device, build the cases, time them in turn, write a record of each."""
 
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 
-from dcae_bench.errors import MeasurementError
-from dcae_bench.files import write_text
-from dcae_bench.measurement.cases import Case
-from dcae_bench.measurement.ceiling import Matmul
-from dcae_bench.measurement.costs import timed_model
-from dcae_bench.measurement.environment import environment
-from dcae_bench.measurement.job import Job, Ready
-from dcae_bench.measurement.lease import CPU, choose_gpu, lease
-from dcae_bench.measurement.memory import BatchSearch, OutOfMemory, attempt, largest_batch, release
-from dcae_bench.measurement.modes import no_tensorrt
-from dcae_bench.measurement.nvml import Live, Source, gpus
-from dcae_bench.measurement.probe import probe
-from dcae_bench.measurement.recipes import PAPER, Mode, Recipe
+from dcae_bench.base.errors import MeasurementError
+from dcae_bench.base.files import write_text
+from dcae_bench.measurement.instruments.ceiling import Matmul
+from dcae_bench.measurement.instruments.environment import Environment, read_environment
+from dcae_bench.measurement.instruments.lease import CPU, choose_gpu, lease
+from dcae_bench.measurement.instruments.memory import (
+    BatchSearch,
+    OutOfMemory,
+    catch_out_of_memory,
+    largest_batch,
+    release_memory,
+)
+from dcae_bench.measurement.instruments.nvml import Live, Source, gpus
+from dcae_bench.measurement.instruments.probe import probe
+from dcae_bench.measurement.instruments.timing import Clock, CudaClock, HostClock
 from dcae_bench.measurement.record import TRACE_SUFFIX, Restart, ThroughputRecord, derive, save
 from dcae_bench.measurement.run import run
-from dcae_bench.measurement.timing import Clock, CudaClock, HostClock
-from dcae_bench.measurement.workloads import prepare
-from dcae_bench.provenance import Device, Provenance, Stopwatch, collect, processor_name
+from dcae_bench.measurement.workloads.by_name import build_workload
+from dcae_bench.measurement.workloads.cases import Case
+from dcae_bench.measurement.workloads.costs import timed_model
+from dcae_bench.measurement.workloads.job import Job, Ready
+from dcae_bench.measurement.workloads.modes import reason_without_tensorrt
+from dcae_bench.measurement.workloads.recipes import PAPER, Mode, Recipe
+from dcae_bench.records.fingerprint import fingerprint
+from dcae_bench.records.provenance import Device, Provenance, Stopwatch, collect, processor_name
 
 MEMORY_SHARE = 0.9
-"""Part of the GPU's memory that the cases of one session share; the rest is the context's and the ceiling's."""
+"""Share of the GPU's memory for all cases of a session. CUDA's context and the ceiling need the rest."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """What one process measures, and how."""
+    """The cases that one process measures, with their protocol."""
 
     cases: tuple[Case, ...]
     recipe: Recipe
     output: Path
     restart: int = 1
     batch: int | None = None
-    """None: as the protocol says."""
+    """Batch size; None: the protocol's."""
     mode: Mode | None = None
-    """None: the protocol's."""
+    """Mode; None: the protocol's."""
 
     @property
     def stem(self) -> str:
-        """Beginning of every file name."""
+        """Start of the name of every file that the session writes."""
         return self.recipe.protocol.rpartition("/")[2] + (f".{self.mode}" if self.mode else "")
 
     def path(self, case: Case) -> Path:
-        """The record of one case."""
+        """Path of the record of a case."""
         batch = f".b{self.batch}" if self.batch else ""
         return self.output / f"{self.stem}.{case.name}{batch}.r{self.restart}.json"
 
     @property
     def trace(self) -> str:
-        """Name of the GPU's trace, beside the records."""
+        """File name of the GPU's trace, which lies beside the records."""
         return self.path(self.cases[0]).name.removesuffix(".json") + TRACE_SUFFIX
 
 
 @dataclass(frozen=True)
 class _Built:
-    """A case that stands ready, or why it does not."""
+    """A case whose workload is ready, or the reason why the workload cannot run."""
 
     ready: Ready | None
     job: Job
     reason: str | None
-    status: str
+    status: Literal["measured", "oom", "skipped"]
     peak_gib: float | None
     search: BatchSearch | None
 
 
 def measure(session: Session, say: Callable[[str], None] = lambda _text: None) -> list[Path]:
-    """Measure and save; the records' paths. Raises :class:`MeasurementError` where the protocol cannot run here."""
+    """Measure the cases and write their records. Returns the records' paths.
+
+    Raises :class:`MeasurementError` if the protocol cannot run on this machine.
+    """
     if len({case.name for case in session.cases}) != len(session.cases):
         raise MeasurementError("the same case is given twice; name each once")
     watch = Stopwatch()
-    with _device(session.recipe, say) as (device, clock, source):
+    with _leased_device(session.recipe, say) as (device, clock, source):
         built = {}
         for case in session.cases:
-            built[case.name] = one = _build(case, session, device, len(session.cases))
+            built[case.name] = one = _build_case(case, session, device, len(session.cases))
             say(f"{case.name}: " + (f"ready, batch {one.job.batch}" if one.ready else f"{one.status}: {one.reason}"))
-        ready = {name: one for name, one in built.items() if one.ready}
+        calls = {name: one.ready.call for name, one in built.items() if one.ready is not None}
         restarts: dict[str, Restart] = {}
-        if ready:
+        if calls:
             half = "fp16" if "fp16" in session.recipe.precision(session.cases[0]) else "bf16"
             dtype = torch.float32 if device.type == "cpu" else {"fp16": torch.float16, "bf16": torch.bfloat16}[half]
             measured = run(
-                {name: one.ready.call for name, one in ready.items()},
+                calls,
                 clock=clock,
-                plan=session.recipe.plan,
+                schedule=session.recipe.schedule,
                 ceiling=Matmul(dtype, device),
                 source=source,
-                peaks_gib={name: one.peak_gib for name, one in ready.items() if one.peak_gib is not None},
+                peaks_gib={name: one.peak_gib for name, one in built.items() if one.peak_gib is not None},
                 trace_file=session.trace,
             )
             restarts = measured.restarts
@@ -105,7 +117,8 @@ def measure(session: Session, say: Callable[[str], None] = lambda _text: None) -
         for case in session.cases:
             one = built[case.name]
             made = collect(
-                config=_recipe_of(session),
+                code=fingerprint(__name__),
+                config=_configuration(session),
                 seed=one.job.seed,
                 device=Device(
                     kind=device.type,
@@ -115,72 +128,87 @@ def measure(session: Session, say: Callable[[str], None] = lambda _text: None) -
                 ),
                 clock=watch,
             )
-            record = _record(session, one, restarts.get(case.name), environment(identity), made)
+            record = _record(session, one, restarts.get(case.name), read_environment(identity), made)
             save(record, session.path(case))
             paths.append(session.path(case))
     return paths
 
 
 @contextmanager
-def _device(recipe: Recipe, say: Callable[[str], None]) -> Iterator[tuple[torch.device, Clock, Source | None]]:
-    """The leased device with its clock and, of a GPU, NVML; nothing of CUDA is asked before the lease."""
-    if recipe.device != "cuda":
+def _leased_device(recipe: Recipe, say: Callable[[str], None]) -> Iterator[tuple[torch.device, Clock, Source | None]]:
+    """Lease the protocol's device. Yields the device, its clock and, for a GPU, its NVML source."""
+    if recipe.device == "cuda":
+        with _leased_gpu(recipe.protocol, say) as leased:
+            yield leased
+    else:
         with lease([CPU], say=say):
             yield torch.device("cpu"), HostClock(), None
-        return
+
+
+@contextmanager
+def _leased_gpu(protocol: str, say: Callable[[str], None]) -> Iterator[tuple[torch.device, Clock, Source]]:
+    """Lease a GPU. Nothing uses CUDA before the lease, because CUDA reads the visible devices when it starts."""
     uuid = choose_gpu(gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("CUDA_DEVICE_ORDER"))
     with lease([uuid], say=say):
         if not torch.cuda.is_available():
-            raise MeasurementError(f"protocol {recipe.protocol}: torch sees no GPU; install a CUDA build of torch")
+            raise MeasurementError(f"protocol {protocol}: torch sees no GPU; install a CUDA build of torch")
         yield torch.device("cuda"), CudaClock(), Live(uuid, time.perf_counter)
 
 
-def _build(case: Case, session: Session, device: torch.device, sharing: int) -> _Built:
-    """Find the batch and build; out of memory is a result."""
+def _build_case(case: Case, session: Session, device: torch.device, sharing: int) -> _Built:
+    """Find the batch of a case and build its workload. Running out of memory is a result, not an error.
+
+    ``sharing`` is the number of cases that share the GPU's memory.
+    """
     recipe, mode = session.recipe, session.mode or session.recipe.mode
     if case.work in ("sample", "sample_decode") and mode == "compile+cudagraph":
-        mode = "compile"  # a sampler's steps lie between the passes: its networks are compiled, not one graph
+        mode = "compile"  # sampling cannot be one graph: the sampler computes between the network's passes
     first = (session.batch, "named by the user") if session.batch else recipe.first_batch(case)
     job = Job(case, recipe, first[0], device, recipe.checkpointing == "full", mode)
-    if mode == "trt" and (reason := no_tensorrt()):
+    if mode == "trt" and (reason := reason_without_tensorrt()):
         return _Built(None, job, reason, "skipped", None, None)
-    with _memory_of_its_own(device, sharing):
+    with _memory_share(device, sharing):
         search = None
         if recipe.batch == "search" and not session.batch and device.type == "cuda":
-            job, search = _searched(job)
+            job, search = _search_batch(job)
             if job.batch == 0:
                 return _Built(None, replace(job, batch=1), "not even one image fits", "oom", None, search)
         while True:
-            base = _allocated(device)
-            made = attempt(lambda job=job: _warm(job))
+            base = _reset_peak_memory(device)
+            made = catch_out_of_memory(partial(_build_warm, job))
             if not isinstance(made, OutOfMemory):
                 peak = None if device.type == "cpu" else (torch.cuda.max_memory_allocated() - base) / 2**30
                 ready = replace(made, settings={"batch": "searched" if search else first[1], **made.settings})
                 return _Built(ready, job, None, "measured", peak, search)
             if search is None or job.batch == 1:
                 return _Built(None, job, made.message, "oom", None, search)
-            job = replace(job, batch=job.batch // 2)  # a graph's own pool may need more than the search found
+            # The search ran in eager mode; a CUDA graph's memory pool may need more.
+            job = replace(job, batch=job.batch // 2)
 
 
-def _searched(job: Job) -> tuple[Job, BatchSearch]:
-    """The largest power of two that fits, without checkpointing where at least 1/16 of the authors' batch does."""
+def _search_batch(job: Job) -> tuple[Job, BatchSearch]:
+    """Find the largest batch that is a power of two and fits; batch 0 if not even one image fits.
+
+    Checkpointing is used only if less than 1/16 of the authors' batch fits without checkpointing.
+    """
 
     def run_twice(batch: int, checkpointing: bool) -> None:
-        ready = prepare(replace(job, batch=batch, checkpointing=checkpointing, mode="eager", check=False))
-        for _ in range(2):  # the optimiser's state is there from the second
+        ready = build_workload(replace(job, batch=batch, checkpointing=checkpointing, mode="eager", check=False))
+        for _ in range(2):  # the first iteration allocates the optimiser's state, which the second needs beside it
             ready.call()
 
     start = max(1, job.batch // 8)
     for checkpointing in (False, True) if job.case.trains else (False,):
-        found = largest_batch(lambda b, c=checkpointing: run_twice(b, c), start=start, limit=job.batch)
+        found = largest_batch(partial(run_twice, checkpointing=checkpointing), start=start, limit=job.batch)
         if found.batch and (checkpointing or not job.case.trains or found.batch >= job.batch // 16):
             break
     batch = 2 ** ((found.batch or 0).bit_length() - 1) if found.batch else 0
     return replace(job, batch=batch, checkpointing=checkpointing), found
 
 
-def _warm(job: Job) -> Ready:
-    ready = prepare(job)
+def _build_warm(job: Job) -> Ready:
+    """Build the job's workload; on a GPU also run it twice, so that its peak of memory is known."""
+    ready = build_workload(job)
     for _ in range(2 if job.device.type == "cuda" else 0):
         ready.call()
     if job.device.type == "cuda":
@@ -189,12 +217,12 @@ def _warm(job: Job) -> Ready:
 
 
 @contextmanager
-def _memory_of_its_own(device: torch.device, sharing: int) -> Iterator[None]:
-    """Let a case take its share beside those that are built already, so that all of them fit at once."""
+def _memory_share(device: torch.device, sharing: int) -> Iterator[None]:
+    """Limit torch to the memory of the built cases and this case's share, so that all cases fit together."""
     if device.type == "cpu":
         yield
         return
-    release()
+    release_memory()
     total = torch.cuda.get_device_properties(device).total_memory
     taken = torch.cuda.memory_reserved() / total
     torch.cuda.set_per_process_memory_fraction(min(taken + MEMORY_SHARE / sharing, 0.97))
@@ -204,16 +232,17 @@ def _memory_of_its_own(device: torch.device, sharing: int) -> Iterator[None]:
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def _allocated(device: torch.device) -> int:
+def _reset_peak_memory(device: torch.device) -> int:
+    """Start a new peak of allocated memory. Returns the bytes allocated now; 0 on a CPU."""
     if device.type == "cpu":
         return 0
-    release()
+    release_memory()
     torch.cuda.reset_peak_memory_stats()
     return torch.cuda.memory_allocated()
 
 
 def _record(
-    session: Session, one: _Built, restart: Restart | None, where: object, made: Provenance
+    session: Session, one: _Built, restart: Restart | None, where: Environment, made: Provenance
 ) -> ThroughputRecord:
     model, flops = timed_model(one.job.case)
     batch = one.job.batch
@@ -238,8 +267,8 @@ def _record(
     )
 
 
-def _recipe_of(session: Session) -> dict:
-    """What restarts of the same measurement have in common."""
+def _configuration(session: Session) -> dict[str, object]:
+    """The configuration that all restarts of one measurement share."""
     return {
         "recipe": session.recipe.model_dump(mode="json"),
         "cases": [case.name for case in session.cases],
@@ -249,7 +278,7 @@ def _recipe_of(session: Session) -> dict:
 
 
 def probe_gpu(path: Path, say: Callable[[str], None]) -> None:
-    """Write what NVML answers on this machine's GPU. Raises :class:`MeasurementError` where there is none."""
-    with _device(PAPER, say) as (device, clock, source):
+    """Write what NVML answers on this machine's GPU. Raises :class:`MeasurementError` if there is no GPU."""
+    with _leased_gpu(PAPER.protocol, say) as (device, clock, source):
         found = probe(source, Matmul(torch.float16, device), clock)
         write_text(path, found.model_dump_json(indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""Fréchet distance of two sets of features, taken as Gaussians (Heusel et al., 2017, equation 6)."""
+"""Fréchet distance of two sets of features, each set taken as a Gaussian (Heusel et al., 2017, equation 6)."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -6,25 +6,27 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dcae_bench.metrics.factor import Factor, Float64, cross_sum, factor
-from dcae_bench.metrics.rows import parts
+from dcae_bench.metrics.factor import Factor, Float64, factorise, product_singular_sum
+from dcae_bench.metrics.rows import chunks
 
 
 @dataclass(frozen=True)
 class FrechetResult:
-    """A Fréchet distance with what qualifies it."""
+    """A Fréchet distance, and the facts that say how far to trust the value."""
 
     value: float
-    images: int  # of the smaller set
+    images: int
+    """Images in the smaller set."""
     dim: int
-    rank_deficient: bool  # fewer than dim + 1 images: a covariance without full rank, so a strongly biased distance
+    rank_deficient: bool
+    """Whether there are fewer than dim + 1 images. The covariance then lacks full rank: a strongly biased distance."""
 
 
 class FeatureStatistics:
-    """Running mean and covariance of features that come in batches, in float64."""
+    """Running mean and covariance, in float64, of features that arrive in batches."""
 
     def __init__(self, dim: int):
-        """Start with no features of ``dim`` numbers each."""
+        """Start empty, for features of ``dim`` numbers each."""
         self.count = 0
         self._shift: Float64 | None = None
         self._sum = np.zeros(dim)
@@ -32,9 +34,9 @@ class FeatureStatistics:
 
     @classmethod
     def of(cls, features: np.ndarray) -> Self:
-        """Statistics of features (n, dim), in memory that does not grow with n."""
+        """Compute the statistics of features (n, dim), in memory that does not grow with n."""
         statistics = cls(features.shape[1])
-        for _, part in parts(features):
+        for _, part in chunks(features):
             statistics.update(part)
         return statistics
 
@@ -44,7 +46,7 @@ class FeatureStatistics:
         if not len(batch):
             return
         if self._shift is None:
-            # Sums of differences from a typical vector keep the digits that a large common mean would take.
+            # A large common mean would cost digits, so the sums hold differences from a typical vector.
             self._shift = batch.mean(axis=0)
         batch = batch - self._shift
         self.count += len(batch)
@@ -52,9 +54,9 @@ class FeatureStatistics:
         self._products += batch.T @ batch
 
     def merge(self, other: "FeatureStatistics") -> None:
-        """Add all that ``other`` has seen; the order of merges changes nothing but rounding.
+        """Add all features that ``other`` has seen. The order of merges changes only rounding.
 
-        Raises ValueError when its features have another length.
+        Raises ValueError when the features of ``other`` have another length.
         """
         if other._sum.size != self._sum.size:
             raise ValueError(
@@ -72,7 +74,7 @@ class FeatureStatistics:
 
     @property
     def mean(self) -> Float64:
-        """Mean (dim,) of what was added. Raises ValueError when nothing was."""
+        """Mean (dim,) of the added features. Raises ValueError when no features were added."""
         if self._shift is None:
             raise ValueError("no features were added")
         return self._shift + self._sum / self.count
@@ -92,8 +94,8 @@ class FeatureStatistics:
 def frechet_distance(real: ArrayLike, fake: ArrayLike) -> FrechetResult:
     """Fréchet distance of features (n, d) and (m, d), in float64 with unbiased covariances.
 
-    Exact for sets smaller than d as well, where the usual matrix square root fails. Raises ValueError for fewer than
-    two features on a side, features of different length, or values that are not finite.
+    The distance is exact even for sets smaller than d, where the usual matrix square root fails. Raises ValueError for
+    fewer than two features on a side, for features of different length, and for values that are not finite.
     """
     real, fake = _matrix(real), _matrix(fake)
     if real.shape[1] != fake.shape[1]:
@@ -107,31 +109,29 @@ def frechet_distance(real: ArrayLike, fake: ArrayLike) -> FrechetResult:
         cross = np.linalg.svd(a @ b.T, compute_uv=False).sum()
         value = _from_terms(real.mean(axis=0) - fake.mean(axis=0), np.square(a).sum(), np.square(b).sum(), cross)
     else:
-        value = frechet_from_statistics(
+        value = frechet_of_gaussians(
             real.mean(axis=0), np.cov(real, rowvar=False), fake.mean(axis=0), np.cov(fake, rowvar=False)
         )
     return FrechetResult(value, images, dim, rank_deficient=images <= dim)
 
 
 def frechet_of_statistics(real: FeatureStatistics, fake: FeatureStatistics) -> FrechetResult:
-    """Fréchet distance of two running statistics, in float64; what :func:`frechet_distance` gives for their features.
+    """Fréchet distance of two running statistics, in float64; equals :func:`frechet_distance` of the same features.
 
-    Without full rank, keep the features and use :func:`frechet_distance`: its singular values lose fewer digits. Raises
-    ValueError for fewer than two features on a side or features of different length.
+    Where the covariances lack full rank, keep the features and call :func:`frechet_distance`, which loses fewer digits.
+    Raises ValueError for fewer than two features on a side, and for features of different length.
     """
     images, dim = min(real.count, fake.count), real.mean.size
     if fake.mean.size != dim:
         raise ValueError(f"features have {dim} and {fake.mean.size} numbers; use one extractor for both")
-    factors = (factor(side.covariance, overwrite=True) for side in (real, fake))
+    factors = (factorise(side.covariance, overwrite=True) for side in (real, fake))
     return FrechetResult(_distance(real.mean - fake.mean, *factors), images, dim, rank_deficient=images <= dim)
 
 
-def frechet_from_statistics(
-    mean1: ArrayLike, covariance1: ArrayLike, mean2: ArrayLike, covariance2: ArrayLike
-) -> float:
-    """Fréchet distance of two Gaussians given by means (d,) and covariances (d, d), in float64.
+def frechet_of_gaussians(mean1: ArrayLike, covariance1: ArrayLike, mean2: ArrayLike, covariance2: ArrayLike) -> float:
+    """Fréchet distance of two Gaussians, given by means (d,) and covariances (d, d), in float64.
 
-    Raises ValueError when the statistics do not fit each other.
+    Raises ValueError when the shapes of the statistics do not match.
     """
     mean1, mean2 = np.asarray(mean1, np.float64), np.asarray(mean2, np.float64)
     dim = mean1.size
@@ -144,15 +144,15 @@ def frechet_from_statistics(
             f"statistics do not fit: means {mean1.shape} and {mean2.shape}, "
             f"covariances {covariance1.shape} and {covariance2.shape}"
         )
-    return _distance(mean1 - mean2, factor(covariance1), factor(covariance2))
+    return _distance(mean1 - mean2, factorise(covariance1), factorise(covariance2))
 
 
 def _distance(difference: Float64, real: Factor, fake: Factor) -> float:
-    return _from_terms(difference, real.trace, fake.trace, cross_sum(real, fake))
+    return _from_terms(difference, real.trace, fake.trace, product_singular_sum(real, fake))
 
 
 def _from_terms(difference: Float64, trace1: float, trace2: float, cross: float) -> float:
-    # A distance of exactly 0 may come out a rounding error below it.
+    # Rounding may push a distance of exactly 0 below 0.
     return max(0.0, float(difference @ difference + trace1 + trace2 - 2 * cross))
 
 

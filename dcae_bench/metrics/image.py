@@ -1,4 +1,4 @@
-"""Image metrics: one number per pair of 8-bit images."""
+"""Image metrics, PSNR and SSIM: one number per pair of 8-bit images."""
 
 import torch
 import torch.nn.functional as F
@@ -8,13 +8,9 @@ PEAK = 255.0
 WINDOW = 11
 SIGMA = 1.5
 BORDER = WINDOW // 2
-STRIP = 128  # rows that SSIM works on at a time
+STRIP = 128
+"""Rows of an image for which SSIM is computed at a time on a CPU."""
 WEIGHTS = torch.softmax(-((torch.arange(WINDOW, dtype=torch.float64) - BORDER) ** 2) / (2 * SIGMA**2), dim=0).tolist()
-
-
-def to_uint8(x: Tensor) -> Tensor:
-    """Round images in [-1, 1] to 8 bits as the authors do before every metric: floor(clamp(255 (x+1)/2 + 0.5))."""
-    return (255 * ((x.float() + 1) / 2) + 0.5).clamp(0, 255).floor().to(torch.uint8)
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -27,20 +23,20 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Structural similarity (n,), float64, of uint8 images (n, c, h, w) (Wang et al., 2004, equation 13).
 
-    Gaussian window of 11x11 with sigma 1.5, K1 0.01, K2 0.03, data range 255, mean over channels and over the places
-    where the window lies inside the image. That is the original definition, scikit-image's, and torchmetrics' until
-    its release of September 2024; :func:`ssim_both` gives the later one as well. Raises ValueError for images smaller
-    than the window.
+    The window is an 11x11 Gaussian with sigma 1.5; K1 is 0.01, K2 is 0.03, and the data range is 255. The result is the
+    mean over channels and over all windows that lie inside the image. The original definition, scikit-image, and
+    torchmetrics until its release of September 2024 agree on this rule; :func:`ssim_both` adds torchmetrics' later
+    rule. Raises ValueError for images smaller than the window.
     """
     return ssim_both(a, b)[0]
 
 
 def ssim_both(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Structural similarity by both rules for the border, each (n,) in float64, from one computation.
+    """Structural similarity by two rules for the image border, each (n,) in float64, from one computation.
 
-    The first is :func:`ssim`: the mean over the places where the window lies inside. The second extends the images by
-    reflection and takes the mean over every pixel, as torchmetrics does since release 1.4.2 (its pull request 2721).
-    Raises ValueError for images smaller than the window.
+    The first result is :func:`ssim`: the mean over all windows that lie inside the image. The second result extends the
+    images by reflection and takes the mean over every pixel, as torchmetrics does since release 1.4.2 (its pull request
+    2721). Raises ValueError for images smaller than the window.
     """
     _check(a, b)
     if min(a.shape[2:]) < WINDOW:
@@ -51,10 +47,10 @@ def ssim_both(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _similarity(x: Tensor, y: Tensor) -> Tensor:
-    """Similarity of each window, (n, c, h, w) in float64, of images (n, c, h + 10, w + 10) in 0 ... 255."""
+    """Similarity of each window, (n, c, h, w) in float64, for images (n, c, h + 10, w + 10) in 0 ... 255."""
     if x.device.type != "cpu":
         return _windows(x, y)
-    # A channel's strip of rows at a time stays in the CPU's cache: two to four times as fast as the whole batch.
+    # A strip of rows of one channel fits into the CPU's cache: two to four times as fast as the whole batch at once.
     n, c, h, w = x.shape
     similarity = x.new_empty((n, c, h - 2 * BORDER, w - 2 * BORDER), dtype=torch.float64)
     for image in range(n):
@@ -68,19 +64,19 @@ def _similarity(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _windows(x: Tensor, y: Tensor) -> Tensor:
-    # E[x^2] - E[x]^2 in float32 would lose the small variances of flat regions, which are what C2 is compared with.
+    # E[x^2] - E[x]^2 in float32 would lose the variances of flat regions, which are about as small as C2.
     x, y = x.double(), y.double()
     mean_x, mean_y = _blur(x), _blur(y)
     means, squares = mean_x * mean_y, mean_x**2 + mean_y**2
-    # Only the sum of the two variances is needed, so four blurs do the work of five.
+    # SSIM needs only the sum of the two variances, so four blurs replace five.
     covariance, variances = _blur(x * y) - means, _blur(x * x + y * y) - squares
     c1, c2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
     return (2 * means + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
 
 
 def _blur(x: Tensor) -> Tensor:
-    """Gaussian mean of each window that lies inside, (..., h, w) to (..., h - 10, w - 10)."""
-    # Shifted sums, rows then columns: several times as fast as float64 convolutions on CPU.
+    """Gaussian mean of each window that lies inside the image: (..., h, w) to (..., h - 10, w - 10)."""
+    # Sums of shifted images, rows then columns, are several times as fast on a CPU as float64 convolutions.
     for axis in (-2, -1):
         inside = x.shape[axis] - WINDOW + 1
         total = x.narrow(axis, 0, inside) * WEIGHTS[0]

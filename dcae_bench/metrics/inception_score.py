@@ -1,4 +1,4 @@
-"""Inception Score (Salimans et al., 2016) of generated images, torch-fidelity's way."""
+"""Inception Score (Salimans et al., 2016) of generated images, as torch-fidelity defines the score."""
 
 from dataclasses import dataclass
 
@@ -13,17 +13,17 @@ SEED = 2020
 
 @dataclass(frozen=True)
 class InceptionScore:
-    """The score with its spread."""
+    """An Inception Score and its spread."""
 
     value: float
     spread: float
-    """Standard deviation over the splits."""
+    """Standard deviation of the score over the splits."""
 
 
 def inception_score(logits: Tensor) -> InceptionScore:
-    """Score of unbiased logits (n, 1008): exp KL(p(y|x) || p(y)), the mean of 10 splits shuffled with seed 2020.
+    """Score logits without bias (n, 1008): exp KL(p(y|x) || p(y)), averaged over 10 splits shuffled with seed 2020.
 
-    Raises ValueError for fewer images than splits, or for logits that are not finite.
+    Raises ValueError for fewer images than splits, and for logits that are not finite.
     """
     if logits.ndim != 2 or len(logits) < SPLITS:
         raise ValueError(f"an Inception Score needs logits (n, classes) of {SPLITS} images, got {tuple(logits.shape)}")
@@ -34,6 +34,9 @@ def inception_score(logits: Tensor) -> InceptionScore:
 
 
 def unbiased_logits(features: np.ndarray, weight: Tensor, *, rows: int = 4096) -> Tensor:
-    """Logits (n, 1008) without bias, torch-fidelity's ``logits_unbiased``, of pooled features (n, 2048)."""
+    """Logits without bias (n, 1008), torch-fidelity's ``logits_unbiased``, from pooled features (n, 2048).
+
+    ``weight`` (1008, 2048) belongs to Inception's classifier; the product is computed for ``rows`` images at a time.
+    """
     parts = [torch.from_numpy(np.array(features[start : start + rows])) for start in range(0, len(features), rows)]
     return torch.cat([part.float() @ weight.cpu().float().T for part in parts])

@@ -1,4 +1,4 @@
-"""Kernel distance of two sets of features: an unbiased squared MMD (Bińkowski et al., 2018), torch-fidelity's way."""
+"""Kernel distance of two sets of features: torch-fidelity's unbiased squared MMD (Bińkowski et al., 2018)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,35 +7,40 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch_fidelity.metric_kid import kernel_poly, mmd2
 
-from dcae_bench.metrics.rows import parts, take
+from dcae_bench.metrics.rows import chunks, take_rows
 
 SUBSETS = 100
 SUBSET_SIZE = 1000
 SEED = 2020
 
 Estimate = Callable[[np.ndarray, np.ndarray], float]
-"""From drawn rows of the first set and of the second to an unbiased estimate of the squared MMD."""
+"""Maps row numbers drawn from the first set and from the second set to an unbiased estimate of the squared MMD."""
 
 
 @dataclass(frozen=True)
 class KernelResult:
-    """A kernel distance with what qualifies it. It may be slightly below 0 where the sets hardly differ."""
+    """A kernel distance, and the facts that say how far to trust the value.
+
+    The value may be slightly below 0 where the two sets hardly differ, because the estimate is unbiased.
+    """
 
     value: float
     spread: float
-    """Standard deviation over the subsets: how far their choice moves one subset's distance."""
-    images: int  # of the smaller set
+    """Standard deviation of the estimates from the subsets."""
+    images: int
+    """Images in the smaller set."""
     subset_size: int
     notes: tuple[str, ...]
 
 
 def kernel_distance(real: ArrayLike, fake: ArrayLike) -> KernelResult:
-    """Kernel distance of features (n, d) and (m, d): KID where they are Inception's.
+    """Kernel distance of features (n, d) and (m, d). The distance of Inception features is called KID.
 
-    torch-fidelity's definition with its defaults: the kernel (x·y / d + 1)^3, the mean of 100 unbiased estimates from
-    subsets of 1,000 drawn with seed 2020, ``fake`` as its first input. Sets smaller than 1,000 give subsets of the
-    smaller set's size, and a note. Computed in float32, as there. Raises ValueError for fewer than two features on a
-    side, features of different length, or values that are not finite.
+    The definition and defaults are torch-fidelity's: the kernel (x·y / d + 1)^3 in float32, and the mean of 100
+    unbiased estimates from subsets of 1,000 features drawn with seed 2020; ``fake`` is torch-fidelity's first input.
+    If a set has fewer than 1,000 features, the subsets have the smaller set's size, and the result carries a note.
+    Raises ValueError for fewer than two features on a side, for features of different length, and for values that are
+    not finite.
     """
     real, fake = np.asarray(real, np.float32), np.asarray(fake, np.float32)
     images = min(len(real), len(fake))
@@ -43,10 +48,10 @@ def kernel_distance(real: ArrayLike, fake: ArrayLike) -> KernelResult:
         raise ValueError(
             f"a kernel distance needs two sets (n, d) of 2 feature vectors or more, got {real.shape} and {fake.shape}"
         )
-    if not all(np.isfinite(part).all() for side in (real, fake) for _, part in parts(side)):
+    if not all(np.isfinite(part).all() for side in (real, fake) for _, part in chunks(side)):
         raise ValueError("features hold values that are not finite")
     size = min(SUBSET_SIZE, images)
-    # Each subset costs three kernels of size²; of sets not much larger, three kernels of everything are cheaper.
+    # Each subset costs three kernels of size². For sets not much larger, three kernels of the whole sets cost less.
     small = max(len(real), len(fake)) <= 2 * SUBSET_SIZE
     estimate = _from_one_kernel(fake, real) if small else _from_rows(fake, real)
     random = np.random.RandomState(SEED)
@@ -60,16 +65,16 @@ def kernel_distance(real: ArrayLike, fake: ArrayLike) -> KernelResult:
 
 
 def _from_rows(a: np.ndarray, b: np.ndarray) -> Estimate:
-    """Estimates from kernels of the drawn rows."""
+    """Estimator that computes the kernels of the drawn rows of ``a`` and ``b``."""
 
     def estimate(i: np.ndarray, j: np.ndarray) -> float:
-        x, y = take(a, i), take(b, j)
+        x, y = take_rows(a, i), take_rows(b, j)
         return mmd2(kernel_poly(x, x), kernel_poly(x, y), kernel_poly(y, y))
 
     return estimate
 
 
 def _from_one_kernel(a: np.ndarray, b: np.ndarray) -> Estimate:
-    """The same from kernels of whole sets, of which each subset takes rows and columns."""
+    """Estimator that computes the kernels of the whole sets once; each subset selects rows and columns of a kernel."""
     aa, ab, bb = kernel_poly(a, a), kernel_poly(a, b), kernel_poly(b, b)
     return lambda i, j: mmd2(aa[np.ix_(i, i)], ab[np.ix_(i, j)], bb[np.ix_(j, j)])

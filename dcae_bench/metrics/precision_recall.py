@@ -1,4 +1,4 @@
-"""Precision and recall of generated images (Kynkäänniemi et al., 2019), torch-fidelity's way."""
+"""Precision and recall of generated images (Kynkäänniemi et al., 2019), as torch-fidelity defines the two shares."""
 
 from dataclasses import dataclass
 
@@ -7,25 +7,26 @@ from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, p
 
 NEIGHBOURS = 3
 ROWS = 2000
-"""Features whose distances to all others are in memory at a time; torch-fidelity's 10,000 take 5 times as much."""
+"""Features whose distances to all others are in memory at a time. torch-fidelity's default, 10,000, takes 5 times the
+memory."""
 
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """Shares of images inside the other side's manifold."""
+    """The share of each side's images that lies on the other side's manifold (a union of balls around its images)."""
 
     precision: float
-    """Of the generated images, inside the balls around real ones."""
+    """Share of the generated images that lie inside a ball around a real image."""
     recall: float
-    """Of the real images, inside the balls around generated ones."""
+    """Share of the real images that lie inside a ball around a generated image."""
 
 
 def precision_recall(real: Tensor, fake: Tensor) -> PrecisionRecall:
-    """Precision and recall of features (n, d) and (m, d); a ball reaches to an image's third-nearest neighbour.
+    """Precision and recall of features (n, d) and (m, d). A ball reaches to an image's third-nearest neighbour.
 
-    The field's tables follow ADM and take Inception features, while the authors of the metric and torch-fidelity's
-    default take VGG16's. Both shares depend on both counts: compare at equal counts. Raises ValueError for fewer than 4
-    features on a side, features of different length, or values that are not finite.
+    Published tables follow ADM and use Inception features; the authors of the metric and torch-fidelity's default use
+    VGG16 features. Both shares depend on both image counts, so compare at equal counts only. Raises ValueError for
+    fewer than 4 features on a side, for features of different length, and for values that are not finite.
     """
     if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1] or min(len(real), len(fake)) <= NEIGHBOURS:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Features read a part at a time, so that what maps them from a file never holds more than that part in memory."""
+"""Rows of features, read a chunk at a time: an array that maps a file never holds more than one chunk in memory."""
 
 import mmap
 import tempfile
@@ -7,43 +7,43 @@ from pathlib import Path
 
 import numpy as np
 
-from dcae_bench.files import cannot_write
+from dcae_bench.base.files import cannot_write
 
 ROWS = 512
-"""Feature vectors that are in memory as float64 at a time."""
+"""Feature vectors in a chunk."""
 
 
-def parts(features: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Go through features (n, d) in parts (k, d) of :data:`ROWS`, each with its place."""
+def chunks(features: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield features (n, d) in chunks (k, d) of up to :data:`ROWS` rows, each with its slice of the rows."""
     for start in range(0, len(features), ROWS):
         place = slice(start, min(start + ROWS, len(features)))
         yield place, features[place]
-        release(features)
+        release_pages(features)
 
 
-def take(features: np.ndarray, indices: np.ndarray) -> np.ndarray:
+def take_rows(features: np.ndarray, indices: np.ndarray) -> np.ndarray:
     """Copy the rows ``indices`` (k,) of features (n, d)."""
     rows = np.empty((len(indices), *features.shape[1:]), features.dtype)
-    # The system maps a row's neighbours too, up to the whole file for a thousand rows from everywhere.
+    # The system also maps the neighbours of a row. A thousand scattered rows could bring in the whole file.
     for start in range(0, len(indices), ROWS // 4):
         place = slice(start, start + ROWS // 4)
         rows[place] = features[indices[place]]
-        release(features)
+        release_pages(features)
     return rows
 
 
-def aside(matrix: np.ndarray) -> np.ndarray:
-    """A copy of a matrix in a temporary file, mapped: what :func:`release` gives back is read again when used.
+def mapped_copy(matrix: np.ndarray) -> np.ndarray:
+    """Copy a matrix into a temporary file and map the file; :func:`release_pages` can then free the copy's memory.
 
-    Raises :class:`ResultsError` when there is no room for it.
+    Raises :class:`ResultsError` when the file cannot be written.
     """
-    if not matrix.size:  # nothing can be mapped
+    if not matrix.size:  # an empty file cannot be mapped
         return matrix
     turned = matrix.flags.f_contiguous
     rows = np.ascontiguousarray(matrix.T if turned else matrix)
     try:
         with tempfile.TemporaryFile() as file:
-            file.write(memoryview(rows).cast("B"))
+            file.write(rows.data.cast("B"))
             file.flush()
             mapped = np.memmap(file, rows.dtype, "r", shape=rows.shape)
     except OSError as error:
@@ -51,9 +51,9 @@ def aside(matrix: np.ndarray) -> np.ndarray:
     return mapped.T if turned else mapped
 
 
-def release(features: np.ndarray) -> None:
-    """Give back the memory in which a mapped file was read; the next access reads it again. Others stay as they are."""
-    owner = features
+def release_pages(features: np.ndarray) -> None:
+    """Free the memory of an array that maps a file; the next access reads the file again. Leave other arrays alone."""
+    owner: object = features
     while isinstance(owner, np.ndarray):
         owner = owner.base
     if isinstance(owner, mmap.mmap):

@@ -1,0 +1,1 @@
+"""Networks: DC-AE, SD-VAE, UViT and DiT, how they are built, and how their weights are loaded."""

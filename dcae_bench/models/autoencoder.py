@@ -1,4 +1,4 @@
-"""What every autoencoder of the harness offers to training and evaluation."""
+"""The autoencoder: the interface of every autoencoder for training and evaluation."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -6,23 +6,24 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dcae_bench.errors import DataError
-from dcae_bench.specs import AutoencoderSpec
+from dcae_bench.base.errors import DataError
+from dcae_bench.specs.autoencoders import AutoencoderSpec
 
 PIXELS_AT_ONCE = 64 * 512**2
-"""Pixels of the images that an autoencoder is given together; what its passes hold in memory grows with them."""
+"""Pixels, over all images of a batch, that an autoencoder processes together. The memory of a pass grows with them."""
 LAYER_SETS = ("all", "encoder_head", "decoder_input", "decoder_head", "encoder_last_stage", "decoder_first_stage")
+"""Names of the groups of layers that a training phase may train, as every autoencoder of the paper has them."""
 
 
 def images_at_once(side: int) -> int:
-    """How many images of ``side`` px an autoencoder is given together, at least one."""
+    """How many images of ``side`` px an autoencoder processes together; at least one."""
     return max(1, PIXELS_AT_ONCE // side**2)
 
 
 class Autoencoder(nn.Module, ABC):
-    """Image (n, 3, H, W) in [-1, 1] to latent (n, c, H/f, W/f) and back; H and W are multiples of f.
+    """Maps an image (n, 3, H, W) in [-1, 1] to a latent (n, c, H/f, W/f) and back; H and W are multiples of f.
 
-    Both directions are deterministic; :meth:`draw` is the one way to a random latent.
+    Both directions are deterministic. Only :meth:`draw` gives a random latent.
     """
 
     family: str
@@ -30,18 +31,18 @@ class Autoencoder(nn.Module, ABC):
     compression: int
     latent_channels: int
     has_posterior = False
-    """Whether the encoder gives a distribution of latents (KL autoencoders), of which :meth:`encode` is the mean."""
+    """Whether the encoder gives a distribution of latents (KL autoencoders); :meth:`encode` then returns its mean."""
 
     def encode(self, x: Tensor) -> Tensor:
-        """Image (n, 3, H, W) to latent (n, c, H/f, W/f). Raises :class:`DataError` for a shape that does not fit."""
+        """Encode images (n, 3, H, W) to latents (n, c, H/f, W/f). Raises :class:`DataError` for another shape."""
         self._require_fit(x)
         return self._encode(x)
 
     def draw(self, x: Tensor, noise: Callable[[torch.Size], Tensor]) -> Tensor:
-        """Latent of ``x`` drawn from its posterior, where there is one; else that of :meth:`encode`.
+        """Draw latents (n, c, H/f, W/f) of images ``x`` from the posterior; without a posterior, as :meth:`encode`.
 
         ``noise`` maps the shape (c, h, w) of one latent to standard normal numbers (n, c, h, w). Raises
-        :class:`DataError` for a shape that does not fit.
+        :class:`DataError` for images of another shape than (n, 3, H, W).
         """
         self._require_fit(x)
         return self._draw(x, noise)
@@ -55,7 +56,7 @@ class Autoencoder(nn.Module, ABC):
             )
 
     def decode(self, z: Tensor) -> Tensor:
-        """Latent (n, c, h, w) to image (n, 3, f*h, f*w). Raises :class:`DataError` for a shape that does not fit."""
+        """Decode latents (n, c, h, w) to images (n, 3, f*h, f*w). Raises :class:`DataError` for another shape."""
         if z.ndim != 4 or z.shape[1] != self.latent_channels:
             raise DataError(
                 f"latent of shape {tuple(z.shape)}: {self.family}-f{self.compression}c{self.latent_channels} takes "
@@ -65,29 +66,29 @@ class Autoencoder(nn.Module, ABC):
 
     @abstractmethod
     def _encode(self, x: Tensor) -> Tensor:
-        """:meth:`encode` of a shape that fits."""
+        """:meth:`encode` for images whose shape was checked."""
 
     def _draw(self, x: Tensor, noise: Callable[[torch.Size], Tensor]) -> Tensor:
-        """:meth:`draw` of a shape that fits."""
+        """:meth:`draw` for images whose shape was checked."""
         return self._encode(x)
 
     @abstractmethod
     def _decode(self, z: Tensor) -> Tensor:
-        """:meth:`decode` of a shape that fits."""
+        """:meth:`decode` for latents whose shape was checked."""
 
     @abstractmethod
     def layer_sets(self) -> dict[str, list[nn.Module]]:
-        """The named groups of layers that a training phase may train (paper, section 3.3), see ``LAYER_SETS``."""
+        """Groups of layers that a training phase may train (paper, section 3.3), by a name in :data:`LAYER_SETS`."""
 
     @property
     @abstractmethod
-    def last_layer(self) -> nn.Parameter:
-        """Weight of the last convolution, where an adaptive GAN weight compares gradients (LDM)."""
+    def last_layer(self) -> Tensor:
+        """Weight of the last convolution. LDM's adaptive GAN weight compares gradients at this weight."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Reconstruct: (n, 3, H, W) to the same shape."""
+        """Reconstruct images (n, 3, H, W)."""
         return self.decode(self.encode(x))
 
     def count_parameters(self) -> int:
-        """Number of parameters of encoder and decoder."""
+        """Count the parameters of encoder and decoder."""
         return sum(p.numel() for p in self.parameters())

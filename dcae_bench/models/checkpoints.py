@@ -1,21 +1,20 @@
-"""Weights on disk: our layout and the published ones in and out, with every mismatch named."""
+"""Weights files of autoencoders: written and read in our layout and in the published layouts."""
 
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from dcae_bench.diffusers_source import CONFIG, FOLDER_FILES, weights_in
-from dcae_bench.errors import WeightsError
-from dcae_bench.files import sha256_file, write_bytes, write_text, write_with
-from dcae_bench.models.diffusers_config import CLASSES, conflict, diffusers_config
+from dcae_bench.base.errors import WeightsError
+from dcae_bench.base.files import sha256_file, write_bytes, write_text, write_with
+from dcae_bench.models.diffusers_config import CLASSES, config_conflict, diffusers_config
 from dcae_bench.models.keys import Layout, layouts, read_layout, write_layout
-from dcae_bench.specs import AutoencoderSpec, DCAESpec, SDVAESpec, core
+from dcae_bench.specs.autoencoders import AutoencoderSpec, DCAESpec, SDVAESpec, unfolded
+from dcae_bench.weights.diffusers_folder import CONFIG, FOLDER_FILES, find_weights
 
 PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 
@@ -23,12 +22,13 @@ PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 def save_weights(
     state: dict[str, Tensor], path: Path, *, layout: str = "native", spec: AutoencoderSpec | None = None
 ) -> str:
-    """Write a state dict, atomically; returns the SHA-256 of the weights file.
+    """Write a state dict atomically, and return the SHA-256 of the weights file.
 
-    ``state`` has our keys; ``layout`` is ``native``, ``official``, ``diffusers`` or another of
-    :func:`dcae_bench.models.keys.layouts` and needs the ``spec``. The suffix decides the format: ``.pt`` (a dict under
-    ``state_dict``) or safetensors. A path without suffix is a folder that also gets diffusers' config.json.
-    Raises :class:`WeightsError` for a layout the autoencoder does not have, :class:`ResultsError` for a failed write.
+    ``state`` has our keys. ``layout`` is a name from :func:`dcae_bench.models.keys.layouts`, such as ``native``,
+    ``official`` or ``diffusers``; all but ``native`` need the ``spec``. The suffix decides the format: ``.pt`` (a dict
+    under ``state_dict``) or safetensors. A path without suffix is a folder, which also gets diffusers' config.json.
+    Raises :class:`WeightsError` for a layout that the autoencoder does not have, and :class:`ResultsError` when the
+    file cannot be written.
     """
     known = layouts(spec, state)
     if layout not in known:
@@ -48,7 +48,7 @@ def save_weights(
 
 
 def weights_sha256(path: Path) -> str:
-    """SHA-256 of a weights file. Raises :class:`WeightsError` when it cannot be read."""
+    """SHA-256 of a weights file. Raises :class:`WeightsError` when the file cannot be read."""
     try:
         return sha256_file(path)
     except OSError as error:
@@ -56,37 +56,37 @@ def weights_sha256(path: Path) -> str:
 
 
 def load_weights(model: nn.Module, path: Path, *, sha256: str | None = None) -> str:
-    """Load weights of any layout into ``model``, key by key; returns the file's SHA-256.
+    """Load weights of any layout into ``model``, and return the SHA-256 of the file.
 
-    ``path`` is a safetensors file, a pickle of tensors (read with ``weights_only=True``) or a folder in diffusers'
-    form. The layout is the one whose names the file has most of. Raises :class:`WeightsError` for a missing or damaged
-    file, code inside a pickle, another hash than ``sha256`` (if given), a config.json of another architecture, a
+    ``path`` is a safetensors file, a pickle of tensors (read with ``weights_only=True``) or a folder of diffusers. The
+    layout is recognised by the names in the file. Raises :class:`WeightsError` for a missing or damaged file, for code
+    inside a pickle, for another hash than ``sha256`` (if given), for a config.json of another architecture, for a
     missing, extra or misshapen key, and for values that are not finite.
     """
     path = Path(path)
     spec = getattr(model, "spec", None)
     if path.is_dir():
-        path = _inside(path, spec)
+        path = _weights_in_folder(path, spec)
     found = weights_sha256(path)
     if sha256 is not None and found != sha256:
         raise WeightsError(f"{path}: has SHA-256 {found}, expected {sha256}; delete the file and make it again")
     state = read_state(path)
-    if isinstance(core(spec), SDVAESpec):  # LDM keeps its discriminator and LPIPS beside the autoencoder
+    if isinstance(unfolded(spec), SDVAESpec):  # LDM keeps its discriminator and LPIPS beside the autoencoder
         state = {key: value for key, value in state.items() if not key.startswith("loss.")}
     own = model.state_dict()
-    layout = _detect(layouts(spec, own), state, path)
+    layout = _recognise_layout(layouts(spec, own), state, path)
     check_state(write_layout(own, layout), state, path, "this autoencoder")
     model.load_state_dict(read_layout(state, layout))
     return found
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors of a weights file by name, without running code. Raises :class:`WeightsError`."""
+    """Read the tensors of a weights file by name, without running code in the file. Raises :class:`WeightsError`."""
     return tensors_of(read_content(path), path)
 
 
-def read_content(path: Path) -> Any:
-    """What a safetensors file or a pickle holds, without running code. Raises :class:`WeightsError`."""
+def read_content(path: Path) -> object:
+    """Read a safetensors file or a pickle, without running code in the file. Raises :class:`WeightsError`."""
     try:
         with open(path, "rb") as file:
             head = file.read(2)
@@ -97,7 +97,7 @@ def read_content(path: Path) -> Any:
         raise WeightsError(f"{path}: weights cannot be read ({error.strerror}); fetch them first") from error
     except SafetensorError as error:
         raise WeightsError(f"{path}: is not a whole safetensors file ({error}); delete it and make it again") from error
-    except Exception as error:  # damaged bytes make torch's reader raise nearly anything
+    except Exception as error:  # torch's reader raises nearly any error for damaged bytes
         if code := re.search(r"(?:GLOBAL |global )'?([\w.]+)", str(error)):
             raise WeightsError(
                 f"{path}: is a pickle that wants to run code ({code[1]}); only tensors are loaded, use safetensors"
@@ -106,8 +106,11 @@ def read_content(path: Path) -> Any:
         raise WeightsError(f"{path}: is not a whole weights file ({reason}); delete it and make it again") from error
 
 
-def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
-    """Tensors of a file's content, on top or under ``state_dict``. Raises :class:`WeightsError` where none are."""
+def tensors_of(content: object, path: Path) -> dict[str, Tensor]:
+    """Tensors in a file's content, at the top level or under ``state_dict``.
+
+    Raises :class:`WeightsError` where the content is not a dict of tensors. ``path`` names the file in the error.
+    """
     content = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise WeightsError(
@@ -116,23 +119,24 @@ def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
     return content
 
 
-def _inside(folder: Path, spec: AutoencoderSpec | None) -> Path:
-    """The weights file of a folder, its config.json checked against the spec."""
+def _weights_in_folder(folder: Path, spec: AutoencoderSpec | None) -> Path:
+    """The weights file of a folder, after a check of the folder's config.json against the spec."""
     try:
         config = json.loads((folder / CONFIG).read_text())
     except OSError:
         config = {}
     except ValueError as error:
         raise WeightsError(f"{folder / CONFIG}: is not valid JSON ({error}); fetch the folder again") from error
-    own = core(spec)
-    if isinstance(own, DCAESpec | SDVAESpec) and (clause := conflict(config, own)):
+    own = unfolded(spec)
+    if isinstance(own, DCAESpec | SDVAESpec) and (clause := config_conflict(config, own)):
         raise WeightsError(f"{folder / CONFIG}: {clause}; these are weights of another autoencoder")
-    if (found := weights_in(folder)) is not None:
+    if (found := find_weights(folder)) is not None:
         return found
     raise WeightsError(f"{folder}: holds none of {', '.join(FOLDER_FILES)}; put one there or name the file itself")
 
 
-def _detect(known: dict[str, Layout], state: dict[str, Tensor], path: Path) -> Layout:
+def _recognise_layout(known: dict[str, Layout], state: dict[str, Tensor], path: Path) -> Layout:
+    """The layout that shares the most names with the file."""
     shared = {
         name: sum(part in state for place in layout.values() for part in place.names) for name, layout in known.items()
     }
@@ -146,9 +150,10 @@ def _detect(known: dict[str, Layout], state: dict[str, Tensor], path: Path) -> L
 
 
 def check_state(wanted: dict[str, Tensor], found: dict[str, Tensor], path: Path, model: str) -> None:
-    """Compare a file's tensors with those wanted; ``model`` says what of, ``this autoencoder``.
+    """Compare the tensors ``found`` in a file with the tensors ``wanted`` by a model.
 
-    Raises :class:`WeightsError` for a missing, extra or misshapen key, and for values that are not finite.
+    ``model`` names the model in the error, e.g. ``this autoencoder``. Raises :class:`WeightsError` for a missing, extra
+    or misshapen key, and for values that are not finite.
     """
     problems = [
         ("key '{}' is missing", sorted(wanted.keys() - found.keys())),

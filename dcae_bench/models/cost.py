@@ -1,4 +1,4 @@
-"""What a model costs, without running it: parameters and multiply-accumulates on tensors that have no data."""
+"""Cost of a model: parameters and multiply-accumulates, counted on tensors without values."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -8,68 +8,70 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from dcae_bench.denoiser_specs import DenoiserSpec, UViTSpec
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.models.zoo import build, build_denoiser
-from dcae_bench.specs import AutoencoderSpec, CustomSpec, core
+from dcae_bench.specs.autoencoders import AutoencoderSpec, CustomSpec, unfolded
+from dcae_bench.specs.denoisers import DenoiserSpec, UViTSpec
 
 
 @dataclass(frozen=True)
-class Pass:
-    """Encoding and decoding one image."""
+class PassCost:
+    """Cost of encoding and decoding one image."""
 
     latent: tuple[int, int, int]
+    """Shape (c, h, w) of the latent."""
     encode_gmacs: float
-    """1e9 multiply-accumulates of convolutions and matrix products; nothing elementwise."""
+    """1e9 multiply-accumulates of convolutions and matrix products, without elementwise operations."""
     decode_gmacs: float
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Parameters, and a pass per resolution (px, square)."""
+class AutoencoderCost:
+    """Parameters of an autoencoder, and the cost of a pass at several resolutions."""
 
     parameters: int
-    passes: dict[int, Pass]
+    passes: dict[int, PassCost]
+    """By the side of a square image in px."""
 
 
 @dataclass(frozen=True)
 class DenoiserCost:
-    """A denoiser's size, and one conditional forward pass of one latent."""
+    """Size of a denoiser, and the cost of one conditional forward pass of one latent."""
 
     parameters: int
-    """Trainable ones, as the papers count."""
+    """Trainable parameters, as the papers count."""
     all_parameters: int
     tokens: int
     gmacs: float
-    """1e9 multiply-accumulates of matrix products; nothing elementwise."""
+    """1e9 multiply-accumulates of matrix products, without elementwise operations."""
     torchprofile_gmacs: float
-    """The same as torchprofile counts, whose figures the authors print: with norms and elementwise products."""
+    """1e9 multiply-accumulates with norms and elementwise products, as torchprofile counts. The authors print these."""
 
 
 @contextmanager
-def without_content(spec: AutoencoderSpec) -> Iterator[Autoencoder]:
-    """A model whose tensors have shapes and no values, in the mode that makes such tensors.
+def without_values(spec: AutoencoderSpec) -> Iterator[Autoencoder]:
+    """Build an autoencoder whose tensors have shapes but no values, and enter ``FakeTensorMode`` while it is used.
 
-    A class of the user's may read weights when it is built, so it is built before.
+    A class of the user's may read weights in its constructor, so such a class is built before the mode begins.
     """
-    if not isinstance(core(spec), CustomSpec):
+    if not isinstance(unfolded(spec), CustomSpec):
         with FakeTensorMode():
             yield build(spec)
         return
     model = build(spec)
-    # What the class holds beside its state keeps its values.
+    # Tensors of the user's class that are not in its state dict keep their values.
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         model.load_state_dict({key: mode.from_tensor(value) for key, value in model.state_dict().items()}, assign=True)
         yield model
 
 
-def cost(spec: AutoencoderSpec, resolutions: Iterable[int]) -> Cost:
-    """Count a spec's parameters and its work per image.
+def autoencoder_cost(spec: AutoencoderSpec, resolutions: Iterable[int]) -> AutoencoderCost:
+    """Count an autoencoder's parameters, and the cost of a pass at each of ``resolutions`` (px).
 
-    Raises :class:`DataError` for a resolution that is not a multiple of f. Fake tensors are used because the meta
-    device has no autocast, which attention switches off.
+    Raises :class:`DataError` for a resolution that is not a multiple of f.
     """
-    with without_content(spec) as model, torch.no_grad():
+    # The meta device would not do: attention switches autocast off, and the meta device has no autocast.
+    with without_values(spec) as model, torch.no_grad():
         model.eval()
         passes = {}
         for side in resolutions:
@@ -78,12 +80,12 @@ def cost(spec: AutoencoderSpec, resolutions: Iterable[int]) -> Cost:
             with FlopCounterMode(display=False) as decoding:
                 model.decode(z)
             shape = (z.shape[1], z.shape[2], z.shape[3])
-            passes[side] = Pass(shape, encoding.get_total_flops() / 2e9, decoding.get_total_flops() / 2e9)
-        return Cost(model.count_parameters(), passes)
+            passes[side] = PassCost(shape, encoding.get_total_flops() / 2e9, decoding.get_total_flops() / 2e9)
+        return AutoencoderCost(model.count_parameters(), passes)
 
 
 def denoiser_cost(spec: DenoiserSpec) -> DenoiserCost:
-    """Count a denoiser's parameters and its work for one latent."""
+    """Count a denoiser's parameters, and the cost of a forward pass of one latent."""
     latent = spec.latent
     with torch.device("meta"), torch.no_grad():
         model = build_denoiser(spec).eval()
@@ -102,10 +104,10 @@ def denoiser_cost(spec: DenoiserSpec) -> DenoiserCost:
 
 
 def _elementwise(spec: DenoiserSpec) -> int:
-    """Products that torchprofile counts beside matrices.
+    """Products that torchprofile counts in addition to matrix products.
 
-    For UViT these are LayerNorm's and the scale of the attention's logits; for DiT the norms, which there have no
-    weights of their own, their modulation and the gates.
+    In UViT: LayerNorm, and the scale of the attention logits. In DiT: the norms, which have no weights there, their
+    modulation, and the gates.
     """
     numbers = spec.sequence * spec.width
     if isinstance(spec, UViTSpec):

@@ -1,4 +1,4 @@
-"""DC-AE: the Deep Compression Autoencoder (paper, section 3.2; graph of the released models)."""
+"""DC-AE: the Deep Compression Autoencoder (paper, section 3.2), with the graph of the released models."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.models.efficientvit import EfficientViTBlock
 from dcae_bench.models.layers import Conv3x3, space_to_channel
 from dcae_bench.models.residual import Downsample, LatentIn, LatentOut, ResBlock, Upsample, make_norm
-from dcae_bench.specs import CoderSpec, DCAESpec
+from dcae_bench.specs.autoencoders import CoderSpec, DCAESpec
 
 BLOCKS: dict[str, Callable[..., nn.Module]] = {
     "res": lambda width, norm, activation: ResBlock(width, norm=norm, activation=activation),
@@ -20,14 +20,14 @@ BLOCKS: dict[str, Callable[..., nn.Module]] = {
 
 
 class DCAE(Autoencoder):
-    """Deep Compression Autoencoder of one spec; deterministic, no KL term.
+    """Deep Compression Autoencoder of one spec; deterministic, without a KL term.
 
-    In half precision (weights and inputs in bf16 or fp16, or autocast) convolutions run in that type, and every RMS
-    norm takes its statistics in fp32: a square leaves fp16's range at values above 255. Attention is exempt from
-    autocast. It computes fp16 in fp32, because its sums over all positions overflow; bf16, which has fp32's range,
-    keeps bf16 products and divides in fp32. Each layer's result returns to the type of its input.
+    Half precision means weights and inputs in bf16 or fp16, or autocast. Convolutions then run in the half type. Every
+    RMS norm computes its statistics in fp32, because the square of a value above 255 exceeds fp16's range. Attention
+    is exempt from autocast: fp16 inputs are computed in fp32, because sums over all positions overflow; bf16, which has
+    fp32's range, keeps bf16 products and divides in fp32. Each layer returns its result in the type of its input.
 
-    Weights and maps lie in channels-last memory; what goes in may have any strides, what comes out is contiguous.
+    Weights and maps are in channels-last memory. Inputs may have any strides; outputs are contiguous.
     """
 
     family = "dc-ae"
@@ -47,7 +47,7 @@ class DCAE(Autoencoder):
         return self.decoder(z.contiguous(memory_format=torch.channels_last)).contiguous()
 
     def layer_sets(self) -> dict[str, list[nn.Module]]:
-        """Heads and inputs are the projections beside the latent and the image (our reading of section 3.3)."""
+        """Heads and inputs are the projections next to the latent and the image (our reading of section 3.3)."""
         return {
             "all": [self],
             "encoder_head": [self.encoder.project_out],
@@ -58,13 +58,13 @@ class DCAE(Autoencoder):
         }
 
     @property
-    def last_layer(self) -> nn.Parameter:
-        """Weight of the convolution that writes the image."""
+    def last_layer(self) -> Tensor:
+        """Weight of the convolution that outputs the image."""
         return self.decoder.project_out.conv.weight
 
 
 class Encoder(nn.Module):
-    """Stem, stages from fine to coarse (each ends with its downsampling), latent projection."""
+    """Stem, stages from fine to coarse (each ends with its downsampling), projection to the latent."""
 
     def __init__(self, spec: CoderSpec, latent_channels: int, *, shortcuts: bool):
         super().__init__()
@@ -89,7 +89,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent projection, stages from coarse to fine (each begins with its upsampling), head."""
+    """Projection of the latent, stages from coarse to fine (each begins with its upsampling), head."""
 
     def __init__(self, spec: CoderSpec, latent_channels: int, *, shortcuts: bool):
         super().__init__()
@@ -115,7 +115,7 @@ class Decoder(nn.Module):
 
 
 class Stem(nn.Module):
-    """The encoder's first convolution; where stage 0 is left out it moves 2x2 pixels into the channels. No shortcut."""
+    """The encoder's first convolution, without a shortcut. If stage 0 is left out, 2x2 pixels move into channels."""
 
     def __init__(self, spec: CoderSpec):
         super().__init__()
@@ -123,13 +123,13 @@ class Stem(nn.Module):
         self.conv = Conv3x3(3, spec.widths[1] // 4 if self.halves else spec.widths[0])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Image (n, 3, H, W) to the first stage's input."""
+        """Image (n, 3, H, W) to the input of the first stage."""
         x = self.conv(x)
         return space_to_channel(x) if self.halves else x
 
 
 class Head(nn.Module):
-    """The decoder's output: norm, ReLU, convolution; neither shortcut nor clamp."""
+    """The decoder's output: norm, ReLU, convolution; without shortcut or clamp."""
 
     def __init__(self, spec: CoderSpec):
         super().__init__()
@@ -139,7 +139,7 @@ class Head(nn.Module):
         self.conv = Conv3x3(width, 12 if self.doubles else 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The finest stage's output to the image (n, 3, H, W)."""
+        """Output of the finest stage to the image (n, 3, H, W)."""
         x = self.conv(F.relu(self.norm(x)))
         return F.pixel_shuffle(x, 2) if self.doubles else x
 

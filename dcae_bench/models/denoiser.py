@@ -1,4 +1,4 @@
-"""What every denoiser of the harness offers to training and sampling, and the parts that UViT and DiT share."""
+"""The denoiser: the interface of every denoiser for training and sampling, and the layers that UViT and DiT share."""
 
 import math
 from abc import ABC, abstractmethod
@@ -7,16 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dcae_bench.denoiser_specs import DenoiserSpec
-from dcae_bench.errors import DataError
+from dcae_bench.base.errors import DataError
+from dcae_bench.specs.denoisers import DenoiserSpec
 
 MAX_PERIOD = 10_000
 
 
 class Denoiser(nn.Module, ABC):
-    """Noisy latent (n, c, side, side), time and label to a prediction (n, out_channels, side, side).
+    """Maps noisy latents (n, c, side, side), times and labels to predictions (n, out_channels, side, side).
 
-    What is predicted (noise, noise and variance, velocity) and what the time means is the diffusion process's matter.
+    The diffusion process decides what the prediction is (noise, noise and variance, velocity) and what a time means.
     """
 
     def __init__(self, spec: DenoiserSpec) -> None:
@@ -24,10 +24,10 @@ class Denoiser(nn.Module, ABC):
         self.spec = spec
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """Predict from latents x (n, c, side, side), times t (n,) and labels y (n,), None where unconditional.
+        """Predict from latents x (n, c, side, side), times t (n,) and labels y (n,); y is None if unconditional.
 
-        Times may be fractions; label ``spec.null_class`` stands for no class. Raises :class:`DataError` for a shape
-        that does not fit, and for labels that are missing or not wanted.
+        Times may be fractions. The label ``spec.null_class`` stands for no class. Raises :class:`DataError` for a wrong
+        shape, for missing labels, and for labels of an unconditional denoiser.
         """
         latent = self.spec.latent
         if x.ndim != 4 or x.shape[1:] != (latent.channels, latent.side, latent.side):
@@ -46,44 +46,44 @@ class Denoiser(nn.Module, ABC):
 
     @abstractmethod
     def _forward(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        """:meth:`forward` of shapes that fit."""
+        """:meth:`forward` for inputs whose shapes were checked."""
 
     @abstractmethod
     def transformer_blocks(self) -> list[nn.Module]:
-        """All blocks in order: what activation checkpointing and compilation take one by one."""
+        """All blocks in order. Activation checkpointing and compilation handle one block at a time."""
 
     def count_parameters(self, *, trainable: bool = True) -> int:
-        """Number of parameters; the papers count the trainable ones, without DiT's fixed positions."""
+        """Count the trainable parameters, as the papers do; without ``trainable``, also DiT's fixed positions."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad or not trainable)
 
     def unpatchify(self, x: Tensor) -> Tensor:
-        """Tokens (n, tokens, patch * patch * channels), channels innermost, to (n, channels, side, side)."""
+        """Arrange tokens (n, tokens, patch * patch * channels), channels innermost, as (n, channels, side, side)."""
         grid, patch = self.spec.latent.grid, self.spec.latent.patch
         x = x.unflatten(2, (patch, patch, -1)).unflatten(1, (grid, grid))
         return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
 
 class PatchEmbed(nn.Module):
-    """Latent (n, c, side, side) to tokens (n, tokens, width), row by row."""
+    """Embeds the patches of latents (n, c, side, side) as tokens (n, tokens, width), row by row."""
 
     def __init__(self, channels: int, width: int, patch: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(channels, width, patch, stride=patch)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embed patches that do not overlap."""
+        """Latents (n, c, side, side) to tokens (n, tokens, width)."""
         return self.proj(x).flatten(2).transpose(1, 2)
 
 
 class LabelEmbedding(nn.Module):
-    """Label (n,) to (n, width); the last of ``classes + 1`` rows is the null class."""
+    """Embeds labels (n,) as (n, width). The last of the ``classes + 1`` rows belongs to the null class."""
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
         self.embedding_table = nn.Embedding(classes + 1, width)
 
     def forward(self, y: Tensor) -> Tensor:
-        """Look up labels."""
+        """Labels (n,) to embeddings (n, width)."""
         return self.embedding_table(y)
 
 
@@ -97,13 +97,13 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend."""
+        """Tokens (n, l, width) to the same shape."""
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class MLP(nn.Module):
-    """Two layers, four times as wide between; ``approximate`` as in :class:`torch.nn.GELU`."""
+    """Two layers with four times the width between them; ``approximate`` as in :class:`torch.nn.GELU`."""
 
     def __init__(self, width: int, *, approximate: str) -> None:
         super().__init__()
@@ -112,12 +112,12 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Transform each token by itself."""
+        """Transform each token (..., width) independently of the others."""
         return self.fc2(self.act(self.fc1(x)))
 
 
 def time_embedding(t: Tensor, width: int) -> Tensor:
-    """Times (n,) to (n, width) in float32: cosines, then sines, of geometric frequencies from 1 to 1/10,000."""
+    """Embed times (n,) as (n, width) in float32: cosines, then sines, of geometric frequencies from 1 to 1/10,000."""
     half = width // 2
     frequencies = torch.exp(-math.log(MAX_PERIOD) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
     angles = t.float()[:, None] * frequencies

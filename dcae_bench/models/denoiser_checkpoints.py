@@ -1,30 +1,32 @@
-"""Denoisers' weights on disk: our layout and the published ones, with every mismatch named."""
+"""Weights files of denoisers, read in our layout and in the published layouts."""
 
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from dcae_bench.denoiser_specs import DiTSpec
-from dcae_bench.errors import WeightsError
+from dcae_bench.base.errors import WeightsError
 from dcae_bench.models.checkpoints import check_state, read_content, tensors_of, weights_sha256
 from dcae_bench.models.denoiser import Denoiser
 from dcae_bench.models.denoiser_keys import from_diffusers, is_diffusers
+from dcae_bench.specs.denoisers import DiTSpec
 
 PIPELINE = "diffusion_model."
+"""What precedes the denoiser's keys in a released DC-AE pipeline."""
 AUTOENCODER = "autoencoder."
-# U-ViT's own repository has its label embedding without the module around it.
+"""What precedes the autoencoder's keys in a released DC-AE pipeline."""
 RENAMED = {"label_emb.weight": "label_emb.embedding_table.weight"}
+"""Keys of U-ViT's own repository that differ from ours: its label embedding is not inside a module."""
 
 
 def load_denoiser(model: Denoiser, path: Path, *, sha256: str | None = None, ema: float | None = None) -> str:
-    """Load weights of any layout into ``model``, key by key; returns the file's SHA-256.
+    """Load weights of any layout into ``model``, and return the SHA-256 of the file.
 
-    ``path`` is a safetensors file or a pickle of tensors: our own weights, a released DC-AE pipeline (whose autoencoder
-    is left alone), a checkpoint of the authors' trainer (its moving average of decay ``ema``, which may be left out
-    where there is one), DiT's or U-ViT's own weights, or diffusers' ``DiTTransformer2DModel``. Raises
-    :class:`WeightsError` for a missing or damaged file, code inside a pickle, another hash than ``sha256`` (if given),
-    a moving average that is not there, a missing, extra or misshapen key, and for values that are not finite.
+    ``path`` is a safetensors file or a pickle of tensors. It may hold our own weights, a released DC-AE pipeline (whose
+    autoencoder is ignored), a checkpoint of the authors' trainer, DiT's or U-ViT's own weights, or diffusers'
+    ``DiTTransformer2DModel``. A trainer's checkpoint holds moving averages; ``ema`` is the decay of the average to
+    load, and may be None if there is only one. Raises :class:`WeightsError` for a missing or damaged file, for code
+    inside a pickle, for another hash than ``sha256`` (if given), for a missing moving average, for a missing, extra or
+    misshapen key, and for values that are not finite.
     """
     path = Path(path)
     found = weights_sha256(path)
@@ -43,8 +45,8 @@ def load_denoiser(model: Denoiser, path: Path, *, sha256: str | None = None, ema
     return found
 
 
-def _select(content: Any, path: Path, ema: float | None) -> dict[str, Tensor]:
-    """The tensors of a file, of which a training checkpoint holds several sets."""
+def _select(content: object, path: Path, ema: float | None) -> dict[str, Tensor]:
+    """The tensors of a file; for a training checkpoint, the moving average of decay ``ema``."""
     if not isinstance(content, dict) or not isinstance(averages := content.get("ema"), dict):
         if ema is not None:
             raise WeightsError(f"{path}: holds no moving averages, so none of decay {ema}; leave the decay out")
@@ -62,7 +64,7 @@ def _select(content: Any, path: Path, ema: float | None) -> dict[str, Tensor]:
 
 
 def _own_names(state: dict[str, Tensor], family: str) -> dict[str, Tensor]:
-    """Take a pipeline's denoiser out, and strip what the trainers put before the names."""
+    """The denoiser's state under our names: without a pipeline's autoencoder, and without the trainers' prefixes."""
     if any(key.startswith(PIPELINE) for key in state):
         state = {key: value for key, value in state.items() if not key.startswith(AUTOENCODER)}
     for prefix in (PIPELINE, f"{family}."):

@@ -1,19 +1,19 @@
-"""DiT's weights under the names of diffusers' ``DiTTransformer2DModel``, and back.
+"""Keys of DiT's weights in diffusers' ``DiTTransformer2DModel``, and their conversion to our keys and back.
 
-diffusers cuts qkv in three, gives every block a copy of the embeddings of time and label, and keeps the fixed positions
-out of the file. It also spaces the frequencies of the time over 127 intervals where DiT has 128; the weights were
-trained with DiT's, so ours are the right ones for them, and the two models differ slightly on the same weights.
+diffusers cuts qkv in three, gives every block a copy of the embeddings of time and label, and leaves the fixed
+positions out of the file. diffusers also spaces the frequencies of the time embedding over 127 intervals, where DiT
+spaces them over 128. The weights were trained with DiT's frequencies, so this package uses DiT's; the two models
+therefore differ slightly on the same weights.
 """
 
-import re
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from dcae_bench.denoiser_specs import DiTSpec
-from dcae_bench.errors import WeightsError
+from dcae_bench.base.errors import WeightsError
 from dcae_bench.models.dit import positions
+from dcae_bench.specs.denoisers import DiTSpec
 
 BLOCK = "transformer_blocks."
 EMBEDDINGS = {
@@ -35,13 +35,13 @@ INNER = {
 
 
 def is_diffusers(state: dict[str, Tensor]) -> bool:
-    """Whether a state has diffusers' names."""
+    """Whether the keys of a state are diffusers'."""
     return any(key.startswith(BLOCK) for key in state)
 
 
 def to_diffusers(state: dict[str, Tensor], spec: DiTSpec) -> dict[str, Tensor]:
-    """Our state under diffusers' names."""
-    out = {}
+    """Convert a state with our keys to diffusers' keys."""
+    out: dict[str, Tensor] = {}
     for key, value in state.items():
         if key == "pos_embed":
             continue
@@ -52,9 +52,9 @@ def to_diffusers(state: dict[str, Tensor], spec: DiTSpec) -> dict[str, Tensor]:
 
 
 def from_diffusers(state: dict[str, Tensor], spec: DiTSpec, path: Path) -> dict[str, Tensor]:
-    """Our state of diffusers'; what is unknown keeps its name.
+    """Convert a state with diffusers' keys to our keys; an unknown key stays as it is.
 
-    Raises :class:`WeightsError` where copies of an embedding differ, or a part of qkv is missing.
+    Raises :class:`WeightsError` where copies of an embedding differ, and where a part of qkv is missing.
     """
     out = {"pos_embed": positions(spec.latent.grid, spec.width)}
     left = dict(state)
@@ -63,7 +63,7 @@ def from_diffusers(state: dict[str, Tensor], spec: DiTSpec, path: Path) -> dict[
         present = [name for name in places if name in left]
         parts = [left.pop(name) for name in present]
         if not present:
-            continue  # reported as missing by the loader, under our name
+            continue  # the loader reports the tensor as missing, under our key
         if len(parts) < len(places):
             lost = min(set(places) - set(present))
             raise WeightsError(f"{path}: key '{lost}' is missing; these are not whole weights")
@@ -85,14 +85,14 @@ def _own_keys(spec: DiTSpec) -> list[str]:
 
 
 def _places(key: str, depth: int) -> list[str]:
-    """Where diffusers keeps one of our tensors: once, in three parts, or as a copy in every block."""
+    """Keys in diffusers of one of our tensors: one key, three keys (one per part), or one key per block (copies)."""
     for ours, theirs in EMBEDDINGS.items():
         if key.startswith(ours):
             return [f"{BLOCK}{n}.norm1.emb.{theirs}{key.removeprefix(ours)}" for n in range(depth)]
     for ours, theirs in NAMES.items():
         if key.startswith(ours):
             return [theirs + key.removeprefix(ours)]
-    number, rest = re.fullmatch(r"blocks\.(\d+)\.(.+)", key).groups()
+    _, number, rest = key.split(".", 2)  # blocks.<number>.<rest>
     if rest.startswith("attn.qkv."):
         kind = rest.removeprefix("attn.qkv.")
         return [f"{BLOCK}{number}.attn1.to_{part}.{kind}" for part in "qkv"]

@@ -1,22 +1,22 @@
-"""Constructor arguments of diffusers' class for a spec, and the check of a config.json against them."""
+"""The config of diffusers' class for a spec: its constructor arguments, and the check of a config.json."""
 
 from typing import Any
 
-from dcae_bench.specs import DCAESpec, SDVAESpec
+from dcae_bench.specs.autoencoders import DCAESpec, SDVAESpec
 
 CLASSES = {"dc-ae": "AutoencoderDC", "sd-vae": "AutoencoderKL"}
 
 
 def diffusers_config(spec: DCAESpec | SDVAESpec) -> dict[str, Any]:
-    """Every argument of ``AutoencoderDC`` or ``AutoencoderKL``; its defaults describe none of the released models."""
-    return _dc(spec) if isinstance(spec, DCAESpec) else _kl(spec)
+    """Every argument of ``AutoencoderDC`` or ``AutoencoderKL``. No released model has the default arguments."""
+    return _autoencoder_dc(spec) if isinstance(spec, DCAESpec) else _autoencoder_kl(spec)
 
 
-def conflict(config: dict[str, Any], spec: DCAESpec | SDVAESpec) -> str | None:
-    """Where a config.json describes another function than the spec's, in one clause; None where they agree.
+def config_conflict(config: dict[str, Any], spec: DCAESpec | SDVAESpec) -> str | None:
+    """One clause that says where a config.json contradicts the spec; None if the two agree.
 
-    Keys and shapes of the weights show most differences. This looks at the rest: the class, and what AutoencoderDC
-    keeps outside its weights (resampling, shortcuts, and the activations of residual blocks).
+    The keys and shapes of the weights show most contradictions. This check covers the others: the class, and the
+    choices of AutoencoderDC that its weights do not show (resampling, shortcuts, activations of residual blocks).
     """
     wanted = diffusers_config(spec)
     found = config.get("_class_name", CLASSES[spec.family])
@@ -24,19 +24,18 @@ def conflict(config: dict[str, Any], spec: DCAESpec | SDVAESpec) -> str | None:
         return f"_class_name is {found}, this autoencoder is a {CLASSES[spec.family]}"
     if isinstance(spec, SDVAESpec):
         return None
-    silent = ("downsample_block_type", "upsample_block_type", "encoder_out_shortcut", "decoder_in_shortcut")
-    for name in silent:
+    for name in ("downsample_block_type", "upsample_block_type", "encoder_out_shortcut", "decoder_in_shortcut"):
         if str(config.get(name, wanted[name])).lower() != str(wanted[name]).lower():
             return f"{name} is {config[name]}, expected {wanted[name]}"
     activations = config.get("decoder_act_fns", wanted["decoder_act_fns"])
     for stage, depth in enumerate(spec.decoder.depths):
-        here = activations if isinstance(activations, str) else activations[stage]
-        if depth and spec.decoder.blocks[stage] == "res" and here != wanted["decoder_act_fns"][stage]:
-            return f"decoder_act_fns has {here} in stage {stage}, expected {wanted['decoder_act_fns'][stage]}"
+        activation = activations if isinstance(activations, str) else activations[stage]
+        if depth and spec.decoder.blocks[stage] == "res" and activation != wanted["decoder_act_fns"][stage]:
+            return f"decoder_act_fns has {activation} in stage {stage}, expected {wanted['decoder_act_fns'][stage]}"
     return None
 
 
-def _dc(spec: DCAESpec) -> dict[str, Any]:
+def _autoencoder_dc(spec: DCAESpec) -> dict[str, Any]:
     stages = range(len(spec.decoder.widths))
     pixel = spec.encoder.resample == "pixel", spec.decoder.resample == "pixel"
     return {
@@ -60,11 +59,11 @@ def _dc(spec: DCAESpec) -> dict[str, Any]:
     }
 
 
-def _kl(spec: SDVAESpec) -> dict[str, Any]:
+def _autoencoder_kl(spec: SDVAESpec) -> dict[str, Any]:
     attention = [level in spec.attention_levels for level in range(len(spec.widths))]
     return {
-        "down_block_types": ["AttnDownEncoderBlock2D" if here else "DownEncoderBlock2D" for here in attention],
-        "up_block_types": ["AttnUpDecoderBlock2D" if here else "UpDecoderBlock2D" for here in reversed(attention)],
+        "down_block_types": ["AttnDownEncoderBlock2D" if attends else "DownEncoderBlock2D" for attends in attention],
+        "up_block_types": ["AttnUpDecoderBlock2D" if attends else "UpDecoderBlock2D" for attends in attention[::-1]],
         "block_out_channels": list(spec.widths),
         "layers_per_block": spec.layers_per_block,
         "latent_channels": spec.latent_channels,

@@ -1,4 +1,4 @@
-"""EfficientViT blocks: linear attention with a ReLU kernel, then a gated inverted bottleneck (Cai et al. 2023)."""
+"""The EfficientViT block: linear attention with a ReLU kernel, then a gated inverted bottleneck (Cai et al. 2023)."""
 
 import torch
 import torch.nn.functional as F
@@ -6,18 +6,18 @@ from torch import Tensor, nn
 
 from dcae_bench.models.layers import Conv1x1, channels_first, pixels_first
 from dcae_bench.models.residual import make_norm
-from dcae_bench.specs import ATTENTION_HEAD_DIM
+from dcae_bench.specs.autoencoders import ATTENTION_HEAD_DIM
 
-# Up to this many positions the authors' code forms the full attention matrix, which is then the smaller one.
 QUADRATIC_MAX_POSITIONS = 32
+"""Up to this many positions, the authors' code forms the full attention matrix, which is then the smaller matrix."""
 ATTENTION_EPS = 1e-15
 
 
 class LiteMLA(nn.Module):
     """Multi-head attention with a ReLU kernel: (n, c, h, w) to the same shape, without the residual sum.
 
-    ``qkv`` holds 32 query, 32 key and 32 value channels per head, head by head. Each scale adds as many heads again,
-    computed from a depthwise convolution of the qkv map.
+    ``qkv`` holds 32 query, 32 key and 32 value channels per head, head by head. Each scale adds the same number of
+    heads, computed from a depthwise convolution of the qkv map.
     """
 
     def __init__(self, channels: int, *, scales: tuple[int, ...] = ()):
@@ -42,11 +42,11 @@ class LiteMLA(nn.Module):
 
 
 def relu_attention(qkv: Tensor) -> Tensor:
-    """ReLU-kernel attention on an interleaved map: (n, heads*96, h, w) to (n, heads*32, h, w).
+    """ReLU-kernel attention on an interleaved qkv map: (n, heads*96, h, w) to (n, heads*32, h, w).
 
-    The linear and the quadratic form are the same function; the number of positions picks the cheaper one. Half
-    precision follows the authors' code: fp16 is computed in fp32 (its sums overflow), bf16 keeps bf16 products and
-    normalises in fp32.
+    The linear and the quadratic form compute the same function; the number of positions decides which form is cheaper.
+    Half precision follows the authors' code: fp16 inputs are computed in fp32, because fp16 sums overflow; bf16 inputs
+    keep bf16 products and are normalised in fp32.
     """
     n, _, h, w = qkv.shape
     dtype = qkv.dtype
@@ -57,7 +57,7 @@ def relu_attention(qkv: Tensor) -> Tensor:
         query, key = F.relu(heads[..., : 2 * ATTENTION_HEAD_DIM]).chunk(2, dim=3)
         if h * w > QUADRATIC_MAX_POSITIONS:
             key = key.transpose(2, 3)
-            # A last column holds the sums of the weights: what values of one would give.
+            # The last column, the result for values of one, holds the sums of the attention weights.
             state = torch.cat([key @ value, key @ key.new_ones(h * w, 1)], dim=3)
             out = (query @ state).float()
             out = out[..., :-1] / (out[..., -1:] + ATTENTION_EPS)
@@ -87,7 +87,7 @@ class GLUMBConv(nn.Module):
 
 
 class EfficientViTBlock(nn.Module):
-    """Attention over the image, then the gated bottleneck around each pixel, each added to its input."""
+    """Attention over the image, then the gated bottleneck around each pixel; each adds its result to its input."""
 
     def __init__(self, channels: int, *, scales: tuple[int, ...] = ()):
         super().__init__()

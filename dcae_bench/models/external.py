@@ -1,4 +1,4 @@
-"""Autoencoders made elsewhere: classes of diffusers, classes of your own, and folded latents of either."""
+"""External autoencoders: classes of diffusers, classes of the user's own, and folded latents of any autoencoder."""
 
 import importlib
 import inspect
@@ -11,25 +11,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dcae_bench.diffusers_source import read_config
-from dcae_bench.errors import ConfigError
+from dcae_bench.base.errors import ConfigError
 from dcae_bench.models.autoencoder import Autoencoder
-from dcae_bench.own_class import cannot_be_imported, current_folder_importable, is_not_there
-from dcae_bench.specs import CustomSpec, DiffusersSpec, SpaceToChannelSpec
+from dcae_bench.specs.autoencoders import CustomSpec, DiffusersSpec, SpaceToChannelSpec
+from dcae_bench.weights.diffusers_folder import read_config
+from dcae_bench.weights.user_class import cannot_be_imported, current_folder_importable, is_missing_module
 
 
 class External(Autoencoder):
-    """An autoencoder around an object with ``encode`` and ``decode``; it is evaluated, not trained in phases.
+    """An autoencoder around an object with ``encode`` and ``decode``, for evaluation but not for training in phases.
 
-    Latents and images may come as tensors or in diffusers' output classes; of a posterior the mean is taken.
+    The object may return tensors or diffusers' output classes. If it returns a posterior, the mean is the latent.
     """
 
-    net: Any
+    net: Any  # a class of diffusers or of the user's
 
     def _encode(self, x: Tensor) -> Tensor:
         z = latent_of(self.net.encode(x))
         n, _, h, w = x.shape
-        self._expect(z, (n, self.latent_channels, h // self.compression, w // self.compression), "encode", x)
+        self._require_shape(z, (n, self.latent_channels, h // self.compression, w // self.compression), "encode", x)
         return z
 
     def _draw(self, x: Tensor, noise: Callable[[torch.Size], Tensor]) -> Tensor:
@@ -42,10 +42,10 @@ class External(Autoencoder):
         x = self.net.decode(z)
         x = getattr(x, "sample", x)
         n, _, h, w = z.shape
-        self._expect(x, (n, 3, h * self.compression, w * self.compression), "decode", z)
+        self._require_shape(x, (n, 3, h * self.compression, w * self.compression), "decode", z)
         return x
 
-    def _expect(self, found: Any, wanted: tuple[int, ...], verb: str, given: Tensor) -> None:
+    def _require_shape(self, found: object, wanted: tuple[int, ...], verb: str, given: Tensor) -> None:
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         if shape != wanted:
             raise ConfigError(
@@ -54,23 +54,23 @@ class External(Autoencoder):
             )
 
     def layer_sets(self) -> dict[str, list[nn.Module]]:
-        """Everything, as one set: what the phases train apart is not known here."""
+        """One set of all layers, because the layers of an external class are unknown."""
         return {"all": [self]}
 
     @property
-    def last_layer(self) -> nn.Parameter:
-        """Not known here. Raises :class:`ConfigError`."""
+    def last_layer(self) -> Tensor:
+        """Unknown for an external class. Raises :class:`ConfigError`."""
         raise ConfigError(f"{_name(self.spec)}: has no known last layer; use 'adaptive: false' in the phase's gan")
 
 
 class DiffusersAutoencoder(External):
-    """An autoencoder class of diffusers, built from its config; its weights are loaded like any other's."""
+    """An autoencoder class of diffusers, built from its config. Weights are loaded as for any other autoencoder."""
 
     family = "diffusers"
 
     def __init__(self, spec: DiffusersSpec):
         super().__init__()
-        import diffusers  # slow import, wanted only here
+        import diffusers  # slow import
 
         self.spec, self.compression, self.latent_channels = spec, spec.compression, spec.latent_channels
         config = read_config(spec) if spec.config is None else spec.config
@@ -78,7 +78,7 @@ class DiffusersAutoencoder(External):
         found = config.get("_class_name", spec.class_name)
         if found != spec.class_name:
             raise ConfigError(f"{spec.source}: is a {found}, not the stated {spec.class_name}; correct class_name")
-        if spec.class_name == "AutoencoderTiny":  # writes it into its config, and warns of it there when it reads it
+        if spec.class_name == "AutoencoderTiny":  # saves block_out_channels in its config, but warns on reading it
             config = {key: value for key, value in config.items() if key != "block_out_channels"}
         try:
             self.net = getattr(diffusers, spec.class_name).from_config(dict(config))
@@ -88,7 +88,7 @@ class DiffusersAutoencoder(External):
 
 
 class CustomAutoencoder(External):
-    """A class of your own: ``encode`` maps (n, 3, H, W) in [-1, 1] to (n, c, H/f, W/f), ``decode`` maps back."""
+    """A class of the user's own: ``encode`` maps (n, 3, H, W) in [-1, 1] to (n, c, H/f, W/f), ``decode`` maps back."""
 
     family = "custom"
 
@@ -98,30 +98,27 @@ class CustomAutoencoder(External):
         self.net = instantiate(spec.class_name, spec.kwargs)
 
     def source(self) -> bytes:
-        """The file of the class, which is part of the function; nothing where there is none."""
+        """Content of the class's source file, which defines the function beside the weights; empty without a file."""
         try:
             return Path(inspect.getfile(type(self.net))).read_bytes()
-        except (TypeError, OSError):  # built in, or typed at a prompt
+        except (TypeError, OSError):  # a built-in class, or a class typed at a prompt
             return b""
 
 
 class SpaceToChannel(Autoencoder):
-    """Another autoencoder with factor x factor cells of its latent folded into the channels of one; no training.
+    """A base autoencoder whose latent is folded: factor x factor cells become the channels of one cell. No training.
 
-    Channel order is torch's pixel_unshuffle: channel c, then row, then column inside the cell.
+    The order of channels is torch's pixel_unshuffle: channel c, then row, then column inside the cell.
     """
 
     family = "space-to-channel"
+    spec: SpaceToChannelSpec
 
     def __init__(self, spec: SpaceToChannelSpec, base: Autoencoder):
         super().__init__()
         self.spec, self.compression, self.latent_channels = spec, spec.compression, spec.latent_channels
+        self.has_posterior = base.has_posterior
         self.base = base
-
-    @property
-    def has_posterior(self) -> bool:
-        """That of the base."""
-        return self.base.has_posterior
 
     def _encode(self, x: Tensor) -> Tensor:
         return F.pixel_unshuffle(self.base.encode(x), self.spec.factor)
@@ -133,25 +130,28 @@ class SpaceToChannel(Autoencoder):
         return self.base.decode(F.pixel_shuffle(z, self.spec.factor))
 
     def layer_sets(self) -> dict[str, list[nn.Module]]:
-        """Those of the base."""
+        """The base's layer sets, with this model as ``all``."""
         return {**self.base.layer_sets(), "all": [self]}
 
     @property
-    def last_layer(self) -> nn.Parameter:
-        """That of the base."""
+    def last_layer(self) -> Tensor:
+        """The base's last layer."""
         return self.base.last_layer
 
 
 def instantiate(class_name: str, kwargs: dict[str, Any]) -> Any:
-    """An object of ``module:Class``, the current folder importable. Raises :class:`ConfigError`."""
+    """Make an object of ``module:Class``. Modules in the current folder can be imported too.
+
+    Raises :class:`ConfigError` when the class cannot be imported or built, or lacks ``encode`` or ``decode``.
+    """
     module_name, _, name = class_name.partition(":")
     try:
         with current_folder_importable():
             module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # a module of the user's may fail in any way
-        if isinstance(error, ModuleNotFoundError) and is_not_there(module_name, error):
+    except (Exception, SystemExit) as error:  # a user's module may fail in any way
+        if isinstance(error, ModuleNotFoundError) and is_missing_module(module_name, error):
             raise cannot_be_imported(class_name, error) from error
-        raise ConfigError(f"{class_name}: importing {module_name} failed ({_failure(error)}); correct it") from error
+        raise ConfigError(f"{class_name}: importing {module_name} failed ({_describe(error)}); correct it") from error
     cls = getattr(module, name, None)
     if cls is None:
         raise ConfigError(f"{class_name}: module {module_name} has no {name}; correct the name")
@@ -162,16 +162,16 @@ def instantiate(class_name: str, kwargs: dict[str, Any]) -> Any:
         inspect.signature(cls).bind(**kwargs)
     except TypeError as error:
         raise ConfigError(f"{class_name}: cannot be called with kwargs {kwargs} ({error}); correct 'kwargs'") from error
-    except ValueError:  # no signature to check, as for classes written in C
+    except ValueError:  # the class has no signature, as a class written in C
         pass
     try:
         return cls(**kwargs)
-    except (Exception, SystemExit) as error:  # and so may its constructor
-        raise ConfigError(f"{class_name}: building it failed ({_failure(error)}); correct it") from error
+    except (Exception, SystemExit) as error:  # a user's constructor may fail in any way
+        raise ConfigError(f"{class_name}: building it failed ({_describe(error)}); correct it") from error
 
 
-def _failure(error: BaseException) -> str:
-    """Kind, first line and place of an error in code of the user's."""
+def _describe(error: BaseException) -> str:
+    """Class, first line and place of an error in the user's code."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     file, line = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (place.filename, place.lineno)
     reason = (str(error.msg if isinstance(error, SyntaxError) else error) or "no reason given").splitlines()[0]
@@ -179,7 +179,7 @@ def _failure(error: BaseException) -> str:
 
 
 def latent_of(output: Any) -> Any:
-    """The latent tensor in what an ``encode`` returned."""
+    """The latent tensor in the result of an ``encode``."""
     if (posterior := getattr(output, "latent_dist", None)) is not None:
         return posterior.mode()
     for attribute in ("latent", "latents"):  # AutoencoderDC, AutoencoderTiny

@@ -1,8 +1,8 @@
-"""Names and shapes of weights in the published layouts, each as a table from our own keys.
+"""Layouts of weights: tables from our keys to the names and shapes in published files.
 
-A layout is a renaming, except for two things: some layouts hold a 1x1 convolution as a matrix, and diffusers cuts
-DC-AE's interleaved qkv weight in three blocks of rows that it calls to_q, to_k and to_v. Those blocks are not the
-queries, keys and values: each holds all three of a third of the heads.
+A layout only renames our keys, with two exceptions. Some layouts hold a 1x1 convolution as a matrix. And diffusers cuts
+DC-AE's interleaved qkv weight into three blocks of rows, called to_q, to_k and to_v; despite these names, each block
+holds queries, keys and values of a third of the heads.
 """
 
 import re
@@ -13,26 +13,28 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dcae_bench.specs import AutoencoderSpec, DCAESpec, SDVAESpec, SpaceToChannelSpec
+from dcae_bench.specs.autoencoders import AutoencoderSpec, DCAESpec, SDVAESpec, SpaceToChannelSpec
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a layout keeps one of our tensors: one name, or several that each hold a block of its rows."""
+    """The place of one of our tensors in a layout: one name, or several names that each hold a block of the rows."""
 
     names: tuple[str, ...]
     shape: Literal["same", "matrix", "conv"] = "same"
-    """``matrix``: our 1x1 convolution without its trailing axes; ``conv``: our matrix as a 1x1 convolution."""
+    """``matrix``: our 1x1 convolution, stored without the last two axes; ``conv``: our matrix, as a 1x1 convolution."""
 
 
 Layout = dict[str, Place]
+"""The place of each tensor, by our key."""
 
 
 def layouts(spec: AutoencoderSpec | None, keys: Iterable[str]) -> dict[str, Layout]:
-    """Every layout that weights with our ``keys`` can have, by name, our own first.
+    """Every layout of weights with our ``keys``, by the layout's name; our own layout, ``native``, comes first.
 
-    DC-AE has ``official`` and ``diffusers``, SD-VAE ``official`` (LDM), ``diffusers`` and ``diffusers-2022`` (the older
-    names of its attention); models made by other libraries have their own keys under ``diffusers`` or ``plain``.
+    DC-AE also has ``official`` and ``diffusers``. SD-VAE has ``official`` (LDM), ``diffusers``, and ``diffusers-2022``
+    (with the older names of the attention layers). An external autoencoder has the keys of its own class, under
+    ``diffusers`` or ``plain``.
     """
     keys = list(keys)
     native = {key: Place((key,)) for key in keys}
@@ -53,7 +55,7 @@ def layouts(spec: AutoencoderSpec | None, keys: Iterable[str]) -> dict[str, Layo
 
 
 def write_layout(state: dict[str, Tensor], layout: Layout) -> dict[str, Tensor]:
-    """Our state under a layout's names and shapes."""
+    """Convert a state with our keys to the names and shapes of a layout."""
     out = {}
     for key, value in state.items():
         place = layout[key]
@@ -64,7 +66,7 @@ def write_layout(state: dict[str, Tensor], layout: Layout) -> dict[str, Tensor]:
 
 
 def read_layout(state: dict[str, Tensor], layout: Layout) -> dict[str, Tensor]:
-    """A layout's state under our names and shapes: the inverse of :func:`write_layout`."""
+    """Convert a state in a layout to our keys and shapes: the inverse of :func:`write_layout`."""
     out = {}
     for key, place in layout.items():
         blocks = [state[name] for name in place.names]
@@ -80,9 +82,10 @@ def _reshape(value: Tensor, shape: str) -> Tensor:
 
 
 def _published_graph(spec: DCAESpec) -> bool:
-    """Whether the released code can build it.
+    """Whether the authors' released code can build a network of this spec.
 
-    It has shortcuts, no skipped stage beside strided convolutions, and an encoder of trms2d and silu throughout.
+    The released code always has shortcuts, and its encoder has trms2d and silu in every residual block. The code cannot
+    leave out stage 0 of a coder that resamples by strided convolutions.
     """
     encoder = spec.encoder
     residual = [stage for stage, block in enumerate(encoder.blocks) if block == "res" and encoder.depths[stage]]
@@ -107,8 +110,8 @@ def _dc_ae(spec: DCAESpec, keys: list[str]) -> dict[str, Layout]:
 
 
 Rules = list[tuple[str, str]]
+"""Pairs of a regular expression and its replacement. Each pair is applied to the result of the pair before."""
 
-# In the order they are applied, each to the result of the one before.
 OFFICIAL: Rules = [
     (r"^encoder\.project_out\.conv\.", "encoder.project_out.main.op_list.0.conv."),
     (r"^decoder\.project_in\.conv\.", "decoder.project_in.main.conv."),
@@ -144,7 +147,7 @@ DIFFUSERS_DC: Rules = [
 
 
 def _edges(spec: DCAESpec, layout: str) -> Rules:
-    """The convolutions whose names depend on the graph: stem, head and resampling."""
+    """Rules for the convolutions whose names depend on the graph: stem, head and resampling."""
     skipped_in, skipped_out = spec.encoder.depths[0] == 0, spec.decoder.depths[0] == 0
     if layout == "diffusers":
         stem, head = "encoder.conv_in.", "decoder.conv_out."

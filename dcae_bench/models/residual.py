@@ -1,4 +1,4 @@
-"""Residual autoencoding: convolutions beside non-parametric shortcuts (paper, section 3.2)."""
+"""Residual autoencoding: layers that add a shortcut without parameters to a convolution (paper, section 3.2)."""
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,7 @@ class Downsample(nn.Module):
             self.conv = Conv3x3(cin, cout, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolution with space to channel, plus the averaging shortcut."""
+        """Apply the convolution (and space to channel), then add the averaging shortcut."""
         y = self.conv(x)
         if self.resample == "pixel":
             y = space_to_channel(y)
@@ -44,7 +44,7 @@ class Upsample(nn.Module):
         self.conv = Conv3x3(cin, 4 * cout if resample == "pixel" else cout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolution with channel to space, plus the duplicating shortcut."""
+        """Apply the convolution with channel to space or nearest upsampling, then add the duplicating shortcut."""
         if self.resample == "pixel":
             y = F.pixel_shuffle(self.conv(x), 2)
         else:
@@ -53,7 +53,7 @@ class Upsample(nn.Module):
 
 
 class LatentOut(nn.Module):
-    """The encoder's head: (n, width, h, w) to the latent (n, channels, h, w), with averaged groups as shortcut."""
+    """The encoder's head: (n, width, h, w) to the latent (n, channels, h, w). The shortcut averages channels."""
 
     def __init__(self, width: int, channels: int, *, shortcut: bool):
         super().__init__()
@@ -61,13 +61,13 @@ class LatentOut(nn.Module):
         self.conv = Conv3x3(width, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolution plus the averaging shortcut."""
+        """Apply the convolution, then add the averaging shortcut."""
         y = self.conv(x)
         return y + average_channels(x, self.channels) if self.shortcut else y
 
 
 class LatentIn(nn.Module):
-    """The decoder's input: the latent (n, channels, h, w) to (n, width, h, w), with duplicated channels as shortcut."""
+    """The decoder's input: the latent (n, channels, h, w) to (n, width, h, w). The shortcut duplicates channels."""
 
     def __init__(self, channels: int, width: int, *, shortcut: bool):
         super().__init__()
@@ -75,13 +75,13 @@ class LatentIn(nn.Module):
         self.conv = Conv3x3(channels, width)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Convolution plus the duplicating shortcut."""
+        """Apply the convolution, then add the duplicating shortcut."""
         y = self.conv(z)
         return y + duplicate_channels(z, self.width) if self.shortcut else y
 
 
 class RMSNorm2d(nn.Module):
-    """RMS normalisation over the channels of each pixel, with weight and bias; statistics in fp32 ("trms2d")."""
+    """RMS normalisation over the channels of each pixel ("trms2d"), with weight and bias. Statistics are in fp32."""
 
     def __init__(self, channels: int, eps: float = 1e-5):
         super().__init__()
@@ -109,7 +109,7 @@ def make_activation(name: str) -> nn.Module:
 
 
 class ResBlock(nn.Module):
-    """Residual block of two 3x3 convolutions, normalised after the second one and not activated after the sum."""
+    """Residual block of two 3x3 convolutions. The second is normalised; the sum is not activated."""
 
     def __init__(self, channels: int, *, norm: str, activation: str):
         super().__init__()

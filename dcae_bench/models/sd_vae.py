@@ -1,4 +1,4 @@
-"""SD-VAE: LDM's KL autoencoders through diffusers, and stages stacked on the f8 network (paper, section 3.1)."""
+"""SD-VAE: LDM's KL autoencoders, built with diffusers, and the f8 network with more stages (paper, section 3.1)."""
 
 from collections.abc import Callable
 
@@ -7,22 +7,23 @@ from torch import Tensor, nn
 
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.models.diffusers_config import diffusers_config
-from dcae_bench.specs import SDVAESpec
+from dcae_bench.specs.autoencoders import SDVAESpec
 
 
 class SDVAE(Autoencoder):
-    """The baseline family. Its posterior's mean is the latent, in training too: no sampling and no KL term.
+    """The baseline autoencoder. The mean of the posterior is the latent, in training too: no sampling, no KL term.
 
-    The paper reports that autoencoder and VAE perform alike and trains DC-AE deterministically; the same objective on
-    both sides keeps the comparison about the architecture.
+    The paper reports that autoencoders and VAEs perform alike, and trains DC-AE deterministically. The baseline has the
+    same objective, so that only the architectures differ.
     """
 
     family = "sd-vae"
+    spec: SDVAESpec
     has_posterior = True
 
     def __init__(self, spec: SDVAESpec):
         super().__init__()
-        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # slow import, wanted only here
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # slow import
 
         self.spec = spec
         self.compression = spec.compression
@@ -40,7 +41,7 @@ class SDVAE(Autoencoder):
         return self.net.decode(z).sample
 
     def layer_sets(self) -> dict[str, list[nn.Module]]:
-        """Heads and inputs are the convolutions beside the latent and the image, with their norms."""
+        """Heads and inputs are the convolutions next to the latent and the image, with their norms."""
         encoder, decoder = self.net.encoder, self.net.decoder
         quant = [self.net.quant_conv] if self.spec.quant_convs else []
         post_quant = [self.net.post_quant_conv] if self.spec.quant_convs else []
@@ -54,6 +55,6 @@ class SDVAE(Autoencoder):
         }
 
     @property
-    def last_layer(self) -> nn.Parameter:
-        """Weight of the convolution that writes the image."""
+    def last_layer(self) -> Tensor:
+        """Weight of the convolution that outputs the image."""
         return self.net.decoder.conv_out.weight

@@ -1,14 +1,17 @@
-"""UViT, the denoiser of most of the paper's diffusion results: U-ViT without its last convolution."""
+"""UViT, the denoiser of most diffusion results in the paper: U-ViT (Bao et al., 2023) without its last convolution."""
 
 import torch
 from torch import Tensor, nn
 
-from dcae_bench.denoiser_specs import UViTSpec
 from dcae_bench.models.denoiser import MLP, Attention, Denoiser, LabelEmbedding, PatchEmbed, time_embedding
+from dcae_bench.specs.denoisers import UViTSpec
 
 
 class UViTBlock(nn.Module):
-    """A pre-norm transformer block (n, l, width); in the second half it first takes in the skip of its twin."""
+    """A pre-norm transformer block on tokens (n, l, width).
+
+    A block with ``skip`` (those in the second half) first merges the output of its twin in the first half.
+    """
 
     def __init__(self, width: int, heads: int, *, skip: bool = False) -> None:
         super().__init__()
@@ -18,18 +21,18 @@ class UViTBlock(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.mlp = MLP(width, approximate="none")
 
-    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        """Transform tokens; ``skip`` has their shape."""
+    def forward(self, x: Tensor, *skip: Tensor) -> Tensor:
+        """Transform tokens (n, l, width); a block with ``skip`` also takes its twin's output, of the same shape."""
         if self.skip_linear is not None:
-            x = self.skip_linear(torch.cat([x, skip], dim=-1))
+            x = self.skip_linear(torch.cat([x, *skip], dim=-1))
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 
 
 class UViT(Denoiser):
-    """UViT: the tokens are label, time and patches, and long skips join the first half of the blocks to the second.
+    """UViT: label, time and patches are the tokens, and long skips link the first half of the blocks to the second.
 
-    Names of parameters are those of the authors' released weights.
+    Parameters have the names in the authors' released weights.
     """
 
     spec: UViTSpec
@@ -53,7 +56,7 @@ class UViT(Denoiser):
 
     def _forward(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         patches = self.patch_embed(x)
-        # The released models take the embedded time as a token directly, without an MLP.
+        # In the released models the embedded time is a token as it is, without an MLP.
         tokens = [time_embedding(t, self.spec.width).to(self.pos_embed.dtype)[:, None], patches]
         if self.label_emb is not None:
             tokens.insert(0, self.label_emb(y)[:, None])
@@ -65,12 +68,12 @@ class UViT(Denoiser):
         x = self.mid_block(x)
         for block in self.out_blocks:
             x = block(x, skips.pop())
-        # The tokens of label and time are predicted from too and dropped then: the published cost counts them.
+        # The published cost counts the prediction of all tokens, so label and time are dropped after the prediction.
         x = self.decoder_pred(self.norm(x))
         return self.unpatchify(x[:, -self.spec.latent.tokens :])
 
     def _initialise(self) -> None:
-        """Truncated normal, deviation 0.02, for matrices and positions; patches and labels keep PyTorch's default."""
+        """Draw matrices and positions from a truncated normal, deviation 0.02; patches and labels keep the default."""
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):

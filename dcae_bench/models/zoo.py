@@ -1,11 +1,10 @@
-"""From a spec to a model."""
+"""The zoo: builds the model of a spec."""
 
 from collections.abc import Callable
 from typing import TypeVar
 
 import torch
 
-from dcae_bench.denoiser_specs import DenoiserSpec, UViTSpec
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.models.dc_ae import DCAE
 from dcae_bench.models.denoiser import Denoiser
@@ -13,27 +12,28 @@ from dcae_bench.models.dit import DiT
 from dcae_bench.models.external import CustomAutoencoder, DiffusersAutoencoder, SpaceToChannel
 from dcae_bench.models.sd_vae import SDVAE
 from dcae_bench.models.uvit import UViT
-from dcae_bench.specs import AutoencoderSpec, CustomSpec, DCAESpec, DiffusersSpec, SpaceToChannelSpec
+from dcae_bench.specs.autoencoders import AutoencoderSpec, CustomSpec, DCAESpec, DiffusersSpec, SpaceToChannelSpec
+from dcae_bench.specs.denoisers import DenoiserSpec, UViTSpec
 
 Model = TypeVar("Model")
 
 
 def build(spec: AutoencoderSpec, *, seed: int | None = None) -> Autoencoder:
-    """Build the autoencoder of a spec, with the initialisation of its own class drawn from ``seed`` if one is given.
+    """Build the autoencoder of a spec. The class's own initialisation is drawn from ``seed``, if one is given.
 
-    Weights are not loaded, but a class of your own may load them itself. Raises :class:`ConfigError` and
-    :class:`WeightsError` for a source that cannot be had.
+    No weights are loaded, but a class of the user's own may load weights itself. Raises :class:`ConfigError` and
+    :class:`WeightsError` when the source of an external autoencoder is missing or does not fit.
     """
     return _seeded(lambda: _build(spec), seed)
 
 
 def build_denoiser(spec: DenoiserSpec, *, seed: int | None = None) -> Denoiser:
-    """Build the denoiser of a spec, with the initialisation of its paper drawn from ``seed`` if one is given."""
+    """Build the denoiser of a spec. The initialisation of its paper is drawn from ``seed``, if one is given."""
     return _seeded(lambda: UViT(spec) if isinstance(spec, UViTSpec) else DiT(spec), seed)
 
 
 def _seeded(make: Callable[[], Model], seed: int | None) -> Model:
-    """Make a model from a seed, and leave the global generator as it was."""
+    """Make a model with a seed. The state of torch's global generator stays as before."""
     if seed is None:
         return make()
     with torch.random.fork_rng(devices=[]):

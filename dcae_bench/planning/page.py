@@ -1,20 +1,20 @@
-"""A plan on the terminal."""
+"""Page of a plan for the terminal."""
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from dcae_bench.planning.plan import Plan, Row
+from dcae_bench.planning.plan import Plan, PlanRow
 
 
 def render(plan: Plan) -> Group:
-    """Lay a plan out for rich: rows by rule, totals, and every assumption."""
+    """Lay out a plan for rich: a section per rule, the totals, and all assumptions."""
     table = Table(
         title=f"Estimate for profile {plan.profile}, target {' '.join(plan.targets)}: nothing has been started"
     )
-    for name, justify in (("rule", "left"), ("subject", "left"), ("jobs", "right"), ("GPU-hours", "right")):
-        table.add_column(name, justify=justify)
-    for name in ("CPU-hours", "memory GiB", "disk GiB", "while running GiB", "download GiB"):
+    table.add_column("rule")
+    table.add_column("subject")
+    for name in ("jobs", "GPU-hours", "CPU-hours", "memory GiB", "disk GiB", "while running GiB", "download GiB"):
         table.add_column(name, justify="right")
     table.add_column("rate")
     before = None
@@ -31,7 +31,7 @@ def render(plan: Plan) -> Group:
     return Group(table, Text("Assumptions", style="bold"), *(Text(f"- {line}") for line in plan.assumptions))
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: PlanRow) -> list[str]:
     numbers = (row.gpu_hours, row.cpu_hours, row.memory_gib, row.disk_gib, row.unfinished_gib)
     download = "not known" if row.download_gib is None else _number(row.download_gib)
     return [row.rule, row.subject, str(row.jobs), *map(_number, numbers), download, row.source]

@@ -1,4 +1,4 @@
-"""A plan: what every rule of a target costs, row by row, and what that rests on."""
+"""Plan: an estimate of what every rule of some targets costs, with the assumptions behind the numbers."""
 
 from dataclasses import asdict, dataclass
 
@@ -6,8 +6,8 @@ GIB = 2**30
 
 
 @dataclass(frozen=True)
-class Row:
-    """Estimate of the jobs of one rule and subject. Hours are of all its jobs together."""
+class PlanRow:
+    """Estimate for all jobs of one rule on one subject. Hours are the sum over these jobs."""
 
     rule: str
     subject: str
@@ -15,29 +15,30 @@ class Row:
     gpu_hours: float = 0.0
     cpu_hours: float = 0.0
     memory_gib: float = 0.0
-    """Of the device, at the peak of one job."""
+    """Peak memory of the device in one job."""
     disk_gib: float = 0.0
-    """Of what stays."""
+    """Disk space of finished files."""
     unfinished_gib: float = 0.0
-    """On disk besides, until one job is done."""
+    """Further disk space that one job needs until it is done."""
     download_gib: float | None = 0.0
     """None: not known."""
     source: str = "stated"
+    """Where the rate behind the hours comes from: ``stated``, or ``measured on`` a device."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All rows of a profile and its targets, and what was assumed."""
+    """Estimate of some targets of a profile: its rows and the assumptions."""
 
     profile: str
     targets: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[PlanRow, ...]
     assumptions: tuple[str, ...]
 
-    def total(self) -> Row:
-        """Sums of hours, disk and known downloads; memory and the disk of unfinished jobs are the largest."""
+    def total(self) -> PlanRow:
+        """Sum up jobs, hours, disk and known downloads; take the maximum of memory and of unfinished jobs' disk."""
         rows = self.rows
-        return Row(
+        return PlanRow(
             rule="total",
             subject="",
             jobs=sum(row.jobs for row in rows),
@@ -50,7 +51,7 @@ class Plan:
             source="",
         )
 
-    def as_json(self) -> dict:
-        """Everything, as plain values."""
+    def as_json(self) -> dict[str, object]:
+        """The plan, its total and the subjects whose download size is not known, as plain values for JSON."""
         unknown = [row.subject for row in self.rows if row.download_gib is None]
         return {**asdict(self), "total": asdict(self.total()), "downloads_not_known": unknown, "estimate": True}

@@ -1,24 +1,24 @@
-"""Rates that estimates are made with: measured or stated, each with how."""
+"""Rates of devices that estimates use; each rate is measured or stated, and says how it was found."""
 
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, PositiveFloat, ValidationError
+from pydantic import PositiveFloat
 
-from dcae_bench.errors import ConfigError, ResultsError
-from dcae_bench.files import REPOSITORY
-from dcae_bench.records import Record, load
+from dcae_bench.base.errors import ConfigError, ResultsError
+from dcae_bench.base.files import BASELINES, REPOSITORY
+from dcae_bench.base.typed import Strict
+from dcae_bench.base.yaml_files import read_shipped
+from dcae_bench.records import places
+from dcae_bench.records.record import Record, load
 
-RATES = REPOSITORY / "baselines" / "rates.yaml"
-REFERENCE = REPOSITORY / "results" / "reference"
+RATES = BASELINES / "rates.yaml"
+REFERENCE = REPOSITORY / places.REFERENCE
 
 
-class Rate(BaseModel):
-    """One rate."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Rate(Strict):
+    """How fast one kind of work runs on one kind of device in one precision."""
 
     what: Literal[
         "peak", "training", "inference", "denoiser-training", "denoiser-sampling", "dopri5", "metrics", "prepare"
@@ -31,14 +31,18 @@ class Rate(BaseModel):
     how: str
 
     def __str__(self) -> str:
-        """One line, as a plan prints it."""
+        """One line, as a plan prints the rate among its assumptions."""
         device = f", {self.device}" if self.device else ""
         precision = f" {self.precision}" if self.precision else ""
         return f"{self.what}{device}{precision}: {self.rate:g} {self.unit} ({self.source}: {self.how})"
 
 
+class _RateFile(Strict):
+    rates: tuple[Rate, ...]
+
+
 class Rates:
-    """The table of rates, which remembers what was asked of it."""
+    """The table of rates. Remembers which rates were used, so that a plan can list them."""
 
     def __init__(self, rates: Iterable[Rate]):
         self._rates = list(rates)
@@ -47,14 +51,10 @@ class Rates:
     @classmethod
     def read(cls, path: Path = RATES) -> "Rates":
         """Read a file of rates. Raises :class:`ConfigError`."""
-        try:
-            return cls(Rate(**entry) for entry in yaml.safe_load(path.read_text())["rates"])
-        except (OSError, yaml.YAMLError, KeyError, TypeError, ValidationError) as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(f"{path}: is not a file of rates ({reason}); correct it or restore it") from error
+        return cls(read_shipped(path, _RateFile).rates)
 
     def get(self, what: str, device: str, precision: str) -> Rate:
-        """Find the rate of a device. Raises :class:`ConfigError` where there is none."""
+        """Find the rate of a kind of work on a device. Raises :class:`ConfigError` where the table has none."""
         for rate in self._rates:
             if rate.what == what and rate.device in (None, device) and rate.precision in (None, precision):
                 self.used[str(rate)] = rate
@@ -63,11 +63,11 @@ class Rates:
 
 
 def reference_records(folder: Path = REFERENCE) -> list[Record]:
-    """Training records that were committed as evidence; their speeds are measurements."""
+    """Training records of the committed evidence, whose measured speeds replace rates."""
     records = []
     for path in sorted(folder.rglob("record.json")):
         try:
             records.append(load(path))
         except ResultsError:
-            continue  # written by an older version: it measured something, but a plan can do without
+            continue  # an older version wrote this record; a plan can do without its speed
     return [record for record in records if record.kind in ("training", "diffusion_training")]

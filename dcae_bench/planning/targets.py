@@ -1,20 +1,21 @@
-"""What targets of the workflow need: its jobs, without the files."""
+"""Needs of workflow targets: the jobs that a target stands for, without their files."""
 
 import re
 from dataclasses import dataclass, fields
 from typing import NamedTuple, Self
 
-from dcae_bench.config import Profile
-from dcae_bench.diffusion_spec import ReleasedRow, TrainedRow
-from dcae_bench.errors import ConfigError
-from dcae_bench.evaluation_spec import EvaluationSet
+from dcae_bench.base.errors import ConfigError
+from dcae_bench.profile.diffusion import ReleasedRowSpec, TrainedRowSpec
+from dcae_bench.profile.evaluation import EvaluationSet
+from dcae_bench.profile.profile import Profile
+from dcae_bench.records import places
+from dcae_bench.records.places import Places
 
-RECORDS = ("reconstruction", "check")
 SCALE = re.compile(r"[0-9]+([.][0-9]+)?")
 
 
-class Evaluation(NamedTuple):
-    """Measuring one autoencoder on some sets: after a training phase, or with released or own weights."""
+class EvaluationJob(NamedTuple):
+    """Evaluation of an autoencoder on some sets: after a phase, or with released or own weights (phase None)."""
 
     autoencoder: str
     phase: int | None
@@ -23,24 +24,24 @@ class Evaluation(NamedTuple):
 
 @dataclass(frozen=True)
 class Needs:
-    """Jobs by kind, each once."""
+    """Jobs by kind. Every job occurs once."""
 
     trainings: tuple[tuple[str, int], ...] = ()
-    """Autoencoder and phase."""
-    evaluations: tuple[Evaluation, ...] = ()
+    """Pairs of autoencoder and phase."""
+    evaluations: tuple[EvaluationJob, ...] = ()
     encodings: tuple[tuple[str, str], ...] = ()
-    """Latent, ``autoencoder@weights``, and name of its images."""
+    """Pairs of latent (``autoencoder@weights``) and name of the images in the profile's ``diffusion.data``."""
     denoisers: tuple[str, ...] = ()
-    """Rows of the diffusion part that are trained; those with released weights are sampled only."""
+    """Trained rows of the diffusion part. Rows with released weights need no training."""
     samplings: tuple[tuple[str, float], ...] = ()
-    """Row and guidance scale."""
+    """Pairs of row and guidance scale."""
     generations: tuple[tuple[str, float], ...] = ()
-    """Row and guidance scale of samples that are measured."""
+    """Pairs of row and guidance scale whose samples are measured."""
     tables: tuple[str, ...] = ()
-    """Tables and figures."""
+    """Paths of tables and figures, without file ending."""
 
     def __or__(self, other: Self) -> Self:
-        """What either needs."""
+        """Union of the jobs of both."""
         both = {
             field.name: tuple(dict.fromkeys(getattr(self, field.name) + getattr(other, field.name)))
             for field in fields(self)
@@ -48,94 +49,104 @@ class Needs:
         return type(self)(**both)
 
 
-def everything(profile: Profile) -> tuple[str, ...]:
-    """Targets that stand for all that a profile describes."""
-    return ("all", "results/table_diffusion.md") if profile.diffusion else ("all",)
+def all_targets(profile: Profile) -> tuple[str, ...]:
+    """Targets that together cover everything in a profile."""
+    return ("all", places.table("diffusion")) if profile.diffusion else ("all",)
 
 
 def needs_of(profile: Profile, target: str) -> Needs:
-    """What a target needs. Raises :class:`ConfigError` for a target that no plan counts."""
-    found = _of_autoencoders(profile, target) or _of_denoisers(profile, target)
+    """Jobs that a target needs. Raises :class:`ConfigError` for a target that no plan counts."""
+    found = _autoencoder_needs(profile, target) or _diffusion_needs(profile, target)
     if found is None:
         raise ConfigError(
             f"target '{target}': is nothing that a plan of profile {profile.name} counts; take "
-            f"{', '.join(everything(profile))}, results/table_rfid.md or results/{profile.name}/{_example(profile)}"
+            f"{', '.join(all_targets(profile))}, {places.table('rfid')} or {_example(profile)}"
         )
     return found
 
 
-def _of_autoencoders(profile: Profile, target: str) -> Needs | None:
-    every = tuple((name, number) for name in profile.named("retrained") for number in profile.phases)
+def _autoencoder_needs(profile: Profile, target: str) -> Needs | None:
+    every = tuple((name, number) for name in profile.with_weights("retrained") for number in profile.phases)
     sets = profile.evaluation.sets
-    retrained = tuple(Evaluation(name, number, sets) for name, number in every)
-    as_is = tuple(Evaluation(name, None, profile.sets_of(name)) for name in profile.named("released", "own"))
-    table, pictures, losses = "results/table_rfid", "results/figures/reconstructions", "results/figures/losses"
+    retrained = tuple(EvaluationJob(name, number, sets) for name, number in every)
+    untrained = profile.with_weights("released", "own")
+    not_trained = tuple(EvaluationJob(name, None, profile.sets_of(name)) for name in untrained)
+    at = Places.of(profile.name)
+    table = places.table("rfid", "")
+    pictures, losses = places.figure("reconstructions", ""), places.figure("losses", "")
     if target == "all":
-        return Needs(every, retrained + as_is, tables=(table, pictures, losses) if every else (table, pictures))
+        return Needs(every, retrained + not_trained, tables=(table, pictures, losses) if every else (table, pictures))
     if target.startswith(f"{table}."):
-        return Needs(every, retrained + as_is, tables=(table,))
+        return Needs(every, retrained + not_trained, tables=(table,))
     if target.startswith(f"{pictures}."):
         last = tuple(job for job in retrained if job.phase == max(profile.phases))
-        return Needs(every, last + as_is, tables=(pictures,))
+        return Needs(every, last + not_trained, tables=(pictures,))
     if target.startswith(f"{losses}.") and every:
         return Needs(every, tables=(losses,))
-    for stage in ("training", "reconstruction", "latents"):
-        for name, number in every:
-            if target.startswith(f"results/{profile.name}/{stage}/{name}@retrained/phase{number}/"):
-                before = tuple((name, n) for n in range(1, number + 1))
-                return Needs(before, (Evaluation(name, number, sets),) if stage == "reconstruction" else ())
-    for job in as_is:
+    for name, number in every:
+        before = tuple((name, n) for n in range(1, number + 1))
+        subject = f"{name}@retrained"
+        if target.startswith(at.reconstruction(subject, "", number, "")):
+            return Needs(before, (EvaluationJob(name, number, sets),))
+        if target.startswith((f"{at.training(name, number)}/", at.latent_statistics(subject, "", number, ""))):
+            return Needs(before)
+    for job in not_trained:
         weights = profile.autoencoders[job.autoencoder].weights
-        stages = RECORDS if weights == "released" else RECORDS[:1]  # the authors measured no others
+        subject = f"{job.autoencoder}@{weights}"
         for item in job.sets:
-            if target in (
-                f"results/{profile.name}/{stage}/{job.autoencoder}@{weights}/{item.label}.json" for stage in stages
-            ):
-                return Needs(evaluations=(Evaluation(job.autoencoder, None, (item,)),))
+            made = [at.reconstruction(subject, item.label)]
+            # The authors published values only for released weights.
+            made += [at.check(subject, item.label)] if weights == "released" else []
+            if target in made:
+                return Needs(evaluations=(EvaluationJob(job.autoencoder, None, (item,)),))
     return None
 
 
-def _of_denoisers(profile: Profile, target: str) -> Needs | None:
+def _diffusion_needs(profile: Profile, target: str) -> Needs | None:
     rows = profile.diffusion.rows if profile.diffusion else {}
     all_rows = Needs()
     for row in rows:
-        all_rows |= _of_row(profile, row, "generation", _scales(profile, row))
-    if rows and target.startswith("results/table_diffusion."):
-        return all_rows | Needs(tables=("results/table_diffusion",))
-    if all_rows.denoisers and target.startswith("results/figures/diffusion_loss."):
+        all_rows |= _row_needs(profile, row, "generation", _scales(profile, row))
+    if rows and target.startswith(f"{places.table('diffusion', '')}."):
+        return all_rows | Needs(tables=(places.table("diffusion", ""),))
+    if all_rows.denoisers and target.startswith(f"{places.figure('diffusion_loss', '')}."):
         trained = Needs(all_rows.trainings, encodings=all_rows.encodings, denoisers=all_rows.denoisers)
-        return trained | Needs(tables=("results/figures/diffusion_loss",))
-    if rows and target.startswith("results/figures/samples."):
-        shown = Needs(tables=("results/figures/samples",))
+        return trained | Needs(tables=(places.figure("diffusion_loss", ""),))
+    if rows and target.startswith(f"{places.figure('samples', '')}."):
+        shown = Needs(tables=(places.figure("samples", ""),))
         for row in rows:
-            shown |= _of_row(profile, row, "generation", _scales(profile, row)[-1:])
+            shown |= _row_needs(profile, row, "generation", _scales(profile, row)[-1:])
         return shown
-    root = f"results/{profile.name}/"
+    at = Places.of(profile.name)
     for row, spec in rows.items():
-        if target.startswith(f"{root}latent-cache/{spec.latent}/{spec.data}/"):
+        if target.startswith(f"{at.latents(spec.latent, spec.data)}/"):
             return Needs(_trainings(profile, spec), encodings=((spec.latent, spec.data),))
-        if isinstance(spec, TrainedRow) and target.startswith(f"{root}diffusion/{row}/"):
-            return _of_row(profile, row, "diffusion", ())
-        for stage in ("samples", "generation", "check/generation"):
-            if target.startswith(f"{root}{stage}/{row}/s"):
-                scale = target.removeprefix(f"{root}{stage}/{row}/s").split("/")[0].removesuffix(".json")
-                # What the rules take for a scale; float() takes more.
-                return _of_row(profile, row, stage, (float(scale),)) if SCALE.fullmatch(scale) else None
+        if isinstance(spec, TrainedRowSpec) and target.startswith(f"{at.denoiser(row)}/"):
+            return _row_needs(profile, row, "diffusion", ())
+        for stage, start in (
+            ("samples", at.samples(row, "")),
+            ("generation", at.generation(row, "").removesuffix(".json")),
+            ("check", at.check_samples(row, "").removesuffix(".json")),
+        ):
+            if target.startswith(start):
+                scale = target.removeprefix(start).split("/")[0].removesuffix(".json")
+                # The rules accept only SCALE; float() would accept more.
+                return _row_needs(profile, row, stage, (float(scale),)) if SCALE.fullmatch(scale) else None
     return None
 
 
-def _of_row(profile: Profile, row: str, stage: str, scales: tuple[float, ...]) -> Needs:
-    """A row's jobs up to a stage; released weights begin with samples."""
-    spec = profile.diffusion.rows[row]
+def _row_needs(profile: Profile, row: str, stage: str, scales: tuple[float, ...]) -> Needs:
+    """Jobs of a row up to a stage. A row with released weights needs no encoding and no training."""
+    spec = profile.required_diffusion.rows[row]
     drawn = tuple((row, scale) for scale in scales)
     before = Needs()
-    if isinstance(spec, TrainedRow):
+    if isinstance(spec, TrainedRowSpec):
         before = Needs(_trainings(profile, spec), encodings=((spec.latent, spec.data),), denoisers=(row,))
     return before | Needs(samplings=drawn, generations=drawn if stage != "samples" else ())
 
 
-def _trainings(profile: Profile, row: TrainedRow | ReleasedRow) -> tuple[tuple[str, int], ...]:
-    """Phases of the autoencoder behind a row's latents."""
+def _trainings(profile: Profile, row: TrainedRowSpec | ReleasedRowSpec) -> tuple[tuple[str, int], ...]:
+    """Trainings of the autoencoder behind a row's latents."""
     name, weights = row.source
     return tuple((name, number) for number in profile.phases) if weights == "retrained" else ()
 
@@ -145,7 +156,8 @@ def _scales(profile: Profile, row: str) -> tuple[float, ...]:
 
 
 def _example(profile: Profile) -> str:
-    if retrained := profile.named("retrained"):
-        return f"training/{retrained[0]}@retrained/phase1/model.safetensors"
+    at = Places.of(profile.name)
+    if retrained := profile.with_weights("retrained"):
+        return at.weights(retrained[0], 1)
     name, entry = next(iter(profile.autoencoders.items()))
-    return f"reconstruction/{name}@{entry.weights}/{profile.sets_of(name)[0].label}.json"
+    return at.reconstruction(f"{name}@{entry.weights}", profile.sets_of(name)[0].label)

@@ -1,1 +1,1 @@
-"""Tables and figures, made from records and reported values alone."""
+"""Tables and figures, made from records alone and without torch."""

@@ -1,48 +1,52 @@
-"""Why a row of the paper was not measured, and what it would take."""
+"""Absences: why no run answers a row of the paper, and what a run would need."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from dcae_bench.config import Profile
-from dcae_bench.diffusion_plan import ReleasedPlan, TrainedPlan
-from dcae_bench.records import WeightsSource
-from dcae_bench.tables.reported import ReportedRow
-from dcae_bench.tables.reported_diffusion import DiffusionRow
+from dcae_bench.profile.profile import Profile
+from dcae_bench.profile.rows import ReleasedRow, TrainedRow
+from dcae_bench.specs.protocols import WeightsSource
+from dcae_bench.tables.reported.generation import GenerationRow
+from dcae_bench.tables.reported.reconstruction import ReconstructionRow
 
 
 @dataclass(frozen=True)
-class Absence:
-    """What a profile leaves out on purpose, and what this machine lacks for the rest."""
+class ReconstructionAbsence:
+    """Reasons for missing reconstructions: what the profile leaves out on purpose, and what this machine lacks."""
 
     profile: Profile
     missing: Mapping[tuple[str, str], tuple[str, ...]]
-    """Reasons by autoencoder and label of the evaluation set, as :func:`dcae_bench.availability.missing` finds them."""
+    """What this machine lacks, by autoencoder and evaluation set; see :mod:`dcae_bench.planning.availability`."""
 
-    def reasons(self, row: ReportedRow, source: WeightsSource) -> tuple[str, ...]:
-        """Why there is no result of one weights source for a row; at least one reason."""
+    def reasons(self, row: ReconstructionRow, source: WeightsSource) -> tuple[str, ...]:
+        """Why no autoencoder of a weights source has a result for a row of the paper; at least one reason."""
         labels = [
             item.label
             for item in self.profile.evaluation.sets
             if (item.dataset, item.resolution) == (row.dataset, row.resolution)
         ]
-        for name in self.profile.named(source):
+        for name in self.profile.with_weights(source):
             for label in [item.label for item in self.profile.sets_of(name) if item.label in labels]:
-                if self._concerns(name, label, row):
+                if self._measures(name, label, row):
                     return self.missing.get((name, label), (f"{name} was not measured on {label}: run the workflow",))
         if labels and source == "released" and row.weights_source == "retrained":
             return ("the authors did not publish the weights of this autoencoder",)
         return (self.profile.paper_rows_not_run,)
 
-    def elsewhere(self, rows: Iterable[ReportedRow]) -> dict[tuple[str, str], tuple[str, ...]]:
-        """What is missing for measurements that answer none of the paper's ``rows``, as own weights never do."""
+    def beyond_paper(self, rows: Iterable[ReconstructionRow]) -> dict[tuple[str, str], tuple[str, ...]]:
+        """The part of ``missing`` for measurements that answer none of the paper's ``rows``.
+
+        Own weights never answer a row.
+        """
         rows = list(rows)
         return {
             (name, label): reasons
             for (name, label), reasons in self.missing.items()
-            if name in self.profile.named("own") or not any(self._concerns(name, label, row) for row in rows)
+            if name in self.profile.with_weights("own") or not any(self._measures(name, label, row) for row in rows)
         }
 
-    def _concerns(self, name: str, label: str, row: ReportedRow) -> bool:
+    def _measures(self, name: str, label: str, row: ReconstructionRow) -> bool:
+        """Whether an autoencoder on an evaluation set is the row's autoencoder on the row's images."""
         model = self.profile.autoencoders[name].model
         (item,) = (item for item in self.profile.evaluation.sets if item.label == label)
         ours = (model.family, model.compression, model.latent_channels, item.dataset, item.resolution)
@@ -50,38 +54,46 @@ class Absence:
 
 
 @dataclass(frozen=True)
-class DenoiserAbsence:
-    """What a profile's diffusion part leaves out on purpose, and what this machine lacks for the rest."""
+class GenerationAbsence:
+    """Reasons for missing samples: what the profile leaves out on purpose, and what this machine lacks."""
 
     profile: Profile
     missing: Mapping[str, tuple[str, ...]]
-    """Reasons by row, as :func:`dcae_bench.availability.missing_rows` finds them."""
+    """What this machine lacks, by row of the profile; see :mod:`dcae_bench.planning.availability`."""
 
-    def reasons(self, reported: DiffusionRow, source: WeightsSource) -> tuple[str, ...]:
-        """Why denoisers of one weights source gave no result for a row of the paper; at least one reason."""
+    def reasons(self, reported: GenerationRow, source: WeightsSource) -> tuple[str, ...]:
+        """Why no denoiser of a weights source has a result for a row of the paper; at least one reason."""
         if reported.autoencoder is None:
             return ("no source tells which autoencoder the paper used",)
-        plans = [self.profile.row(name) for name in (self.profile.diffusion.rows if self.profile.diffusion else ())]
-        for plan in plans:
-            if _answers(plan, reported, source):
-                return self.missing.get(plan.name, (f"row {plan.name} was not measured: run the workflow",))
-        on_its_data = [plan for plan in plans if (plan.data.datasets, plan.data.resolution) == _images(reported)]
+        resolved_rows = [
+            self.profile.row(name) for name in (self.profile.diffusion.rows if self.profile.diffusion else ())
+        ]
+        for resolved in resolved_rows:
+            if _answers(resolved, reported, source):
+                return self.missing.get(resolved.name, (f"row {resolved.name} was not measured: run the workflow",))
+        on_its_data = [
+            resolved
+            for resolved in resolved_rows
+            if (resolved.data.datasets, resolved.data.resolution) == _images(reported)
+        ]
         if on_its_data and source == "released" and reported.released is None:
             return ("the authors did not publish the weights of this denoiser",)
-        if source == "retrained" and any(isinstance(plan, TrainedPlan) for plan in on_its_data):
+        if source == "retrained" and any(isinstance(resolved, TrainedRow) for resolved in on_its_data):
             return (f"profile {self.profile.name} does not train this denoiser: it would be a row of its 'diffusion'",)
         return (self.profile.paper_rows_not_run,)
 
 
-def _answers(plan: TrainedPlan | ReleasedPlan, reported: DiffusionRow, source: WeightsSource) -> bool:
-    if (plan.data.datasets, plan.data.resolution) != _images(reported):
+def _answers(resolved: TrainedRow | ReleasedRow, reported: GenerationRow, source: WeightsSource) -> bool:
+    """Whether a row of the profile, once measured, answers the reported row."""
+    if (resolved.data.datasets, resolved.data.resolution) != _images(reported):
         return False
-    if isinstance(plan, ReleasedPlan):
-        return source == "released" and plan.row.released == reported.released
-    ours = (plan.row.denoiser, plan.process, plan.row.latent, plan.row.patch)
+    if isinstance(resolved, ReleasedRow):
+        return source == "released" and resolved.spec.released == reported.released
+    ours = (resolved.spec.denoiser, resolved.process, resolved.spec.latent, resolved.spec.patch)
     theirs = (reported.denoiser, reported.process, f"{reported.autoencoder}@released", reported.patch)
-    return source == "retrained" and ours == theirs and reported.training_images in (None, plan.row.images)
+    return source == "retrained" and ours == theirs and reported.training_images in (None, resolved.spec.images)
 
 
-def _images(reported: DiffusionRow) -> tuple[tuple[str, ...], int]:
+def _images(reported: GenerationRow) -> tuple[tuple[str, ...], int]:
+    """Data sets and resolution of the reported row's images, as a profile's row names them."""
     return (reported.dataset,), reported.resolution

@@ -1,27 +1,26 @@
-"""Markdown: grids of cells, footnotes and numbers as every table of the project prints them."""
+"""Markdown of all tables: grids of cells, footnotes and printed numbers."""
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 from tabulate import tabulate
 
-from dcae_bench.records import Metric
+from dcae_bench.records.record import Metric
 
 ARROWS = {"higher": " ↑", "lower": " ↓", "neither": ""}
 MINUS = "\N{MINUS SIGN}"
 MOST_DECIMALS = 7
+"""Largest number of decimals that a column prints."""
 
 
 class Footnotes:
-    """Numbered notes of one table; equal notes share a number."""
+    """The numbered footnotes of one table; equal notes share a number."""
 
-    def __init__(self):
-        """Start without notes."""
+    def __init__(self) -> None:
         self._notes: list[str] = []
 
     def mark(self, notes: Iterable[str]) -> str:
-        """Superscript numbers of ``notes``, or nothing if there are none."""
+        """Superscript numbers of ``notes``; empty without notes."""
         numbers = set()
         for note in notes:
             if note not in self._notes:
@@ -30,18 +29,22 @@ class Footnotes:
         return f"<sup>{','.join(map(str, sorted(numbers)))}</sup>" if numbers else ""
 
     def text(self) -> str:
-        """The notes, one a line, as they stand under the table."""
+        """All notes, one a line, as they stand below the table."""
         return "".join(f"<sup>{number}</sup> {note}  \n" for number, note in enumerate(self._notes, start=1))
 
 
-def grid(headers: Sequence[str], rows: Sequence[Sequence[str]], align: Sequence[Literal["left", "right"]]) -> str:
-    """A GitHub table of ready-made cells; pipes in them are escaped."""
+def grid(headers: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
+    """A GitHub table of printed cells; pipes in the cells are escaped.
+
+    ``align`` has a letter for each column: ``l`` for left, ``r`` for right.
+    """
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in [headers, *rows]]
-    return tabulate(escaped[1:], headers=escaped[0], tablefmt="pipe", colalign=align, disable_numparse=True) + "\n"
+    sides = [{"l": "left", "r": "right"}[letter] for letter in align]
+    return tabulate(escaped[1:], headers=escaped[0], tablefmt="pipe", colalign=sides, disable_numparse=True) + "\n"
 
 
 def decimals(key: str, values: Sequence[float]) -> int:
-    """Decimals of a metric's column: the field's habit, else enough for three digits of the smallest value."""
+    """Decimals of a metric's column: the usual number for PSNR, SSIM and LPIPS, else enough for the smallest value."""
     for prefix, habit in (("psnr", 2), ("ssim", 3), ("lpips", 3)):
         if key.startswith(prefix):
             return habit
@@ -52,7 +55,7 @@ def decimals(key: str, values: Sequence[float]) -> int:
 
 
 def number(value: float | None, places: int, *, signed: bool = False) -> str:
-    """A number with a fixed count of decimals; ``-`` for none. ``signed`` shows plus and a true minus sign."""
+    """A number with a fixed count of decimals; ``-`` for None. ``signed`` prints a plus or a true minus sign."""
     if value is None:
         return "-"
     text = f"{value:+.{places}f}" if signed else f"{value:.{places}f}"
@@ -60,7 +63,7 @@ def number(value: float | None, places: int, *, signed: bool = False) -> str:
 
 
 def spread(metric: Metric | None, places: int) -> str:
-    """A metric's interval as it follows its value: half-width, or both ends where they lie unevenly about the value."""
+    """A metric's interval, printed after its value: the half-width, or both ends if the interval is not symmetric."""
     interval = metric.interval if metric else None
     if metric is None or interval is None:
         return ""
@@ -71,11 +74,11 @@ def spread(metric: Metric | None, places: int) -> str:
 
 
 def millions(count: int) -> str:
-    """A count of parameters in millions with three digits, e.g. 2.34 M."""
+    """A number of parameters in millions with three digits, e.g. 2.34 M."""
     value = count / 1e6
     return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f} M"
 
 
 def join(*blocks: str) -> str:
-    """Blocks of a page below each other, without the empty ones."""
+    """The blocks of a page below each other; empty blocks are left out."""
     return "\n".join(block for block in blocks if block)

@@ -1,4 +1,4 @@
-"""A record on the terminal: what was measured, on what, how, and what made it."""
+"""A record on the terminal: model, data and protocol, metrics, and provenance."""
 
 from collections.abc import Iterable
 
@@ -6,11 +6,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from dcae_bench.records import Record
+from dcae_bench.records.record import Record
 
 
 def render(record: Record) -> Group:
-    """Lay a record out for rich: subject, data and protocol, metrics with units and notes, provenance."""
+    """Render a record for rich: subject, data and protocol, metrics with units and notes, provenance."""
     return Group(
         Text(f"{record.kind} of {record.subject.autoencoder}, profile {record.profile}", style="bold"),
         Text(""),
@@ -23,7 +23,7 @@ def render(record: Record) -> Group:
 
 
 def _facts(title: str, facts: Iterable[tuple[str, str]]) -> Table:
-    """A titled list of names and values. Values are Text, so brackets in them are not taken for markup."""
+    """A titled list of names and values. Values are ``Text``, so that rich does not read brackets as markup."""
     table = Table(
         box=None, show_header=False, title=title, title_justify="left", title_style="bold", padding=(0, 2, 0, 0)
     )

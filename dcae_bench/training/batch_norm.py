@@ -1,7 +1,7 @@
-"""BatchNorm over the batch that the processes of a training share.
+"""BatchNorm whose statistics cover the whole batch when several processes share a batch.
 
-torch's SyncBatchNorm computes on GPUs only; this one computes wherever training does, and its function is that of one
-process with the whole batch.
+torch's SyncBatchNorm computes on GPUs only. This BatchNorm computes on CPUs too, and gives the result that a single
+process with the whole batch would get.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def share_batch_norms(model: nn.Module) -> None:
-    """Let every BatchNorm inside ``model`` take its statistics over all processes; tensors and names stay."""
+    """Replace every BatchNorm in ``model`` by a :class:`SharedBatchNorm` with the same name and tensors."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, _BatchNorm):
@@ -21,10 +21,10 @@ def share_batch_norms(model: nn.Module) -> None:
 
 
 class SharedBatchNorm(_BatchNorm):
-    """A BatchNorm whose batch is that of all processes, each of which has an equal share (n, c, ...)."""
+    """A BatchNorm over the batch of all processes; each process has an equal share (n, c, ...) of the batch."""
 
     def __init__(self, norm: _BatchNorm):
-        """Take over the tensors and settings of ``norm``."""
+        """Take the tensors and settings of ``norm``; the tensors are not copied."""
         super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
         self._parameters, self._buffers = norm._parameters, norm._buffers
         self.train(norm.training)
@@ -33,7 +33,10 @@ class SharedBatchNorm(_BatchNorm):
         return
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise, in training mode by the shared batch's statistics (fp32), and move the averages by them."""
+        """Normalise images (n, c, ...).
+
+        In training mode the statistics are those of the shared batch (fp32); they also update the running averages.
+        """
         if not self.training:
             return super().forward(x)
         axes = [axis for axis in range(x.ndim) if axis != 1]
@@ -42,8 +45,7 @@ class SharedBatchNorm(_BatchNorm):
         mean = _Mean.apply(values.mean(axes))
         centred = values - mean.view(shape)
         variance = _Mean.apply(centred.square().mean(axes))
-        if self.running_mean is not None:
-            self._move_averages(mean.detach(), variance.detach(), x.numel() // x.shape[1])
+        self._move_averages(mean.detach(), variance.detach(), x.numel() // x.shape[1])
         normalised = centred * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
             normalised = normalised * self.weight.view(shape) + self.bias.view(shape)
@@ -51,7 +53,9 @@ class SharedBatchNorm(_BatchNorm):
 
     @torch.no_grad()
     def _move_averages(self, mean: Tensor, variance: Tensor, values: int) -> None:
-        """``values`` are those of a channel in this process's share."""
+        """Update the running averages, if there are any; ``values`` counts a channel's numbers in this share."""
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
         self.num_batches_tracked.add_(1)
         weight = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
         count = values * torch.distributed.get_world_size()
@@ -60,19 +64,19 @@ class SharedBatchNorm(_BatchNorm):
 
 
 class _Mean(torch.autograd.Function):
-    """Mean over processes; each one's loss depends on the values of all, so their gradients are exchanged too."""
+    """Mean over processes. Each process's loss depends on the values of all, so gradients are averaged too."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
-        return _exchange(value)
+        return _mean_over_processes(value)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _exchange(gradient)
+        return _mean_over_processes(gradient)
 
 
-def _exchange(value: Tensor) -> Tensor:
+def _mean_over_processes(value: Tensor) -> Tensor:
     total = value.clone(memory_format=torch.contiguous_format)
     torch.distributed.all_reduce(total)
     return total / torch.distributed.get_world_size()

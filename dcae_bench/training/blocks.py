@@ -1,4 +1,4 @@
-"""The blocks of a model, computed again instead of kept, or compiled one by one."""
+"""The blocks of a model: activation checkpointing and compilation, block by block."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -8,30 +8,32 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from dcae_bench.errors import ConfigError
+from dcae_bench.base.errors import ConfigError
 from dcae_bench.models.denoiser import Denoiser
 from dcae_bench.models.efficientvit import EfficientViTBlock
 from dcae_bench.models.residual import Downsample, ResBlock, Upsample
 from dcae_bench.training.batch_norm import SharedBatchNorm
 
-# A block's compiled code is kept per width, side and training mode; torch's default of 8 is fewer than a model has.
+# torch keeps one compiled variant of a block per width, side and training mode. Its default limit of 8 variants is too
+# low for one model.
 COMPILED_VARIANTS = 128
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """Blocks in order, none inside another: an autoencoder's residual, attention and resampling, or a transformer's.
+    """List the model's blocks in order; no block lies inside another.
 
-    Raises :class:`ConfigError` for a model that has none.
+    An autoencoder's blocks are its residual, attention and resampling layers, a denoiser's are its transformer blocks.
+    Raises :class:`ConfigError` for a model without such blocks.
     """
     if isinstance(model, Denoiser):
         return model.transformer_blocks()
-    from diffusers.models.attention_processor import Attention  # slow imports, wanted only here
+    from diffusers.models.attention_processor import Attention  # slow imports, needed only for autoencoders
     from diffusers.models.downsampling import Downsample2D
     from diffusers.models.resnet import ResnetBlock2D
     from diffusers.models.upsampling import Upsample2D
 
     kinds = (ResBlock, EfficientViTBlock, Downsample, Upsample, ResnetBlock2D, Attention, Downsample2D, Upsample2D)
-    found = [module for module in model.modules() if isinstance(module, kinds)]
+    found: list[nn.Module] = [module for module in model.modules() if isinstance(module, kinds)]
     if not found:
         raise ConfigError(
             f"training.execution: {type(model).__name__} has none of the blocks that checkpoint_activations and "
@@ -41,10 +43,10 @@ def blocks(model: nn.Module) -> list[nn.Module]:
 
 
 def checkpoint_blocks(model: nn.Module) -> None:
-    """Keep only each block's input for the backward pass, which computes the block again.
+    """Keep only each block's input for the backward pass, which computes the block a second time.
 
-    The result is the same to the last bit where kernels are deterministic. The second computation does not move
-    BatchNorm's statistics. Parameters and state dict stay as they are. Raises :class:`ConfigError`.
+    With deterministic kernels the result is equal to the last bit. The second computation leaves BatchNorm's statistics
+    alone. Parameters and state dict do not change. Raises :class:`ConfigError` for a model without blocks.
     """
     for block in blocks(model):
         block.forward = partial(
@@ -57,23 +59,26 @@ def checkpoint_blocks(model: nn.Module) -> None:
 
 
 def compile_blocks(model: nn.Module) -> None:
-    """Compile each block by itself, so that equal blocks share their code. Raises :class:`ConfigError`."""
+    """Compile each block by itself, so that equal blocks share compiled code.
+
+    Raises :class:`ConfigError` for a model without blocks.
+    """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_VARIANTS)
-    for module in model.modules():
-        if isinstance(module, SharedBatchNorm):  # its exchange between processes stands between two compiled parts
-            module.forward = torch.compiler.disable(module.forward)
+    shared: list[nn.Module] = [module for module in model.modules() if isinstance(module, SharedBatchNorm)]
+    for module in shared:  # torch cannot compile the exchange between processes, so the block is split around it
+        module.forward = torch.compiler.disable(module.forward)
     for block in blocks(model):
         block.forward = torch.compile(block.forward, dynamic=False)
 
 
 def _contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """Contexts of the first and of the second computation."""
+    """Contexts of the block's first and second computation."""
     return nullcontext(), _unmoved_statistics(block)
 
 
 @contextmanager
 def _unmoved_statistics(block: nn.Module) -> Iterator[None]:
-    """Let BatchNorm layers in training mode move copies of their statistics, which are then dropped."""
+    """Give BatchNorm layers in training mode copies of their statistics to update, and drop the copies afterwards."""
     norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
     kept = [dict(norm._buffers) for norm in norms]
     try:

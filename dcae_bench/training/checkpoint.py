@@ -1,33 +1,36 @@
-"""The state of an unfinished run on disk."""
+"""The checkpoint: the state of an unfinished training on disk."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dcae_bench.errors import TrainingError
-from dcae_bench.files import write_with
+from dcae_bench.base.errors import TrainingError
+from dcae_bench.base.files import write_with
 
 CHECKPOINT = "checkpoint.pt"
 DIVERGED = "diverged.pt"
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Write a state atomically: a kill at any moment leaves the last whole checkpoint. Raises :class:`ResultsError`."""
+    """Write a state atomically: a kill at any moment leaves the last complete checkpoint.
+
+    Raises :class:`ResultsError` where the file cannot be written.
+    """
     write_with(path, lambda file: torch.save(state, file))
 
 
 def load_checkpoint(path: Path, recipe_sha256: str) -> dict[str, Any] | None:
-    """Read a state, or None where there is none. Tensors and plain values only, no code.
+    """Read a checkpoint; None where there is no file. Reading runs no code: a state is tensors and plain values.
 
-    Raises :class:`TrainingError` for a damaged file or one of another recipe.
+    Raises :class:`TrainingError` for a damaged file, and for a checkpoint of another recipe.
     """
     if not path.exists():
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         found = state["recipe_sha256"]
-    except Exception as error:  # damaged bytes make torch's reader raise nearly anything
+    except Exception as error:  # torch's reader raises many kinds of errors for damaged bytes
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise TrainingError(f"{path}: cannot be read ({reason}); delete it to start the phase again") from error
     if found != recipe_sha256:

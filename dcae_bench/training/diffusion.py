@@ -1,4 +1,4 @@
-"""Training a denoiser: one row of a profile's diffusion part on the common loop."""
+"""Training of a denoiser: one row of a profile's diffusion part, on the training loop."""
 
 import io
 from dataclasses import dataclass
@@ -9,33 +9,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dcae_bench.config import Profile
+from dcae_bench.base.errors import DataError, WeightsError
+from dcae_bench.base.files import write_bytes
 from dcae_bench.data.latent_batches import LatentBatch, LatentBatches
-from dcae_bench.data.latents import Latents, require_row
+from dcae_bench.data.latents import Latents, require_latents_of_row
 from dcae_bench.diffusion.decode import decode
 from dcae_bench.diffusion.noise import SampleNoise
 from dcae_bench.diffusion.processes import build_process
 from dcae_bench.diffusion.sampling import sample
-from dcae_bench.diffusion_plan import TrainedPlan
-from dcae_bench.errors import DataError, WeightsError
-from dcae_bench.files import write_bytes
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.models.denoiser import Denoiser
 from dcae_bench.models.zoo import build_denoiser
+from dcae_bench.profile.profile import Profile
+from dcae_bench.profile.rows import TrainedRow
 from dcae_bench.training.blocks import checkpoint_blocks, compile_blocks
 from dcae_bench.training.checkpoint import DIVERGED
 from dcae_bench.training.loop import Loop, LoopSpec
 from dcae_bench.training.phases import EMA, make_optimizer, set_learning_rate
 
-QUARTILES = 4
+QUARTERS = 4
+"""Parts of the range of times for which the log holds a loss each."""
 
 
 @dataclass(frozen=True)
 class DiffusionRun:
-    """One denoiser: its plan, its latents, the autoencoder that shows previews, and where its state lives."""
+    """One denoiser: its resolved row, its latents, the autoencoder for its previews, and the folder of its state."""
 
     profile: Profile
-    plan: TrainedPlan
+    resolved: TrainedRow
     latents: Latents
     autoencoder: Autoencoder
     directory: Path
@@ -46,20 +47,20 @@ class DiffusionTrainer(Loop):
     """Trains one denoiser."""
 
     def __init__(self, run: DiffusionRun):
-        """Build model and optimiser and pick up the run's last checkpoint.
+        """Build model and optimiser, and load the run's last checkpoint.
 
-        Raises :class:`DataError` for latents that are not the plan's, :class:`TrainingError` for a checkpoint of
+        Raises :class:`DataError` for latents that are not the row's, and :class:`TrainingError` for a checkpoint of
         another recipe.
         """
-        require_fit(run.latents, run.plan)
-        profile, plan, training = run.profile, run.plan, run.plan.training
+        require_fit(run.latents, run.resolved)
+        profile, resolved, training = run.profile, run.resolved, run.resolved.training
         self.run = run
         super().__init__(
             LoopSpec(
-                name=f"row {plan.name}",
+                name=f"row {resolved.name}",
                 directory=run.directory,
                 recipe_sha256=run.recipe_sha256,
-                images=plan.row.images,
+                images=resolved.spec.images,
                 batch_size=training.batch_size,
                 checkpoint_images=training.checkpoint_images,
                 log_images=training.log_images,
@@ -68,7 +69,7 @@ class DiffusionTrainer(Loop):
             training.precision or profile.precision,
         )
         self.process = build_process(training.process)
-        model = build_denoiser(plan.denoiser, seed=profile.seed).to(self.device)
+        model = build_denoiser(resolved.denoiser, seed=profile.seed).to(self.device)
         self.ema = EMA(model, training.ema)
         if training.execution.compile:
             compile_blocks(model)
@@ -82,30 +83,30 @@ class DiffusionTrainer(Loop):
             profile.seed,
             share=self.share,
             stride=training.batch_size,
-            end=plan.row.images,
+            end=resolved.spec.images,
             label_dropout=training.label_dropout,
             pin=self.device.type == "cuda",
-            # Drawing and reading leave Python's lock for most of their time; beyond four threads they wait for it.
+            # Drawing and reading release Python's lock most of the time. More than four threads would wait for it.
             threads=min(4, profile.threads),
         )
         self.begin()
 
     @property
     def denoiser(self) -> Denoiser:
-        """The bare model, without what distributed training wraps around it."""
+        """The model without distributed training's wrapper."""
         return self.accelerator.unwrap_model(self.model)
 
     def close(self) -> None:
-        """Stop reading ahead."""
+        """Stop the threads that read latents."""
         self.batches.close()
 
     def step(self) -> dict[str, float]:
-        """One batch, in ``accumulate`` parts whose gradients are averaged.
+        """Train on one batch, in ``accumulate`` parts whose gradients are averaged, and return its values for the log.
 
-        Beside the loss, its mean in each quarter of the time that the batch has samples in: ``loss_t1`` is that of the
-        lowest times.
+        The values contain the mean loss and the mean loss of each quarter of the times that the batch has samples in;
+        ``loss_t1`` is the quarter of the lowest times.
         """
-        training = self.run.plan.training
+        training = self.run.resolved.training
         self.model.train()
         end = self.images + training.batch_size
         lr = set_learning_rate(self.optimizer, training.optimizer, end)
@@ -117,11 +118,11 @@ class DiffusionTrainer(Loop):
                 losses.append(each.detach())
                 self.accelerator.backward(each.mean() / training.accumulate)
         whole = self.accelerator.gather((torch.cat(losses), batch.uniform.to(self.device)))
-        values = by_quartile(*(tensor.cpu() for tensor in whole))
+        values = loss_by_quarter(*(tensor.cpu() for tensor in whole))
         self.require_finite(values)
         values["lr"] = lr
         values["grad_norm"] = self.clip(self.model, training.optimizer)
-        # A scaler (fp16) meets infinite gradients now and then, skips the step and lowers its scale.
+        # In fp16 a scaled gradient may be infinite; the gradient scaler then skips the step and lowers its scale.
         if self.accelerator.scaler is None:
             self.require_finite(values)
         self.optimizer.step()
@@ -131,28 +132,31 @@ class DiffusionTrainer(Loop):
         return values
 
     def losses(self, batch: LatentBatch) -> Tensor:
-        """Loss of each latent (n,)."""
+        """Loss of each latent of a batch (n,)."""
         return self.process.loss(self.model, batch.x0, self.process.times(batch.uniform), batch.noise, batch.labels)
 
     def checkpoint(self, name: str, seconds: float) -> None:
-        """Write previews of what the checkpoint can do, then the checkpoint."""
-        if self.accelerator.is_main_process and self.run.plan.training.previews and name != DIVERGED:
+        """Write previews sampled from the averaged weights, then the checkpoint."""
+        if self.accelerator.is_main_process and self.run.resolved.training.previews and name != DIVERGED:
             self.preview()
         super().checkpoint(name, seconds)
 
     def preview(self) -> None:
-        """Sample a few latents from the averaged weights, decode them, and keep the images (k, H, W, 3)."""
-        plan, count = self.run.plan, self.run.plan.training.previews
+        """Sample a few latents from the averaged weights, decode them, and write the images (k, H, W, 3)."""
+        resolved, count = self.run.resolved, self.run.resolved.training.previews
         with torch.device("meta"):
-            model = build_denoiser(plan.denoiser)
-        model.load_state_dict(self.ema.state, assign=True)  # no copy: a large model's average is there once
+            model = build_denoiser(resolved.denoiser)
+        model.load_state_dict(self.ema.state, assign=True)  # the model uses the average's own tensors, to save memory
         noise = SampleNoise(self.run.profile.seed, range(count), self.run.latents.manifest.shape, self.device)
-        classes = plan.denoiser.classes
+        classes = resolved.denoiser.classes
         labels = None if classes is None else torch.arange(count, device=self.device) % classes
         try:
-            latents = sample(model.eval(), self.process, plan.training.chosen_sampler, noise, labels, plan.guidance[0])
+            latents = sample(
+                model.eval(), self.process, resolved.training.chosen_sampler, noise, labels, resolved.guidance[0]
+            )
         except WeightsError:
-            # Weights of an early step may lead nowhere; that is no reason to stop, and the loss says more.
+            # Samples from early weights may not be finite. That does not stop the training, because the loss is the
+            # better sign of divergence; the previews decode zeros instead.
             latents = torch.zeros((count, *self.run.latents.manifest.shape), device=self.device)
         images = decode(self.run.autoencoder.to(self.device), latents, self.run.latents.manifest)
         buffer = io.BytesIO()
@@ -160,11 +164,11 @@ class DiffusionTrainer(Loop):
         write_bytes(self.preview_path(self.images), buffer.getvalue())
 
     def preview_path(self, images: int) -> Path:
-        """Where the previews at ``images`` are."""
+        """Path of the previews that are sampled after ``images`` images."""
         return self.run.directory / f"preview-{images}.npy"
 
     def state(self, seconds: float) -> dict[str, Any]:
-        """Everything an unbroken run would have at this image."""
+        """The loop's state, and the denoiser's weights, average and optimiser."""
         return {
             **super().state(seconds),
             "model": self.denoiser.state_dict(),
@@ -173,24 +177,27 @@ class DiffusionTrainer(Loop):
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take over a state."""
+        """Continue from a state that :meth:`state` returned."""
         super().load_state(state)
         self.denoiser.load_state_dict(state["model"])
         self.ema.load(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def by_quartile(losses: Tensor, uniform: Tensor) -> dict[str, float]:
-    """The mean loss, and those of the quarters of the times: losses (n,), and what the times were made of (n,)."""
-    quarter = (uniform * QUARTILES).long().clamp(max=QUARTILES - 1)
-    parts = {f"loss_t{q + 1}": losses[quarter == q] for q in range(QUARTILES)}
+def loss_by_quarter(losses: Tensor, uniform: Tensor) -> dict[str, float]:
+    """Mean of losses (n,), over all samples and over each quarter of the times that has samples.
+
+    ``uniform`` (n,) are the numbers in [0, 1) that the samples' times were made from.
+    """
+    quarter = (uniform * QUARTERS).long().clamp(max=QUARTERS - 1)
+    parts = {f"loss_t{q + 1}": losses[quarter == q] for q in range(QUARTERS)}
     return {"loss": losses.mean().item()} | {name: part.mean().item() for name, part in parts.items() if len(part)}
 
 
-def require_fit(latents: Latents, plan: TrainedPlan) -> None:
-    """Check that a cache holds the latents of a plan, and labels of its classes. Raises :class:`DataError`."""
+def require_fit(latents: Latents, resolved: TrainedRow) -> None:
+    """Check that a cache holds a resolved row's latents and labels of its classes. Raises :class:`DataError`."""
     manifest = latents.manifest
-    require_row(manifest, plan, latents.folder)
+    require_latents_of_row(manifest, resolved, latents.folder)
     if manifest.classes is not None:
         labels = latents.labels
         if bad := int(((labels < 0) | (labels >= manifest.classes)).sum()):

@@ -1,16 +1,16 @@
-"""PatchGAN discriminator of phase 3 (Isola et al. 2017, with LDM's layout)."""
+"""The PatchGAN discriminator of phase 3 (Isola et al. 2017, with LDM's layout)."""
 
 import torch
 from torch import Tensor, nn
 
-from dcae_bench.training_spec import DiscriminatorSpec
+from dcae_bench.profile.training import DiscriminatorSpec
 
 INIT_STD = 0.02
 MAX_WIDTH_FACTOR = 8
 
 
 class PatchDiscriminator(nn.Module):
-    """Logit per overlapping patch: image (n, 3, h, w) to (n, 1, h', w')."""
+    """Judges overlapping patches: images (n, 3, h, w) to one logit per patch (n, 1, h', w')."""
 
     def __init__(self, spec: DiscriminatorSpec):
         super().__init__()
@@ -28,12 +28,12 @@ class PatchDiscriminator(nn.Module):
         self.apply(_initialise)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits: high for what looks like a photograph."""
+        """Logits of the patches; a high logit means that the patch looks like a photograph."""
         return self.layers(x)
 
 
 def build_discriminator(spec: DiscriminatorSpec, *, seed: int) -> PatchDiscriminator:
-    """A discriminator whose first weights follow from ``seed`` alone; torch's own generator stays where it is."""
+    """Build a discriminator whose initial weights depend on ``seed`` alone; torch's global generator does not move."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return PatchDiscriminator(spec)

@@ -1,4 +1,4 @@
-"""Trainings that are finished, so that the same command has nothing left to do."""
+"""Finished trainings: running the same command again does nothing."""
 
 import os
 import shutil
@@ -7,18 +7,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dcae_bench.errors import ResultsError
+from dcae_bench.base.errors import ResultsError
 from dcae_bench.models.checkpoints import weights_sha256
-from dcae_bench.records import load
+from dcae_bench.records.record import load
 from dcae_bench.training.checkpoint import CHECKPOINT
 
 
-def finished_before(
+def skip_if_finished(
     name: str, output: Path, directory: Path, recipe_sha256: str, beside: Sequence[str] = ("log.jsonl",)
 ) -> bool:
-    """Whether ``output`` holds the weights of this very recipe, whole, with its record and the files ``beside`` it.
+    """Return whether this training is finished; if it is, tell the user and remove the state left in ``directory``.
 
-    If so, the user is told, and what a kill left of the run's state in ``directory`` is removed.
+    A training is finished if ``output`` holds its complete weights, and its record and the files ``beside`` are there
+    too. The record must be of this recipe. A kill after the end of a training can leave state in ``directory``.
     """
     record = output.parent / "record.json"
     if not all(path.exists() for path in (record, output, *map(output.with_name, beside))):
@@ -30,16 +31,16 @@ def finished_before(
     trained = made.denoiser or made.subject
     if (made.provenance.config_sha256, trained.weights_sha256) != (recipe_sha256, weights_sha256(output)):
         return False
-    if os.environ.get("RANK", "0") == "0":  # of several processes one does it
-        clear(directory)
+    if os.environ.get("RANK", "0") == "0":  # one of several processes
+        remove_state(directory)
         Console(stderr=True).print(f"{name}: finished before -> {output}", soft_wrap=True)
     return True
 
 
-def clear(directory: Path) -> None:
+def remove_state(directory: Path) -> None:
     """Remove the state of a finished run.
 
-    The checkpoint goes first: a kill in between must not leave it without the log that belongs to it.
+    The checkpoint is removed first, so that a kill in between never leaves a checkpoint without its log.
     """
     (directory / CHECKPOINT).unlink(missing_ok=True)
     if directory.exists():

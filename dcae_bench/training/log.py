@@ -1,26 +1,27 @@
-"""The log of a run: one JSON line per interval, each the mean over its batches."""
+"""The training log: one JSON line per interval, with means over the interval's batches."""
 
 import json
 from pathlib import Path
 
-from dcae_bench.errors import ResultsError
-from dcae_bench.files import write_text
+from dcae_bench.base.errors import ResultsError
+from dcae_bench.base.files import write_text
 
 
 class TrainingLog:
-    """Appends interval means to a JSONL file; after an interruption, lines past the checkpoint are dropped."""
+    """Appends means over intervals to a JSONL file. Continuing a run drops the lines after its checkpoint."""
 
     def __init__(self, path: Path, images: int, *, every: int):
-        """Continue the log of a run that stands at ``images``; ``every`` is the interval in images."""
+        """Open the log of a run that has trained on ``images`` images; ``every`` is the interval in images."""
         self.path, self.every = path, every
         self._seen: dict[str, list[float]] = {}
         kept = [line for line in read_log(path) if line["images"] <= images]
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def add(self, images: int, parts: dict[str, float]) -> None:
-        """Count one batch that ended at ``images``, and write the line when it completes an interval.
+        """Add the values of the batch that ended at ``images``, and write a line when that completes an interval.
 
-        A part that not every batch has is averaged over those that have it.
+        A value that some batches lack is averaged over the batches that have it. Raises :class:`ResultsError` where
+        the file cannot be written.
         """
         for name, value in parts.items():
             total = self._seen.setdefault(name, [0.0, 0])
@@ -39,7 +40,7 @@ class TrainingLog:
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """Lines of a log in order; an unfinished last line (a killed run) is left out."""
+    """Read the lines of a log in order. A killed run may leave an unfinished last line, which is skipped."""
     if not path.exists():
         return []
     lines = []

@@ -1,4 +1,4 @@
-"""The one training loop: from the first image to the last, resumed by running it again."""
+"""The training loop: from the first image to the last. Running the same command again resumes it."""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -11,29 +11,34 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate import (
+    Accelerator,
+    DistributedDataParallelKwargs,
+    InitProcessGroupKwargs,
+)
 from torch import Tensor, nn
 
-from dcae_bench.config import Profile
-from dcae_bench.device import choose
-from dcae_bench.errors import TrainingError
+from dcae_bench.base.errors import TrainingError
+from dcae_bench.profile.profile import Profile
+from dcae_bench.profile.training import OptimizerSpec
+from dcae_bench.running.device import choose
 from dcae_bench.training.checkpoint import CHECKPOINT, DIVERGED, load_checkpoint, save_checkpoint
 from dcae_bench.training.log import TrainingLog
-from dcae_bench.training_spec import OptimizerSpec
 
-# Statistics of BatchNorm are the whole batch's already (`batch_norm.py`), so that every process has the same.
+# Every process has the same BatchNorm statistics already, because they cover the whole batch (`batch_norm.py`).
 WRAPPING = DistributedDataParallelKwargs(broadcast_buffers=False)
-# While one process samples previews and writes a large checkpoint; NCCL's own limit is ten minutes.
+# How long processes wait while one of them samples previews and writes a large checkpoint. NCCL's default of ten
+# minutes is too short.
 WAITING = InitProcessGroupKwargs(timeout=timedelta(hours=2))
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 @dataclass(frozen=True)
 class LoopSpec:
-    """What the loop needs to know of a training. Progress is counted in images."""
+    """What the loop needs to know about a training. Progress is counted in images."""
 
     name: str
-    """As messages call it."""
+    """What messages call the training."""
     directory: Path
     recipe_sha256: str
     images: int
@@ -43,18 +48,22 @@ class LoopSpec:
 
 
 class Loop(ABC):
-    """Steps, log, checkpoints and stops. State that an interruption must not lose is :meth:`state`'s."""
+    """Takes steps, writes the log and checkpoints, and stops at a loss that is not finite.
+
+    A subclass builds its models, then calls :meth:`begin`. :meth:`state` returns all that a checkpoint must hold.
+    """
 
     def __init__(self, spec: LoopSpec, profile: Profile, precision: Literal["fp32", "bf16", "fp16"]):
-        """Choose the device and join the other processes; :meth:`begin` follows once models are there.
+        """Choose the device and join the other processes.
 
-        Raises :class:`ConfigError` for a GPU that is not there, :class:`TrainingError` where the processes are not as
-        many as the profile has.
+        Raises :class:`ConfigError` for a GPU that this machine lacks, and :class:`TrainingError` if the number of
+        processes differs from the profile's.
         """
         self.spec = spec
         on_cpu = choose(profile).type == "cpu"
         with warnings.catch_warnings():
-            # With several processes on CPUs it takes as many threads as the machine has cores for, and warns of it.
+            # With several processes on CPUs, Accelerator chooses a number of threads itself and warns. The number is
+            # set below.
             warnings.filterwarnings("ignore", message="OMP_NUM_THREADS")
             self.accelerator = Accelerator(
                 cpu=on_cpu, mixed_precision=MIXED_PRECISION[precision], kwargs_handlers=[WRAPPING, WAITING]
@@ -68,11 +77,14 @@ class Loop(ABC):
                 f"{profile.processes}', which its weights depend on; change it there, and let the command start them"
             )
         self.share = spec.batch_size // world
-        """Images of a batch that are this process's."""
+        """Images of a batch that one process computes."""
         self.images, self.seconds_before = 0, 0.0
 
     def begin(self) -> None:
-        """Pick up the run's last checkpoint, if there is one. Raises :class:`TrainingError`."""
+        """Load the run's last checkpoint, if there is one, and open the log.
+
+        Raises :class:`TrainingError` for a checkpoint that is damaged or of another recipe.
+        """
         state = load_checkpoint(self.spec.directory / CHECKPOINT, self.spec.recipe_sha256)
         if state is not None:
             self.load_state(state)
@@ -80,10 +92,10 @@ class Loop(ABC):
             self.log = TrainingLog(self.spec.directory / "log.jsonl", self.images, every=self.spec.log_images)
 
     def train(self, elapsed: Callable[[], float], progress: Callable[[int, dict[str, float]], None]) -> None:
-        """Run to the last image, with a checkpoint at every interval.
+        """Train to the last image, with a checkpoint at every interval.
 
-        ``elapsed`` gives the seconds spent so far, ``progress`` is told images and loss parts after each batch.
-        Raises :class:`TrainingError` at a loss or a gradient that is not finite.
+        ``elapsed`` returns the seconds spent so far. ``progress`` is called after each batch with the number of images
+        and the values for the log. Raises :class:`TrainingError` at a loss or a gradient that is not finite.
         """
         try:
             while self.images < self.spec.images:
@@ -99,34 +111,37 @@ class Loop(ABC):
 
     @abstractmethod
     def step(self) -> dict[str, float]:
-        """One batch, after which ``images`` has moved on; returns what the log shows of it."""
+        """Train on one batch, move ``images`` to its end, and return the batch's values for the log."""
 
     def close(self) -> None:
-        """Give back what reads data; training is over."""
+        """Release the threads that read data."""
         return
 
     def state(self, seconds: float) -> dict[str, Any]:
-        """Everything an unbroken run would have at this image."""
+        """Everything that a run needs to continue from here as if it had never stopped."""
         state = {"recipe_sha256": self.spec.recipe_sha256, "images": self.images, "seconds": seconds}
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take over a state."""
+        """Continue from a state that :meth:`state` returned."""
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.images, self.seconds_before = state["images"], state["seconds"]
 
     def checkpoint(self, name: str, seconds: float) -> None:
-        """Write the state atomically; one process does."""
+        """Write the state atomically. The main process writes; the others wait."""
         if self.accelerator.is_main_process:
             save_checkpoint(self.state(seconds), self.spec.directory / name)
         self.accelerator.wait_for_everyone()
 
     @contextmanager
     def part(self, number: int, of: int, *models: nn.Module) -> Iterator[None]:
-        """Forward and backward pass of one of the parts of a batch; processes exchange gradients in the last only."""
+        """Context for the forward and backward pass of part ``number`` of the ``of`` parts of a batch.
+
+        Processes exchange gradients in the last part only.
+        """
         with ExitStack() as stack:
             if number < of - 1:
                 for model in models:
@@ -134,18 +149,18 @@ class Loop(ABC):
             yield
 
     def over_processes(self, value: Tensor) -> Tensor:
-        """The mean of a tensor over the processes, the same in each."""
+        """Mean of a tensor over the processes; every process gets it."""
         return self.accelerator.reduce(value, "mean")
 
     def clip(self, model: nn.Module, spec: OptimizerSpec) -> float:
-        """Limit a net's gradient norm if its optimiser has a limit; returns the norm before."""
+        """Limit the norm of a net's gradient, if its optimiser has a limit. Returns the norm before clipping."""
         return self.accelerator.clip_grad_norm_(model.parameters(), spec.clip_norm or float("inf")).item()
 
     def require_finite(self, values: dict[str, float], kept: Iterable[tuple[Tensor, Tensor]] = ()) -> None:
-        """Stop before a bad batch changes anything, with the state before it saved for inspection.
+        """Raise :class:`TrainingError` if a value is not finite, before the batch changes any weight.
 
-        ``values`` are those of the whole batch, so that every process stops. ``kept`` are tensors that the forward pass
-        moved, each with what it was. Raises :class:`TrainingError`.
+        The state before the batch is saved for inspection. ``values`` are over the whole batch, so that every process
+        stops. ``kept`` pairs each tensor that the forward pass changed with its value before.
         """
         if np.isfinite([*values.values()]).all():
             return

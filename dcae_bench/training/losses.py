@@ -6,24 +6,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dcae_bench.metrics.lpips import LPIPS
-from dcae_bench.training_spec import ReconstructionLossSpec
+from dcae_bench.extractors.lpips import LPIPS
+from dcae_bench.profile.training import ReconstructionLossSpec
 
-# LDM's guards of the adaptive GAN weight.
+# LDM's values: they keep the adaptive GAN weight finite and bounded.
 ADAPTIVE_EPS, ADAPTIVE_MAX = 1e-4, 1e4
 
 
 class ReconstructionLoss(nn.Module):
-    """Weighted sum of mean absolute error and LPIPS, each a mean over the batch."""
+    """Weighted sum of mean absolute error (L1) and LPIPS, each averaged over the batch."""
 
     def __init__(self, spec: ReconstructionLossSpec):
-        """Load the perceptual net if it has a weight. Raises :class:`WeightsError`."""
+        """Load LPIPS' network if LPIPS has a weight above 0. Raises :class:`WeightsError`."""
         super().__init__()
         self.spec = spec
         self.lpips = LPIPS.load(spec.lpips_net) if spec.lpips > 0 else None
 
     def forward(self, reconstruction: Tensor, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of images (n, 3, h, w) in [-1, 1], and its unweighted parts."""
+        """Loss of reconstructions of images (n, 3, h, w) in [-1, 1], and the loss's unweighted parts by name."""
         reconstruction = reconstruction.float()
         l1 = F.l1_loss(reconstruction, image)
         loss, parts = self.spec.l1 * l1, {"l1": l1.detach()}
@@ -53,9 +53,9 @@ def adaptive_weight(
     last_layer: Tensor,
     over_processes: Callable[[Tensor], Tensor] = lambda gradient: gradient,
 ) -> Tensor:
-    """Ratio of the two losses' gradient norms at the last layer (LDM), so that neither drowns the other.
+    """Ratio of the two losses' gradient norms at the last layer (LDM), which keeps the two losses in balance.
 
-    ``over_processes`` makes a process's gradient the whole batch's.
+    ``over_processes`` averages a gradient over the processes of the training.
     """
     (reconstruction,) = torch.autograd.grad(reconstruction_loss, last_layer, retain_graph=True)
     (gan,) = torch.autograd.grad(gan_loss, last_layer, retain_graph=True)

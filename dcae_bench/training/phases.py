@@ -1,4 +1,4 @@
-"""What a phase trains and what it leaves untouched, and the average of the weights that it hands on."""
+"""Parts of a phase's training: which layers train, the optimiser, and the average of the weights."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -6,22 +6,22 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from dcae_bench.errors import ConfigError
+from dcae_bench.base.errors import ConfigError
 from dcae_bench.models.autoencoder import Autoencoder
-from dcae_bench.training_spec import EMASpec, OptimizerSpec
+from dcae_bench.profile.training import EMASpec, OptimizerSpec
 
 
 class Freezer:
-    """Keeps every layer outside the trainable sets as it is: its parameters and its BatchNorm statistics.
+    """Freezes every layer outside the trainable sets: both its parameters and its BatchNorm statistics.
 
-    Frozen layers stay in evaluation mode. A BatchNorm in training mode would go on moving its statistics although its
-    weights are frozen, and so change layers that the phase promises to leave alone.
+    Frozen layers stay in evaluation mode, because a BatchNorm in training mode updates its statistics even if its
+    weights are frozen. The phase must not change these layers.
     """
 
     def __init__(self, model: Autoencoder, trainable: Sequence[str]):
         """Freeze ``model`` except for the layer sets in ``trainable``.
 
-        Raises :class:`ConfigError` for unknown ones, and where they have no parameters.
+        Raises :class:`ConfigError` for an unknown layer set, and if the sets contain no parameters.
         """
         sets = model.layer_sets()
         if unknown := [name for name in trainable if name not in sets]:
@@ -41,7 +41,7 @@ class Freezer:
             )
 
     def train_mode(self) -> None:
-        """Training mode for the trainable layers, evaluation mode for all others."""
+        """Put the trainable layers in training mode, and all other layers in evaluation mode."""
         self.model.eval()
         for layer in self.trainable:
             layer.train()
@@ -50,10 +50,10 @@ class Freezer:
 def make_optimizer(
     parameters: Iterable[nn.Parameter], spec: OptimizerSpec, *, fused: bool | None = True, capturable: bool = False
 ) -> torch.optim.AdamW:
-    """Build AdamW over the parameters that train; vectors (norms and biases) do not decay unless the spec says so.
+    """Build AdamW over the parameters that train. Norms and biases have no weight decay unless the spec says so.
 
-    ``fused`` None leaves the choice of kernels to torch; ``capturable`` keeps the number of the step on the GPU, where
-    a CUDA graph can count it.
+    With ``fused`` None, torch chooses the kernels. ``capturable`` keeps the step count on the GPU, where a CUDA graph
+    can increment it.
     """
     trained = [p for p in parameters if p.requires_grad]
     decayed = [p for p in trained if spec.decay_all or p.ndim > 1]
@@ -64,7 +64,7 @@ def make_optimizer(
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, spec: OptimizerSpec, images: int) -> float:
-    """Set the rate for the batch that ends at ``images``: linear warm-up, then constant. Returns it."""
+    """Set the learning rate for the batch that ends at ``images``: linear warm-up, then constant. Returns the rate."""
     lr = spec.lr * min(1.0, images / spec.warmup_images) if spec.warmup_images else spec.lr
     for group in optimizer.param_groups:
         group["lr"] = lr
@@ -75,7 +75,7 @@ class EMA:
     """Exponential moving average of a model's floating-point state, BatchNorm statistics included."""
 
     def __init__(self, model: nn.Module, spec: EMASpec):
-        """Start at the model's present state."""
+        """Start from a copy of the model's state."""
         self.spec = spec
         self.state = {key: value.detach().clone() for key, value in model.state_dict().items()}
 
@@ -85,7 +85,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Move towards the model. State that did not change stays bit-identical; counters are copied."""
+        """Move the average towards the model. Unchanged state stays bit-identical; counters are copied."""
         weight = 1 - self.decay(step)
         for key, value in model.state_dict().items():
             average = self.state[key]
@@ -95,6 +95,6 @@ class EMA:
                 average.copy_(value)
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Take over a saved average."""
+        """Continue from a saved average."""
         for key, value in state.items():
             self.state[key].copy_(value)

@@ -1,14 +1,14 @@
-"""What a user sees of a training."""
+"""The progress of a training, as a user sees it."""
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dcae_bench.provenance import Stopwatch
+from dcae_bench.records.provenance import Stopwatch
 from dcae_bench.training.loop import Loop
 
 
-def with_progress(trainer: Loop, clock: Stopwatch, console: Console) -> None:
-    """Train, with a progress bar on a terminal, a line per tenth of the images in a log file."""
+def train_with_progress(trainer: Loop, clock: Stopwatch, console: Console) -> None:
+    """Train. A terminal shows a progress bar; a log file gets one line per tenth of the images."""
     total = trainer.spec.images
     columns = (
         TextColumn("{task.description}"),

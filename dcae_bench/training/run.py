@@ -1,4 +1,4 @@
-"""A phase from photographs to finished weights, log and record."""
+"""The run of a phase: from photographs to finished weights, log and record."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,20 +6,20 @@ from typing import Any
 
 from rich.console import Console
 
-from dcae_bench import device
-from dcae_bench.config import Profile
+from dcae_bench.base.files import sha256_json, write_bytes
 from dcae_bench.data.photo_sets import FilePhotos, JoinedPhotos, TrainingSet, open_training_set
-from dcae_bench.files import sha256_json, write_bytes
-from dcae_bench.metrics.embedded import embedded_sha256
-from dcae_bench.metrics.lpips import NETS
+from dcae_bench.extractors.embedded import embedded_sha256
+from dcae_bench.extractors.lpips import NETS
 from dcae_bench.models.checkpoints import save_weights, weights_sha256
-from dcae_bench.provenance import Stopwatch, collect, fingerprint
-from dcae_bench.records import Data, Metric, Record, Subject, save
-from dcae_bench.training import CODE
-from dcae_bench.training.autoencoder import PhaseRun, Trainer
-from dcae_bench.training.finished import clear, finished_before
+from dcae_bench.profile.profile import Profile
+from dcae_bench.records.fingerprint import fingerprint
+from dcae_bench.records.provenance import Stopwatch, collect
+from dcae_bench.records.record import Data, Metric, Record, Subject, save
+from dcae_bench.running import device
+from dcae_bench.training.autoencoder import PhaseRun, PhaseTrainer
+from dcae_bench.training.finished import remove_state, skip_if_finished
 from dcae_bench.training.log import read_log
-from dcae_bench.training.progress import with_progress
+from dcae_bench.training.progress import train_with_progress
 
 PROTOCOL = "training/three-phase-v1"
 
@@ -36,54 +36,55 @@ def train_phase(
 ) -> None:
     """Train one phase and write ``output`` (safetensors) with ``log.jsonl`` and ``record.json`` beside it.
 
-    ``data`` holds the prepared data sets, ``initial`` the weights of the phase before, ``run_dir`` the state of an
-    unfinished run, which goes when the phase is finished; a finished one is left as it is. Raises :class:`DataError`,
-    :class:`WeightsError`, :class:`TrainingError` and :class:`ResultsError`.
+    ``data`` is the folder of the prepared data sets, ``initial`` the weights of the phase before. ``run_dir`` holds the
+    state of an unfinished run, which is deleted when the phase is finished. A phase that is already finished is left as
+    it is. Raises :class:`DataError`, :class:`WeightsError`, :class:`TrainingError` and :class:`ResultsError`.
     """
     packs = [open_training_set(name, data) for name in profile.training_sets(phase)]
-    loss = profile.training.loss
+    loss = profile.required_training.loss
     recipe = {
         **profile.recipe(autoencoder, phase),
         "packs": [pack.sha256 for pack in packs],
         "initial": weights_sha256(initial) if initial else None,
         "lpips": embedded_sha256(NETS[loss.lpips_net]) if loss.lpips else None,
-        "code": fingerprint(*CODE),
+        "code": fingerprint(__name__),
     }
     recipe_sha256 = sha256_json(recipe)
-    # One folder per recipe: a changed recipe starts afresh, and going back finds the old state.
+    # One folder per recipe: a changed recipe starts a new run, and changing it back continues the old run.
     directory = run_dir / recipe_sha256[:12]
-    if finished_before(f"{autoencoder}, phase {phase}", output, directory, recipe_sha256):
+    if skip_if_finished(f"{autoencoder}, phase {phase}", output, directory, recipe_sha256):
         return
     run = PhaseRun(
         profile=profile,
         autoencoder=autoencoder,
         phase=phase,
-        photos=JoinedPhotos(packs, profile.training.phases[phase].min_side),
+        photos=JoinedPhotos(packs, profile.phase(autoencoder, phase).min_side),
         initial=initial,
         directory=directory,
         recipe_sha256=recipe_sha256,
         readers=profile.threads if any(isinstance(pack, FilePhotos) for pack in packs) else 0,
     )
-    trainer = Trainer(run)
+    trainer = PhaseTrainer(run)
     clock = Stopwatch(trainer.seconds_before)
     console = Console(stderr=True, quiet=not trainer.accelerator.is_main_process)
     if trainer.images:
-        console.print(f"{autoencoder}, phase {phase}: resumed at image {trainer.images} of {run.plan.images}")
-    with_progress(trainer, clock, console)
+        console.print(f"{autoencoder}, phase {phase}: resumed at image {trainer.images} of {run.phase_spec.images}")
+    train_with_progress(trainer, clock, console)
     if trainer.accelerator.is_main_process:
         _finish(trainer, clock, packs, recipe, output)
-        clear(directory)
+        remove_state(directory)
         console.print(
-            f"{autoencoder}, phase {phase}: {run.plan.images} images in {clock.seconds:.0f} s -> {output}",
+            f"{autoencoder}, phase {phase}: {run.phase_spec.images} images in {clock.seconds:.0f} s -> {output}",
             soft_wrap=True,
         )
 
 
 def _finish(
-    trainer: Trainer, clock: Stopwatch, packs: Sequence[TrainingSet], recipe: dict[str, Any], output: Path
+    trainer: PhaseTrainer, clock: Stopwatch, packs: Sequence[TrainingSet], recipe: dict[str, Any], output: Path
 ) -> None:
-    """Write weights, log and record; the record comes last, so it never stands alone."""
+    """Write weights and log, and then the record, so that a record never exists without them."""
     run, model = trainer.run, trainer.autoencoder
+    training = run.profile.required_training
     weights_sha256 = save_weights(trainer.ema.state, output)
     log = run.directory / "log.jsonl"
     write_bytes(output.parent / "log.jsonl", log.read_bytes())
@@ -92,11 +93,11 @@ def _finish(
     labels = {
         "loss": "loss",
         "l1": "L1",
-        "lpips": f"LPIPS ({run.profile.training.loss.lpips_net})",
+        "lpips": f"LPIPS ({training.loss.lpips_net})",
         "gan": "GAN, autoencoder",
         "disc": "GAN, discriminator",
     }
-    note = f"mean over the last {len(tail) * run.profile.training.log_images} images, weights before averaging"
+    note = f"mean over the last {len(tail) * training.log_images} images, weights before averaging"
     metrics = {
         name: Metric(label=label, value=sum(line[name] for line in tail) / len(tail), better="lower", notes=(note,))
         for name, label in labels.items()
@@ -104,7 +105,7 @@ def _finish(
     }
     metrics["images_per_s"] = Metric(
         label="training speed",
-        value=run.plan.images / clock.seconds,
+        value=run.phase_spec.images / clock.seconds,
         better="higher",
         unit="img/s",
         notes=("whole loop with data, checkpoints and logging; not a throughput protocol",),
@@ -127,12 +128,13 @@ def _finish(
         data=Data(
             name="+".join(pack.name for pack in packs),
             split="train",
-            resolution=run.plan.resolution,
-            images=run.plan.images,
+            resolution=run.phase_spec.resolution,
+            images=run.phase_spec.images,
             sha256=sha256_json([pack.manifest_sha256 for pack in packs]),
         ),
         metrics=metrics,
         provenance=collect(
+            code=fingerprint(__name__),
             config=recipe,
             seed=run.profile.seed,
             device=device.describe(trainer.device, run.profile, run.profile.processes),

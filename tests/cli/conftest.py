@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from dcae_bench.cli import main
+from dcae_bench.cli.main import main
 
 
 @pytest.fixture

@@ -11,17 +11,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from dcae_bench.cli import main
-from dcae_bench.config import CONFIG_DIR, parse_profile
+from dcae_bench.base.files import CONFIG, sha256_file
+from dcae_bench.cli.main import main
 from dcae_bench.data.external import external_datasets
-from dcae_bench.data.packed import Index, PackedPhoto, index_path
+from dcae_bench.data.packed import PackedPhoto, PackIndex, index_path
 from dcae_bench.data.prepare import prepare_files
-from dcae_bench.files import sha256_file
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build
+from dcae_bench.profile.profile import parse_profile
 from tests.data.image_files import LAYOUTS, write_images
 
-DEMO = yaml.safe_load((CONFIG_DIR / "demo.yaml").read_text())
+DEMO = yaml.safe_load((CONFIG / "demo.yaml").read_text())
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def write_pack(path: Path, name: str, split: str) -> None:
     photos = tuple(
         PackedPhoto(name=f"photo-{n}", offset=n * side * side * 3, height=side, width=side) for n in range(2)
     )
-    index = Index(
+    index = PackIndex(
         name=name, split=split, short_side=256, sha256=sha256_file(path), manifest_sha256="0" * 64, photos=photos
     )
     index_path(path).write_text(index.model_dump_json())
@@ -153,7 +153,7 @@ def test_unknown_evaluation_set(evaluate, refused, tmp_path):
 def test_one_set_is_measured_where_one_is_asked_for(evaluate, data, monkeypatch, tmp_path):
     for path in data.glob("*/eval.npy"):
         np.save(path, np.random.default_rng(0).integers(0, 256, np.load(path).shape, np.uint8))
-        index = Index.model_validate_json(index_path(path).read_text())
+        index = PackIndex.model_validate_json(index_path(path).read_text())
         index_path(path).write_text(index.model_copy(update={"sha256": sha256_file(path)}).model_dump_json())
     monkeypatch.setattr(sys, "argv", ["dcae-bench", *map(str, evaluate), "--set", "photos-mixed-64"])
     with pytest.raises(SystemExit) as ended:
@@ -327,7 +327,7 @@ def test_unwritable_output_keeps_the_finished_state(train, refused, tmp_path, mo
     assert (tmp_path / "out").read_text() == "in the way"
     assert list((tmp_path / "run").glob("*/checkpoint.pt"))
     (tmp_path / "out").unlink()
-    monkeypatch.setattr("dcae_bench.training.autoencoder.Trainer.step", lambda self: pytest.fail("trained again"))
+    monkeypatch.setattr("dcae_bench.training.autoencoder.PhaseTrainer.step", lambda self: pytest.fail("trained again"))
     with pytest.raises(SystemExit) as ended:
         main()
     assert not ended.value.code

@@ -13,14 +13,14 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from dcae_bench import weights
-from dcae_bench.cli import main
-from dcae_bench.config import load_profile
-from dcae_bench.evaluation.encode import encode_dataset
-from dcae_bench.evaluation.sampling import sample_images
+from dcae_bench.cli.main import main
+from dcae_bench.generation.encode import encode_dataset
+from dcae_bench.generation.sample import sample_images
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build_denoiser
+from dcae_bench.profile.profile import load_profile
 from dcae_bench.training.diffusion_run import train_diffusion
+from dcae_bench.weights import released as weights
 from tests import tiny_diffusion as tiny
 from tests import tiny_released
 

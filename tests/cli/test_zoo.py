@@ -6,13 +6,13 @@ import sys
 import numpy as np
 import pytest
 
-from dcae_bench.cli import main
+from dcae_bench.base.files import REPOSITORY, sha256_file
+from dcae_bench.catalogue.autoencoders import catalogue
+from dcae_bench.cli.main import main
 from dcae_bench.cli.zoo import render, render_denoisers
-from dcae_bench.data.packed import Index, PackedPhoto, index_path
-from dcae_bench.files import REPOSITORY, sha256_file
+from dcae_bench.data.packed import PackedPhoto, PackIndex, index_path
 from dcae_bench.models import cost
-from dcae_bench.presets import catalogue
-from dcae_bench.records import load
+from dcae_bench.records.record import load
 
 
 @pytest.fixture
@@ -36,9 +36,11 @@ def quick(monkeypatch):
 
     def count(spec, resolutions):
         c, f = spec.latent_channels, spec.compression
-        return cost.Cost(12_345, {side: cost.Pass((c, side // f, side // f), side / 1000, 1.5) for side in resolutions})
+        return cost.AutoencoderCost(
+            12_345, {side: cost.PassCost((c, side // f, side // f), side / 1000, 1.5) for side in resolutions}
+        )
 
-    monkeypatch.setattr(cost, "cost", count)
+    monkeypatch.setattr(cost, "autoencoder_cost", count)
 
 
 def test_the_list_has_every_autoencoder_with_its_origin(run, quick):
@@ -100,7 +102,7 @@ def test_the_documented_example_evaluates(run, tmp_path, monkeypatch):
         path.parent.mkdir(parents=True)
         np.save(path, np.random.default_rng(0).integers(0, 256, 2 * 130 * 130 * 3, dtype=np.uint8))
         photos = tuple(PackedPhoto(name=f"p{n}", offset=n * 130 * 130 * 3, height=130, width=130) for n in range(2))
-        index = Index(
+        index = PackIndex(
             name=name,
             split="eval",
             short_side=256,

@@ -4,18 +4,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dcae_bench.data.crops import (
-    Window,
-    cut,
-    eval_crops,
-    eval_windows,
-    normalise,
-    train_batch,
-    train_crop,
-    train_window,
-)
+from dcae_bench.base.errors import DataError
+from dcae_bench.data.crops import Window, cut, eval_crops, eval_windows, train_batch, train_crop, train_window
 from dcae_bench.data.packed import Photos
-from dcae_bench.errors import DataError
+from dcae_bench.data.pixels import normalise
 
 EXPECTED_TRAIN = [
     Window(photo=0, top=122, left=126, side=79),

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dcae_bench.base.errors import DataError
+from dcae_bench.base.files import sha256_file
 from dcae_bench.data import decode
-from dcae_bench.data.decode import ImageError, inside, open_image, read_file, read_rgb, to_rgb
-from dcae_bench.errors import DataError
-from dcae_bench.files import sha256_file
+from dcae_bench.data.decode import ImageError, open_image, path_inside, read_file, read_rgb, to_rgb
 from tests.data.image_files import encoded, photograph
 
 
@@ -98,9 +98,9 @@ def test_links_may_stay_inside_of_the_root_only(tmp_path):
     (root / "in.jpg").symlink_to("a/x.jpg")
     (root / "out.jpg").symlink_to(outside / "x.jpg")
     (root / "outside").symlink_to(outside)
-    assert inside(root, "in.jpg") == root / "in.jpg"
+    assert path_inside(root, "in.jpg") == root / "in.jpg"
     (tmp_path / "link").symlink_to(root)
-    inside(tmp_path / "link", "a/x.jpg")  # the root itself may be one
+    path_inside(tmp_path / "link", "a/x.jpg")  # the root itself may be one
     for path in ("out.jpg", "outside/x.jpg", "../rooted/x.jpg"):
         with pytest.raises(DataError, match="leads out of"):
-            inside(root, path)
+            path_inside(root, path)

@@ -1,10 +1,10 @@
 import pytest
 
-from dcae_bench.cli import main
-from dcae_bench.config import load_profile
+from dcae_bench.base.errors import DataError
+from dcae_bench.cli.main import main
 from dcae_bench.data.external import ROOT_VARIABLE, external_datasets, find_dataset
 from dcae_bench.data.photos import DATASETS
-from dcae_bench.errors import DataError
+from dcae_bench.profile.profile import load_profile
 
 COUNTS = {
     "imagenet": {"train": 1_281_167, "eval": 50_000},

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dcae_bench.config import CONFIG_DIR, EvaluationSet, load_profile, parse_profile
+from dcae_bench.base.errors import DataError
+from dcae_bench.base.files import CONFIG
 from dcae_bench.data.adm import dm_crop
 from dcae_bench.data.batches import TrainBatches
-from dcae_bench.data.crops import eval_crops, train_batch, train_crop, train_photo, train_place
+from dcae_bench.data.crops import eval_crops, train_batch, train_crop, train_photo, train_unscaled_window
 from dcae_bench.data.decode import read_rgb
 from dcae_bench.data.external import image_folder
 from dcae_bench.data.images import FileCrops, PackedCrops, open_crops
@@ -23,7 +24,7 @@ from dcae_bench.data.packed import PackedPhotos, Photos, pack
 from dcae_bench.data.photo_sets import FilePhotos, JoinedPhotos, open_training_set
 from dcae_bench.data.photos import load_manifest
 from dcae_bench.data.prepare import prepare_files
-from dcae_bench.errors import DataError
+from dcae_bench.profile.profile import EvaluationSet, load_profile, parse_profile
 from tests.data.image_files import encoded, write_images
 
 
@@ -188,7 +189,7 @@ def test_packed_identities_tell_windows_apart(packs):
 
 
 def test_the_kind_of_data_set_chooses_the_crops(prepared, packs):
-    content = yaml.safe_load((CONFIG_DIR / "demo.yaml").read_text())
+    content = yaml.safe_load((CONFIG / "demo.yaml").read_text())
     content["evaluation"]["sets"] = [{"dataset": "own", "resolution": 64, "upscale": True}]
     profile = parse_profile(content, "demo")
     crops = open_crops(profile, profile.evaluation.sets[0], prepared[1])
@@ -219,11 +220,11 @@ def test_training_crops_of_each_kind(prepared):
         photo = photos[train_photo(photos, 0, index)]
         centre = dm_crop(Image.fromarray(photo), 64)
         assert np.array_equal(train_crop(photos, 0, index, 64, "center"), np.asarray(centre).transpose(2, 0, 1))
-        place = train_place(photos, 0, index, 64)
+        place = train_unscaled_window(photos, 0, index, 64)
         assert place.side == 64
         part = photo[place.top : place.top + 64, place.left : place.left + 64]
         assert np.array_equal(train_crop(photos, 0, index, 64, "random"), part.transpose(2, 0, 1))
-    assert len({train_place(photos, 0, index, 64) for index in range(20)}) > 15
+    assert len({train_unscaled_window(photos, 0, index, 64) for index in range(20)}) > 15
 
 
 @pytest.mark.parametrize("crop", ["center", "random"])
@@ -253,7 +254,7 @@ def test_sets_are_joined_in_order(prepared, packs):
 
 
 def test_a_plan_from_files_changes_no_recipe_but_its_own():
-    content = yaml.safe_load((CONFIG_DIR / "demo.yaml").read_text())
+    content = yaml.safe_load((CONFIG / "demo.yaml").read_text())
     before = parse_profile(content, "demo").recipe("dc-ae-f32c32", 1)
     assert not {"crop", "min_side"} & before["plan"].keys()
     content["training"]["phases"][1] |= {"crop": "center", "min_side": 64}

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dcae_bench.base.errors import DataError
 from dcae_bench.data.external import external_datasets, image_folder
-from dcae_bench.data.layout import ANY, LeftOut, choose, listing
-from dcae_bench.errors import DataError
+from dcae_bench.data.layout import ANY, LeftOut, find_pattern, list_images
 from tests.data.image_files import LAYOUTS, write_images
 
 CASES = [(name, split, kind) for (name, split), kinds in LAYOUTS.items() for kind in kinds]
@@ -18,7 +18,7 @@ def test_every_layout_is_found_as_distributed(tmp_path, name, split, kind):
     for path in paths:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
-    found = list(listing(tmp_path, dataset.choose(tmp_path, split)))
+    found = list(list_images(tmp_path, dataset.find_pattern(tmp_path, split)))
     assert [image.path for image in found] == sorted(paths)
     folders = {image.path.split("/")[-2]: image.label for image in found if image.label}
     if name == "mjhq" or (name == "imagenet" and kind in ("publisher", "classes")):
@@ -33,7 +33,7 @@ def test_a_wrong_folder_is_told_what_was_looked_for_and_found(tmp_path, name, sp
     (tmp_path / "notes.txt").touch()
     dataset = external_datasets()[name]
     with pytest.raises(DataError) as caught:
-        dataset.choose(tmp_path, split)
+        dataset.find_pattern(tmp_path, split)
     message = str(caught.value)
     for part in (
         f"{tmp_path}: holds no {split} images",
@@ -53,7 +53,10 @@ def test_a_split_that_does_not_exist_is_refused():
 def test_splits_of_ffhq_do_not_overlap(tmp_path):
     write_images(tmp_path, [f"{number:05}.png" for number in (0, 59_999, 60_000, 69_999)])
     ffhq = external_datasets()["ffhq"]
-    found = {split: [image.path for image in listing(tmp_path, ffhq.choose(tmp_path, split))] for split in ffhq.splits}
+    found = {
+        split: [image.path for image in list_images(tmp_path, ffhq.find_pattern(tmp_path, split))]
+        for split in ffhq.splits
+    }
     assert found == {"train": ["00000.png", "59999.png"], "eval": ["60000.png", "69999.png"]}
 
 
@@ -63,19 +66,19 @@ def test_any_folder_takes_images_at_any_depth_and_counts_the_rest(tmp_path):
         (tmp_path / path).touch()
     left_out = LeftOut()
     dataset = image_folder("own")
-    pattern = dataset.choose(tmp_path, "eval")
-    found = [image.path for image in listing(tmp_path, pattern, left_out)]
+    pattern = dataset.find_pattern(tmp_path, "eval")
+    found = [image.path for image in list_images(tmp_path, pattern, left_out)]
     assert found == ["a/b/c.webp", "a/z.jpg", "a-b/1.jpeg", "b.PNG"]
     assert (left_out.count, left_out.first) == (2, ".hidden.jpg")
-    assert [image.path for image in listing(tmp_path, dataset.choose(tmp_path, "train"))] == found
+    assert [image.path for image in list_images(tmp_path, dataset.find_pattern(tmp_path, "train"))] == found
 
 
 def test_files_that_the_layout_does_not_name_are_counted(tmp_path):
     write_images(tmp_path, ["val/ILSVRC2012_val_00000001.JPEG"])
     (tmp_path / "val" / "valprep.sh").touch()
     left_out = LeftOut()
-    pattern = external_datasets()["imagenet"].choose(tmp_path, "eval")
-    assert len(list(listing(tmp_path, pattern, left_out))) == 1
+    pattern = external_datasets()["imagenet"].find_pattern(tmp_path, "eval")
+    assert len(list(list_images(tmp_path, pattern, left_out))) == 1
     assert (left_out.count, left_out.first) == (1, "val/valprep.sh")
 
 
@@ -86,20 +89,20 @@ def test_links_out_of_the_root_are_refused(tmp_path, place):
     (root / place).parent.mkdir(parents=True)
     (root / place).symlink_to(outside / place.removeprefix("train/"))
     with pytest.raises(DataError, match=rf"{place}: leads out of "):
-        choose(root, external_datasets()["imagenet"].patterns("train"))
+        find_pattern(root, external_datasets()["imagenet"].patterns("train"))
 
 
 def test_a_linked_folder_would_count_twice(tmp_path):
     write_images(tmp_path, ["a/1.png"])
     (tmp_path / "b").symlink_to(tmp_path / "a")
     with pytest.raises(DataError, match="b: is a link to a folder"):
-        list(listing(tmp_path, ANY))
+        list(list_images(tmp_path, ANY))
 
 
 def test_a_name_that_is_no_text_is_refused(tmp_path):
     (tmp_path / os.fsdecode(b"a\xff.png")).touch()
     with pytest.raises(DataError, match="is not UTF-8; rename it"):
-        list(listing(tmp_path, ANY))
+        list(list_images(tmp_path, ANY))
 
 
 names = st.text(st.sampled_from("ab-. 0é"), min_size=1, max_size=4).filter(lambda name: name.strip(". ") == name)
@@ -113,4 +116,4 @@ def test_the_order_is_that_of_the_paths_parts(tmp_path_factory, paths):
     for parts in reversed(files):
         root.joinpath(*parts).parent.mkdir(parents=True, exist_ok=True)
         root.joinpath(*parts).touch()
-    assert [tuple(image.path.split("/")) for image in listing(root, ANY)] == sorted(files)
+    assert [tuple(image.path.split("/")) for image in list_images(root, ANY)] == sorted(files)

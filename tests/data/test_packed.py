@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dcae_bench.base.errors import DataError, ResultsError
 from dcae_bench.data import packed
-from dcae_bench.data.packed import PackedPhotos, index_path, pack, reduce
+from dcae_bench.data.packed import PackedPhotos, index_path, pack, shrink
 from dcae_bench.data.photos import load_manifest, read_photo
-from dcae_bench.errors import DataError, ResultsError
 
 FEW = ("chelsea.png", "coffee.png", "butterfly.jpg", "flower.jpg", "rocket.jpg")
 
@@ -31,7 +31,7 @@ def test_pack_holds_the_photographs_of_the_split(path, manifest):
     assert photos.names == tuple(photo.name for photo in manifest.photos if photo.split == "eval")
     assert len(photos) == 3
     for pixels, photo in zip(photos, manifest.split("eval"), strict=True):
-        assert np.array_equal(pixels, reduce(read_photo(photo), 256))
+        assert np.array_equal(pixels, shrink(read_photo(photo), 256))
         assert min(pixels.shape[:2]) == 256
     assert (photos.name, photos.split, photos.short_side) == ("photos-mixed", "eval", 256)
     assert photos.manifest_sha256 == manifest.sha256
@@ -54,7 +54,7 @@ def test_photographs_are_reduced_by_halving_first():
     pixels = np.random.default_rng(0).integers(0, 256, (140, 200, 3), dtype=np.uint8)
     half = pixels.reshape(70, 2, 100, 2, 3).mean(axis=(1, 3))
     expected = Image.fromarray(np.floor(half + 0.5).astype(np.uint8)).resize((57, 40), Image.Resampling.BICUBIC)
-    found = reduce(pixels, 40)
+    found = shrink(pixels, 40)
     assert found.shape == (40, 57, 3)
     assert np.abs(found.astype(int) - np.asarray(expected).astype(int)).max() <= 2  # the box filter rounds twice
     direct = Image.fromarray(pixels).resize((57, 40), Image.Resampling.BICUBIC)
@@ -64,7 +64,7 @@ def test_photographs_are_reduced_by_halving_first():
 @pytest.mark.parametrize("side", [40, 41, 1000])
 def test_photographs_are_never_enlarged(side):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
-    assert np.array_equal(reduce(pixels, side), pixels)
+    assert np.array_equal(shrink(pixels, side), pixels)
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "exchange"])

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dcae_bench.base.errors import DataError
+from dcae_bench.base.files import sha256_file
 from dcae_bench.data import photos as module
 from dcae_bench.data.photos import DATASETS, load_manifest, locate, read_photo
-from dcae_bench.errors import DataError
-from dcae_bench.files import sha256_file
 
 
 @pytest.fixture(params=DATASETS)

@@ -16,16 +16,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from dcae_bench.cli import main
+from dcae_bench.base.errors import DataError
+from dcae_bench.base.files import cache_dir, sha256_file
+from dcae_bench.cli.main import main
 from dcae_bench.data import prepare as prepare_module
 from dcae_bench.data import scan as scan_module
 from dcae_bench.data.external import external_datasets, image_folder
-from dcae_bench.data.layout import Listed, listing
-from dcae_bench.data.manifest import ROWS, FileManifest, ManifestInfo, Row, info_path, write_info, writing
+from dcae_bench.data.layout import Listed, list_images
+from dcae_bench.data.manifest import ROWS, FileManifest, ManifestInfo, ManifestRow, info_path, open_writer, write_info
 from dcae_bench.data.prepare import prepare_files
-from dcae_bench.data.scan import Memory, read_image_file, scan
-from dcae_bench.errors import DataError
-from dcae_bench.files import cache_dir, sha256_file
+from dcae_bench.data.scan import ScanCache, read_image_file, scan
 from tests.data.image_files import LAYOUTS, encoded, write_images
 
 OWN = image_folder("own")
@@ -197,7 +197,9 @@ def test_bad_images_stop_at_the_end_with_all_of_them_listed(root, tmp_path, read
 def test_a_folder_that_changes_meanwhile_is_refused(root, tmp_path, monkeypatch):
     write_images(root, ["a.png", "b.png"])
     turns = [1, 2]
-    monkeypatch.setattr(prepare_module, "listing", lambda *given: itertools.islice(listing(*given), turns.pop()))
+    monkeypatch.setattr(
+        prepare_module, "list_images", lambda *given: itertools.islice(list_images(*given), turns.pop())
+    )
     with pytest.raises(DataError, match="held 2 eval images when they were counted and 1 when they were read"):
         own(root, tmp_path)
     assert not list(tmp_path.glob("eval.*"))
@@ -230,7 +232,7 @@ def test_processes_find_what_one_does(root, tmp_path):
     (root / "050.jpg").write_bytes(b"")
     found = []
     for workers in (1, 2):
-        with Memory(tmp_path / f"none-{workers}") as memory:
+        with ScanCache(tmp_path / f"none-{workers}") as memory:
             images = [Listed(path.name, None) for path in sorted(root.iterdir())]
             done = []
             found.append(list(scan(root, images, memory, workers=workers, progress=done.append)))
@@ -251,7 +253,7 @@ def test_a_scan_lists_only_a_little_ahead(root, tmp_path, workers):
             listed += 1
             yield Listed(path.name, None)
 
-    with Memory(tmp_path / "none") as memory:
+    with ScanCache(tmp_path / "none") as memory:
         for done, _ in enumerate(scan(root, images(), memory, workers=workers)):
             assert listed - done <= (2 * workers + 2) * scan_module.CHUNK
     assert listed == 100
@@ -313,7 +315,7 @@ def test_a_killed_scan_goes_on(root, tmp_path, reads):
         "prepare_files(image_folder('own'), 'eval', Path(sys.argv[1]), Path(sys.argv[2]))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, root, tmp_path / "out"])
-    memory = Memory(root)
+    memory = ScanCache(root)
     deadline = time.monotonic() + 60
     while not memory.recall({"031.png": (root / "031.png").stat()}) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -333,9 +335,9 @@ rows = st.lists(
 
 
 def tree(folder, entries) -> str:
-    with writing(folder / "eval.parquet") as writer:
+    with open_writer(folder / "eval.parquet") as writer:
         for path, size, content in entries:
-            writer.add(Row(path, size, hashlib.sha256(bytes([content])).hexdigest(), 1, 1, "RGB", None, "ok"))
+            writer.add(ManifestRow(path, size, hashlib.sha256(bytes([content])).hexdigest(), 1, 1, "RGB", None, "ok"))
         return writer.finish()
 
 
@@ -351,10 +353,10 @@ def test_rows_stream_in_and_out(tmp_path):
     path, count = tmp_path / "train.parquet", 200_000
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     digest = "0123456789abcdef" * 4
-    with writing(path) as writer:
+    with open_writer(path) as writer:
         for number in range(count):
             name = f"train/n{number // 1300:08}/n{number // 1300:08}_{number}.JPEG"
-            writer.add(Row(name, number, digest, 400 + number % 7, 300, "RGB", name[6:15], "ok"))
+            writer.add(ManifestRow(name, number, digest, 400 + number % 7, 300, "RGB", name[6:15], "ok"))
         found = writer.finish()
     info = ManifestInfo(
         name="x",
@@ -374,7 +376,7 @@ def test_rows_stream_in_and_out(tmp_path):
     write_info(info, path)
     manifest = FileManifest(path)
     assert len(manifest) == count and not manifest._groups and manifest._sizes is None
-    assert manifest.least_side() == 300
+    assert manifest.shortest_side() == 300
     for number in (0, ROWS - 1, ROWS, count - 1):
         assert manifest[number].bytes == number
     assert len(manifest._groups) <= 4

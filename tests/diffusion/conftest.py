@@ -1,4 +1,4 @@
-"""A latent space in which everything is known: two numbers per latent, each class one round Gaussian."""
+"""A latent space whose exact denoisers are known: two numbers per latent, one round Gaussian per class."""
 
 from dataclasses import dataclass
 
@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dcae_bench.denoiser_specs import LatentSpace, UViTSpec
 from dcae_bench.diffusion.learned_range import ReverseSteps
 from dcae_bench.diffusion.vp import VariancePreserving
 from dcae_bench.models.denoiser import Denoiser
+from dcae_bench.specs.denoisers import LatentSpace, UViTSpec
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Gaussians of equal weight in two dimensions; latents are (n, 2, 1, 1)."""
+    """A mixture of Gaussians with equal weights in two dimensions; latents are (n, 2, 1, 1)."""
 
     means: Tensor
     deviations: Tensor
@@ -37,7 +37,7 @@ class Mixture:
         return terms.logsumexp(1) - torch.log(torch.tensor(float(self.classes)))
 
     def posterior(self, x: Tensor, signal: Tensor, noise: Tensor, y: Tensor | None = None):
-        """What is known of x = signal data + noise noise: mean of the data, its variance, and mean of the noise.
+        """Given x = signal * data + noise * z: the data's mean and variance, and the mean of the normal noise z.
 
         ``signal`` and ``noise`` are (n,); ``y`` (n,) restricts samples to their class, ``classes`` meaning none.
         All of the result is (n, 2, 1, 1).
@@ -65,7 +65,7 @@ def mixture() -> Mixture:
 
 
 class ExactVP:
-    """The best predictor of the noise under UViT's process, at any time between 1 and 1000."""
+    """The exact predictor of the noise under UViT's process, at any time from 1 to 1000."""
 
     def __init__(self, data: Mixture) -> None:
         self.data, self.process = data, VariancePreserving()
@@ -77,7 +77,7 @@ class ExactVP:
 
 
 class ExactLearnedRange:
-    """The best predictor of noise and variance under DiT's process, for the reverse steps given."""
+    """The exact predictor of noise and variance under DiT's process, for given reverse steps."""
 
     def __init__(self, data: Mixture, steps: ReverseSteps) -> None:
         self.data, self.steps = data, steps
@@ -89,13 +89,13 @@ class ExactLearnedRange:
         signal, noise = (self.steps._tables.at(name, t, x) for name in ("signal", "noise"))
         _, variance, noise_mean = self.data.posterior(x, signal.flatten(), noise.flatten(), y)
         from_x0, low, high = (self.steps._tables.at(name, t, x) for name in ("from_x0", "low", "high"))
-        # The variance of x_{t-1} given x_t: what is left when the data are known, and what their uncertainty adds.
+        # The variance of x_{t-1} given x_t: its variance for known data, plus the part from the data's uncertainty.
         wanted = (low.exp() + from_x0.square() * variance).log()
         return torch.cat([noise_mean, 2 * (wanted - low) / (high - low) - 1], dim=1)
 
 
 class ExactFlow:
-    """The best predictor of the velocity under USiT's process."""
+    """The exact predictor of the velocity under USiT's process."""
 
     def __init__(self, data: Mixture) -> None:
         self.data = data
@@ -107,7 +107,7 @@ class ExactFlow:
 
 
 class AsDenoiser(Denoiser):
-    """A function of latent, time and label as a denoiser of the mixture's latents."""
+    """Wraps a function of latents, times and labels as a denoiser of the mixture's latents."""
 
     def __init__(self, function, classes: int | None) -> None:
         latent = LatentSpace(channels=2, side=1)
@@ -123,7 +123,7 @@ class AsDenoiser(Denoiser):
 
 @pytest.fixture
 def exact():
-    """The exact models, by process."""
+    """The exact predictors, by process."""
     return {"vp": ExactVP, "learned-range": ExactLearnedRange, "flow": ExactFlow}
 
 

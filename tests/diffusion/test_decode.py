@@ -8,7 +8,7 @@ import torch
 from dcae_bench.diffusion.decode import decode
 from dcae_bench.models.autoencoder import PIXELS_AT_ONCE, images_at_once
 from dcae_bench.models.zoo import build
-from dcae_bench.specs import SDVAESpec
+from dcae_bench.specs.autoencoders import SDVAESpec
 
 SPEC = SDVAESpec(family="sd-vae", latent_channels=4, widths=[8, 8], layers_per_block=1, norm_groups=4)
 

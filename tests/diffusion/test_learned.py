@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from dcae_bench.config import parse_profile
 from dcae_bench.data.latents import LABELS, LATENTS, MANIFEST, LatentManifest, LatentSummary
 from dcae_bench.diffusion.noise import SampleNoise
 from dcae_bench.diffusion.processes import build_process
 from dcae_bench.diffusion.sampling import sample
-from dcae_bench.diffusion_specs import paper_sampler
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.denoiser_checkpoints import load_denoiser
 from dcae_bench.models.zoo import build, build_denoiser
+from dcae_bench.profile.profile import parse_profile
+from dcae_bench.specs.diffusion import paper_sampler
 from dcae_bench.training.diffusion_run import train_diffusion
 from tests import tiny_diffusion as tiny
 

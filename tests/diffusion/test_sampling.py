@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from dcae_bench.denoiser_specs import DiTSpec, LatentSpace, UViTSpec
-from dcae_bench.diffusion.guidance import Guided
+from dcae_bench.base.errors import ConfigError, DataError, WeightsError
+from dcae_bench.diffusion.guidance import GuidedDenoiser
 from dcae_bench.diffusion.noise import SampleNoise
 from dcae_bench.diffusion.processes import build_process
 from dcae_bench.diffusion.sampling import sample
-from dcae_bench.diffusion_specs import AncestralSpec, Dopri5Spec, DPMSolverSpec, GuidanceSpec, paper_sampler
-from dcae_bench.errors import ConfigError, DataError, WeightsError
 from dcae_bench.models.zoo import build_denoiser
+from dcae_bench.specs.denoisers import DiTSpec, LatentSpace, UViTSpec
+from dcae_bench.specs.diffusion import AncestralSpec, Dopri5Spec, DPMSolverSpec, GuidanceSpec, paper_sampler
 
 COUNT = 3000
 SIZE = {"latent": LatentSpace(channels=3, side=4), "width": 16, "depth": 2, "heads": 2}
@@ -133,12 +133,12 @@ def test_guidance_is_on_all_channels_but_the_variance(network):
     model = network("dit")
     x, t, y = torch.randn(4, 3, 4, 4), torch.full((4,), 500.0), torch.tensor([0, 1, 2, 3])
     conditional, unconditional = model(x, t, y), model(x, t, torch.full_like(y, 10))
-    found = Guided(model, y, GuidanceSpec(s=2.5))(x, t)
+    found = GuidedDenoiser(model, y, GuidanceSpec(s=2.5))(x, t)
     wanted = unconditional + 2.5 * (conditional - unconditional)
     torch.testing.assert_close(found[:, :3], wanted[:, :3], rtol=0, atol=1e-5)
     torch.testing.assert_close(found[:, 3:], conditional[:, 3:], rtol=0, atol=1e-5)
     rows = torch.tensor([3, 1])
-    torch.testing.assert_close(Guided(model, y, GuidanceSpec(s=2.5))(x[rows], t[rows], rows), found[rows])
+    torch.testing.assert_close(GuidedDenoiser(model, y, GuidanceSpec(s=2.5))(x[rows], t[rows], rows), found[rows])
 
 
 def test_scale_one_takes_one_pass(network):
@@ -146,7 +146,7 @@ def test_scale_one_takes_one_pass(network):
     model.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
     x, t, y = torch.randn(2, 3, 4, 4), torch.full((2,), 500.0), torch.tensor([0, 1])
     for guidance in (GuidanceSpec(s=1), GuidanceSpec(w=0), GuidanceSpec(s=0), GuidanceSpec(w=0.5)):
-        Guided(model, y, guidance)(x, t)
+        GuidedDenoiser(model, y, guidance)(x, t)
     assert sizes == [2, 2, 4, 4]
 
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 from torchdiffeq import odeint
 
-from dcae_bench.diffusion.ancestral import ancestral
+from dcae_bench.diffusion.ancestral import sample_ancestral
 from dcae_bench.diffusion.dopri5 import solve_each, solve_together
-from dcae_bench.diffusion.dpm_solver import dpm_solver, orders
+from dcae_bench.diffusion.dpm_solver import dpm_solver, step_orders
 from dcae_bench.diffusion.learned_range import LearnedRange
 from dcae_bench.diffusion.vp import VariancePreserving
 
@@ -83,7 +83,7 @@ def test_dpm_solver_agrees_with_diffusers_on_equal_times(mixture, exact):
 
 @given(st.integers(3, 500))
 def test_orders_use_up_the_evaluations(nfe):
-    found = orders(nfe)
+    found = step_orders(nfe)
     assert sum(found) == nfe and found == sorted(found, reverse=True) and set(found) <= {1, 2, 3}
     assert found.count(1) + found.count(2) <= 2
 
@@ -111,7 +111,7 @@ def test_ancestral_steps_are_those_of_diffusers():
         told.append(t)
         return output[len(told) - 1]
 
-    found = ancestral(predict, noise, process, 20)
+    found = sample_ancestral(predict, noise, process, 20)
     assert [t.tolist() for t in told] == [[time] * 3 for time in steps.times[::-1].tolist()]
     torch.testing.assert_close(found, x, rtol=1e-3, atol=1e-3 * x.abs().max().item())
     assert next(calls) == 20, "one draw for the start and for each step but the last"

@@ -5,17 +5,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcae_bench.evaluation.gallery import choose, write_gallery
+from dcae_bench.evaluation.gallery import choose_images, write_gallery
 
 
 def test_the_worst_come_first_and_the_median_lie_in_the_middle():
-    chosen = choose(np.array([0.1, 0.9, 0.5, 0.3, 0.7]), 1)
+    chosen = choose_images(np.array([0.1, 0.9, 0.5, 0.3, 0.7]), 1)
     assert (chosen.worst, chosen.median) == ((1,), (2,))
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.integers(0, 40))
 def test_the_choice_is_of_the_right_size_and_order(distances, count):
-    chosen = choose(np.array(distances), count)
+    chosen = choose_images(np.array(distances), count)
     assert len(chosen.worst) == len(chosen.median) == min(count, len(distances))
     shown = [distances[index] for index in chosen.worst]
     assert shown == sorted(distances, reverse=True)[: len(shown)]

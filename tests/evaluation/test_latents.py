@@ -7,15 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from dcae_bench.cli import main
-from dcae_bench.errors import DataError
-from dcae_bench.evaluation import subject
-from dcae_bench.evaluation.latents import LatentStatistics, check_declared
+from dcae_bench.base.errors import DataError
+from dcae_bench.catalogue.autoencoders import catalogue
+from dcae_bench.catalogue.entries import Scaling
+from dcae_bench.cli.main import main
+from dcae_bench.evaluation.latents import check_declared
+from dcae_bench.generation.statistics import LatentStatistics
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build
-from dcae_bench.presets import Scaling, catalogue
-from dcae_bench.records import load
-from dcae_bench.specs import DCAESpec
+from dcae_bench.records.record import load
+from dcae_bench.specs.autoencoders import DCAESpec
+from dcae_bench.subjects import choose as subject
 
 CPU = torch.device("cpu")
 
@@ -140,7 +142,7 @@ def test_released_weights_are_compared_with_the_catalogues_factor(arguments, mon
     name, coder = "dc-ae-f32c32-in-1.0", {"widths": [8, 16, 32], "depths": [0, 1, 1], "blocks": ["res"] * 3}
     spec = DCAESpec(family="dc-ae", latent_channels=4, encoder=coder, decoder=coder)
     save_weights(build(spec, seed=0).state_dict(), tmp_path / "released.safetensors")
-    local = subject.weights.Local(tmp_path / "released.safetensors", "0" * 64, 1, None, recorded=True)
+    local = subject.weights.VerifiedWeights(tmp_path / "released.safetensors", "0" * 64, 1, None, recorded=True)
     monkeypatch.setattr(subject.weights, "locate", {name: local}.__getitem__)
     monkeypatch.setattr(type(catalogue()), "spec", lambda self, name: spec)
     command = [*without(arguments, "--autoencoder", "--weights"), "--autoencoder", name]

@@ -7,22 +7,22 @@ import pytest
 import torch
 from PIL import Image
 
+from dcae_bench.base.errors import DataError
 from dcae_bench.data.adm import dm_crop
 from dcae_bench.data.external import image_folder
 from dcae_bench.data.images import FileCrops
 from dcae_bench.data.manifest import FileManifest
 from dcae_bench.data.prepare import prepare_files
-from dcae_bench.errors import DataError
 from dcae_bench.evaluation.protocols import PAPER_V1
 from dcae_bench.evaluation.reconstruction import ReconstructionEvaluator
 from dcae_bench.evaluation.sanity import jpeg
 from dcae_bench.evaluation.suite import Suite
 from dcae_bench.evaluation.summary import summarise
-from dcae_bench.metrics import extractors
+from dcae_bench.extractors import by_name as extractors
+from dcae_bench.extractors.lpips import LPIPS
 from dcae_bench.metrics.frechet import frechet_distance
 from dcae_bench.metrics.image import psnr, ssim_both
 from dcae_bench.metrics.kernel import kernel_distance
-from dcae_bench.metrics.lpips import LPIPS
 from tests.data.image_files import write_images
 
 SIDE = 64
@@ -96,7 +96,7 @@ def test_a_file_that_changed_after_it_was_prepared_is_named(folder, networks, tm
 
 
 def test_names_of_the_papers_metrics_are_those_that_verdicts_look_for(networks):
-    from dcae_bench.tables.verdict import RECORD_KEYS
+    from dcae_bench.tables.reconstruction.judge import RECORD_KEYS
 
     official = {f"rfid_{name.removeprefix('inception-').replace('-', '_')}" for name in PAPER_V1.distances}
     suite = Suite(PAPER_V1, networks, {net: LPIPS("alex") for net in PAPER_V1.lpips}, torch.device("cpu"))

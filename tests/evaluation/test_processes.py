@@ -8,12 +8,12 @@ import pytest
 import torch
 import yaml
 
-from dcae_bench.evaluation.workers import Process
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build_denoiser
-from dcae_bench.records import load, save
+from dcae_bench.records.record import load, save
+from dcae_bench.running.processes import Worker
 from tests import tiny_diffusion as tiny
-from tests.evaluation.test_generation_run import training_record
+from tests.evaluation.test_samples_run import training_record
 
 # Policy of the seeds by folder: "dit" draws noise between its steps, "streams" are the authors'.
 PROFILES = {"dit": "sample", "uvit": "sample", "streams": "paper_8gpu"}
@@ -21,10 +21,10 @@ WORKER = """
 import os
 os.environ.update({environment!r})
 from pathlib import Path
-from dcae_bench.config import load_profile
-from dcae_bench.evaluation.encode import encode_dataset
-from dcae_bench.evaluation.generation_run import evaluate_samples
-from dcae_bench.evaluation.sampling import sample_images
+from dcae_bench.profile.profile import load_profile
+from dcae_bench.generation.encode import encode_dataset
+from dcae_bench.evaluation.samples_run import evaluate_samples
+from dcae_bench.generation.sample import sample_images
 
 folder, out, ports = Path({folder!r}), Path({output!r}), iter({ports!r})
 
@@ -107,10 +107,10 @@ import os, sys, time
 from datetime import timedelta
 os.environ.update({environment!r})
 from torch.distributed import distributed_c10d
-from dcae_bench.evaluation.workers import processes
+from dcae_bench.running.processes import join_processes
 
 distributed_c10d.default_pg_timeout = timedelta(seconds=1)
-with processes() as process:
+with join_processes() as process:
     if not process.first:
         time.sleep(2)
     process.wait()
@@ -140,6 +140,6 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
     monkeypatch.setenv("LOCAL_RANK", "1")
     gpu = torch.device("cuda")
-    assert Process(3, 4).device(gpu) == torch.device("cuda", 1) and current == [torch.device("cuda", 1)]
-    assert Process().device(gpu) == gpu and len(current) == 1
-    assert Process(3, 4).device(torch.device("cpu")).type == "cpu" and len(current) == 1
+    assert Worker(3, 4).device(gpu) == torch.device("cuda", 1) and current == [torch.device("cuda", 1)]
+    assert Worker().device(gpu) == gpu and len(current) == 1
+    assert Worker(3, 4).device(torch.device("cpu")).type == "cpu" and len(current) == 1

@@ -5,14 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from dcae_bench.data.crops import normalise
-from dcae_bench.errors import DataError, ResultsError, WeightsError
-from dcae_bench.evaluation.protocols import pinned
+from dcae_bench.base.errors import DataError, ResultsError, WeightsError
+from dcae_bench.base.files import cache_dir
+from dcae_bench.data.pixels import normalise, to_uint8
 from dcae_bench.evaluation.reconstruction import ReconstructionEvaluator, reconstructor
-from dcae_bench.evaluation.workers import Process, batches_of
-from dcae_bench.files import cache_dir
 from dcae_bench.metrics.frechet import frechet_distance
-from dcae_bench.metrics.image import psnr, ssim, to_uint8
+from dcae_bench.metrics.image import psnr, ssim
+from dcae_bench.running.precision import pinned
+from dcae_bench.running.processes import Worker, batches_of
 
 
 class Model(nn.Module):
@@ -87,7 +87,7 @@ def test_the_order_of_the_images_changes_nothing(evaluator, make_crops, images, 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_processes_share_every_batch_exactly_once(count):
     batches = batches_of(50, 4)
-    shares = [Process(rank, count).share(batches) for rank in range(count)]
+    shares = [Worker(rank, count).share(batches) for rank in range(count)]
     assert sorted(index for share in shares for batch in share for index in batch) == list(range(50))
 
 
@@ -173,7 +173,7 @@ def test_a_pass_goes_on_without_the_reference_it_began_with(evaluator, crops, tm
 def test_references_are_left_alone_where_asked_for(suite, crops, tmp_path):
     average = suite.extractors["efficientnet-lite0"]
     for turn in (1, 2):
-        ReconstructionEvaluator(suite, batch_size=4, keep=False).measure(shift(1), crops, tmp_path / str(turn))
+        ReconstructionEvaluator(suite, batch_size=4, use_cache=False).measure(shift(1), crops, tmp_path / str(turn))
         assert average.seen == 2 * turn * len(crops)
     assert not (cache_dir() / "reference").exists()
 

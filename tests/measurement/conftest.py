@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from dcae_bench.measurement.nvml import Trace, read_trace
+from dcae_bench.measurement.instruments.nvml import Trace, read_trace
 
 
 class FakeClock:

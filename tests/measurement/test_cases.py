@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dcae_bench.errors import ConfigError, MeasurementError
-from dcae_bench.measurement.cases import DENOISERS, LATENTS, Case, Latent, authors_batch, equal_tokens_batch
-from dcae_bench.measurement.costs import timed_model
-from dcae_bench.measurement.recipes import CPU, PAPER, TUNED, shortened
+from dcae_bench.base.errors import ConfigError, MeasurementError
+from dcae_bench.measurement.workloads.cases import DENOISERS, LATENTS, Case, Latent, authors_batch, equal_tokens_batch
+from dcae_bench.measurement.workloads.costs import timed_model
+from dcae_bench.measurement.workloads.recipes import CPU, PAPER, TUNED, shortened
 
 
 def case(denoiser="uvit-h", latent="sd-vae-f8c4-p2", resolution=512, work="train") -> Case:
@@ -75,11 +75,11 @@ def test_names_are_explained():
 
 
 def test_protocols_are_what_they_say():
-    paper = PAPER.plan
+    paper = PAPER.schedule
     assert paper.warm_up_iterations == 20 and paper.blocks * paper.block_iterations == 100
     assert PAPER.precision(case()) == PAPER.precision(case(work="forward")) == "fp16 autocast"
     assert PAPER.checkpointing == "full" and TUNED.checkpointing == "where memory needs it"
     assert CPU.precision(case()) == "fp32" and CPU.first_batch(case())[0] == 1
     short = shortened(PAPER)
-    assert short.plan.warm_up_iterations < 20 and short.plan.blocks == paper.blocks
+    assert short.schedule.warm_up_iterations < 20 and short.schedule.blocks == paper.blocks
     assert short.protocol == PAPER.protocol and short.what == PAPER.what

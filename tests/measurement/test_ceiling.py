@@ -1,6 +1,6 @@
 import torch
 
-from dcae_bench.measurement.ceiling import BUFFERS, Matmul
+from dcae_bench.measurement.instruments.ceiling import BUFFERS, Matmul
 
 
 def test_product_is_a_product_of_rotating_random_operands():

@@ -3,10 +3,10 @@ import sys
 
 import pytest
 
-from dcae_bench.cli import main
-from dcae_bench.errors import MeasurementError
-from dcae_bench.measurement import doctor, nvml
-from dcae_bench.measurement.nvml import Replay
+from dcae_bench.base.errors import MeasurementError
+from dcae_bench.cli.main import main
+from dcae_bench.measurement.instruments import doctor, nvml
+from dcae_bench.measurement.instruments.nvml import Replay
 
 UUID = "GPU-00000000-0000-0000-0000-000000000001"
 

@@ -5,10 +5,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dcae_bench.errors import MeasurementError
-from dcae_bench.measurement.energy import Energy, energy_of, measure_energy, no_energy
-from dcae_bench.measurement.nvml import Replay, Trace, read_trace
-from dcae_bench.measurement.recorder import Recorder
+from dcae_bench.base.errors import MeasurementError
+from dcae_bench.measurement.instruments.energy import Energy, energy_of, measure_energy, no_energy
+from dcae_bench.measurement.instruments.nvml import Replay, Trace, read_trace
+from dcae_bench.measurement.instruments.recorder import Recorder
 
 
 def test_counter_and_integrated_trace_agree(trace):

@@ -8,16 +8,17 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import ValidationError
 
-from dcae_bench.cli import main
-from dcae_bench.errors import MeasurementError, ResultsError
-from dcae_bench.files import write_text
-from dcae_bench.measurement import evidence, host
-from dcae_bench.measurement.environment import environment
-from dcae_bench.measurement.nvml import Replay
+from dcae_bench.base.errors import MeasurementError, ResultsError
+from dcae_bench.base.files import write_text
+from dcae_bench.cli.main import main
+from dcae_bench.measurement import evidence
+from dcae_bench.measurement.instruments import host
+from dcae_bench.measurement.instruments.environment import read_environment
+from dcae_bench.measurement.instruments.nvml import Replay
+from dcae_bench.measurement.instruments.timing import TimingSchedule
 from dcae_bench.measurement.record import ThroughputRecord, TimedModel, derive, load, merge, save, speed_up
 from dcae_bench.measurement.run import run
-from dcae_bench.measurement.timing import Plan
-from dcae_bench.provenance import Device, Provenance
+from dcae_bench.records.provenance import Device, Provenance
 
 BATCH = {"small": 64, "large": 4}
 
@@ -38,14 +39,14 @@ class Product:
 def measured(trace, make_clock, monkeypatch):
     """Records and trace of one process that times two workloads and the ceiling in turn."""
     busy = host.HostState(t=0, cpus=2, busy_s=0, own_s=0, throttled_s=0)
-    monkeypatch.setattr(host, "state", lambda: busy)
+    monkeypatch.setattr(host, "read_state", lambda: busy)
     # Where the test runs is not what the record says: our id is the one in the trace.
     monkeypatch.setattr("dcae_bench.measurement.run.os.getpid", lambda: 42)
 
     def make(slower: float = 1.0, **keywords) -> tuple[dict[str, ThroughputRecord], str]:
         clock = make_clock()
         source = Replay(trace(seconds=120, **keywords), clock.now)
-        plan = Plan(warm_up_s=0, warm_up_iterations=20)
+        schedule = TimingSchedule(warm_up_s=0, warm_up_iterations=20)
         workloads = {
             "small": clock.workload("small", 0.055 * slower),
             "large": clock.workload("large", 0.065 * slower),
@@ -53,7 +54,7 @@ def measured(trace, make_clock, monkeypatch):
         found = run(
             workloads,
             clock=clock,
-            plan=plan,
+            schedule=schedule,
             ceiling=Product(clock.workload("matmul", 0.01)),
             source=source,
             peaks_gib=dict.fromkeys(workloads, 3.5),
@@ -77,7 +78,7 @@ def measured(trace, make_clock, monkeypatch):
                 status="measured",
                 derived=derive([restart], BATCH[name], 1e11),
                 restarts=(restart,),
-                environment=environment(source.identity()),
+                environment=read_environment(source.identity()),
                 provenance=provenance(),
             )
         return records, found.trace.model_dump_json()

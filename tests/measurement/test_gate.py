@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from dcae_bench.measurement.energy import energy_of
-from dcae_bench.measurement.gate import foreign, judge
-from dcae_bench.measurement.host import HostActivity
-from dcae_bench.measurement.nvml import Process
-from dcae_bench.measurement.timing import Plan, measure
+from dcae_bench.measurement.instruments.energy import energy_of
+from dcae_bench.measurement.instruments.gate import foreign_processes, judge
+from dcae_bench.measurement.instruments.host import HostActivity
+from dcae_bench.measurement.instruments.nvml import GpuProcess
+from dcae_bench.measurement.instruments.timing import TimingSchedule, time_in_turn
 
 PID = 42
 QUIET = HostActivity(seconds=10, cpus=2, own_cpus=1.9, foreign_cpus=0.02, throttled_s=0.0)
@@ -15,11 +15,13 @@ QUIET = HostActivity(seconds=10, cpus=2, own_cpus=1.9, foreign_cpus=0.02, thrott
 def series(make_clock):
     """A steady series on a GPU; ``device_s`` is the time of the n-th call."""
 
-    def make(device_s=0.105, kind="cuda", **plan):
+    def make(device_s=0.105, kind="cuda", **schedule):
         clock = make_clock()
         clock.kind = kind
-        plan = Plan(**{"warm_up_s": 0, "warm_up_limit_s": 10, **plan})
-        return measure({"work": clock.workload("work", device_s, issue_s=0.001)}, clock=clock, plan=plan)["work"]
+        schedule = TimingSchedule(**{"warm_up_s": 0, "warm_up_limit_s": 10, **schedule})
+        return time_in_turn({"work": clock.workload("work", device_s, issue_s=0.001)}, clock=clock, schedule=schedule)[
+            "work"
+        ]
 
     return make
 
@@ -146,10 +148,10 @@ def test_energy_that_disagrees_is_noted(series, trace):
 def test_foreign_processes(trace, lists, others):
     base = trace(seconds=1)
     samples = [
-        base.samples[i].model_copy(update={"processes": tuple(Process(pid=pid, memory_mib=1) for pid in pids)})
+        base.samples[i].model_copy(update={"processes": tuple(GpuProcess(pid=pid, memory_mib=1) for pid in pids)})
         for i, pids in enumerate(lists)
     ]
-    found = foreign(base.model_copy(update={"samples": tuple(samples)}), PID)
+    found = foreign_processes(base.model_copy(update={"samples": tuple(samples)}), PID)
     if others == "unseen":
         assert found is None
     elif others is None:

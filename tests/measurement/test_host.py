@@ -3,8 +3,8 @@ import time
 
 import pytest
 
-from dcae_bench.measurement import host
-from dcae_bench.measurement.host import HostState, activity, state
+from dcae_bench.measurement.instruments import host
+from dcae_bench.measurement.instruments.host import HostState, activity_between, read_state
 
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -20,14 +20,14 @@ def test_only_the_allowed_processors_count(tmp_path, monkeypatch):
     rows = [f"cpu{i} {TICK * (i + 1)} 0 {TICK} 999999 999999 0 0 {TICK} 0 0" for i in range(3)]
     put(tmp_path, "stat", "cpu  1 1 1 1 1 1 1 1 1 1\n" + "\n".join(rows) + "\nintr 0\n")
     put(tmp_path, "fs/cgroup/cpu.stat", "usage_usec 5\nnr_throttled 3\nthrottled_usec 2500000\n")
-    found = state(tmp_path, tmp_path)
+    found = read_state(tmp_path, tmp_path)
     assert found.cpus == 2
     assert found.busy_s == pytest.approx((1 + 1 + 1) + (3 + 1 + 1))
     assert found.throttled_s == 2.5
 
 
 def test_silent_system_gives_null(tmp_path):
-    found = state(tmp_path, tmp_path)
+    found = read_state(tmp_path, tmp_path)
     assert found.busy_s is None and found.throttled_s is None
     assert host.governor(tmp_path) is None and host.turbo(tmp_path) is None
 
@@ -45,19 +45,19 @@ def counters(t: float, busy_s: float | None, own_s: float, throttled_s: float | 
 
 
 def test_others_work_is_what_is_not_ours():
-    found = activity(counters(0, 100, 10, 1), counters(10, 130, 25, 1.5))
+    found = activity_between(counters(0, 100, 10, 1), counters(10, 130, 25, 1.5))
     assert (found.own_cpus, found.foreign_cpus, found.throttled_s) == pytest.approx((1.5, 1.5, 0.5))
 
 
 def test_counter_that_stands_still_while_we_work_tells_nothing():
-    assert activity(counters(0, 0, 0), counters(10, 0, 10)).foreign_cpus is None
-    assert activity(counters(0, None, 0), counters(10, None, 10)).foreign_cpus is None
+    assert activity_between(counters(0, 0, 0), counters(10, 0, 10)).foreign_cpus is None
+    assert activity_between(counters(0, None, 0), counters(10, None, 10)).foreign_cpus is None
 
 
 def test_own_work_is_seen_on_this_machine():
-    before = state()
+    before = read_state()
     begin = time.process_time()
     while time.process_time() - begin < 0.3:
         pass
-    found = activity(before, state())
+    found = activity_between(before, read_state())
     assert found.own_cpus * found.seconds >= 0.25

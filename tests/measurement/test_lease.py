@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dcae_bench.errors import MeasurementError
-from dcae_bench.measurement.lease import CPU, choose_gpu, holder, lease
+from dcae_bench.base.errors import MeasurementError
+from dcae_bench.measurement.instruments.lease import CPU, choose_gpu, holder, lease
 
 A, B = "GPU-aaaa", "GPU-bbbb"
 
@@ -26,7 +26,7 @@ def other():
 
     def hold(device: str) -> subprocess.Popen:
         code = (
-            "import sys\nfrom dcae_bench.measurement.lease import lease\n"
+            "import sys\nfrom dcae_bench.measurement.instruments.lease import lease\n"
             f"with lease([{device!r}]):\n print('held', flush=True)\n sys.stdin.read()"
         )
         process = subprocess.Popen(

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcae_bench.measurement.memory import OutOfMemory, attempt, largest_batch
+from dcae_bench.measurement.instruments.memory import OutOfMemory, catch_out_of_memory, largest_batch
 
 
 def fits_up_to(capacity: int):
@@ -18,8 +18,8 @@ def fits_up_to(capacity: int):
 
 
 def test_only_the_gpus_memory_is_a_result():
-    assert attempt(lambda: 7) == 7
-    assert attempt(lambda: fits_up_to(0)(3)) == OutOfMemory(message="CUDA out of memory. Tried to hold 3.")
+    assert catch_out_of_memory(lambda: 7) == 7
+    assert catch_out_of_memory(lambda: fits_up_to(0)(3)) == OutOfMemory(message="CUDA out of memory. Tried to hold 3.")
     for other in (
         RuntimeError("CUDA error: an illegal memory access"),
         MemoryError("host"),
@@ -30,7 +30,7 @@ def test_only_the_gpus_memory_is_a_result():
             raise error
 
         with pytest.raises(type(other)):
-            attempt(fail)
+            catch_out_of_memory(fail)
 
 
 def test_what_the_failed_call_held_is_let_go():
@@ -46,7 +46,7 @@ def test_what_the_failed_call_held_is_let_go():
 
     gc.disable()
     try:
-        assert isinstance(attempt(work), OutOfMemory)
+        assert isinstance(catch_out_of_memory(work), OutOfMemory)
         assert held[0]() is None
     finally:
         gc.enable()

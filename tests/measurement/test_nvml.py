@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pynvml
 import pytest
 
-from dcae_bench.errors import MeasurementError
-from dcae_bench.measurement import nvml
+from dcae_bench.base.errors import MeasurementError
+from dcae_bench.measurement.instruments import nvml
 
 UUID = "GPU-11111111-2222-3333-4444-555555555555"
 

@@ -3,21 +3,21 @@
 import pytest
 import torch
 
-from dcae_bench.config import load_profile
-from dcae_bench.errors import MeasurementError
+from dcae_bench.base.errors import MeasurementError
 from dcae_bench.measurement import session as sessions
-from dcae_bench.measurement import training_step
-from dcae_bench.measurement.cases import Case, Latent, usual_resolution
-from dcae_bench.measurement.costs import timed_model
-from dcae_bench.measurement.job import BUFFERS, Job
-from dcae_bench.measurement.paper_phases import PHASE_WORK
-from dcae_bench.measurement.phase_step import PhaseStep, phase_inputs
-from dcae_bench.measurement.recipes import CPU, PAPER, TUNED
+from dcae_bench.measurement.instruments.timing import TimingSchedule
 from dcae_bench.measurement.record import load
 from dcae_bench.measurement.session import Session, measure
-from dcae_bench.measurement.timing import Plan
-from dcae_bench.measurement.workloads import prepare
+from dcae_bench.measurement.workloads import training_step
+from dcae_bench.measurement.workloads.by_name import build_workload
+from dcae_bench.measurement.workloads.cases import Case, Latent, usual_resolution
+from dcae_bench.measurement.workloads.costs import timed_model
+from dcae_bench.measurement.workloads.job import BUFFERS, Job
+from dcae_bench.measurement.workloads.paper_phases import PHASE_WORK
+from dcae_bench.measurement.workloads.phase_step import PhaseStep, phase_inputs
+from dcae_bench.measurement.workloads.recipes import CPU, PAPER, TUNED
 from dcae_bench.models.zoo import build
+from dcae_bench.profile.profile import load_profile
 from tests.measurement import tiny
 
 DEVICE = torch.device("cpu")
@@ -85,26 +85,26 @@ def test_training_that_is_not_the_same_is_found(work, wrong, monkeypatch):
     monkeypatch.setattr(training_step, "compile_blocks", compile_wrongly)
     if wrong:
         with pytest.raises(MeasurementError, match=f"{work}: losses of 3 steps"):
-            prepare(job(work, mode="compile"))
+            build_workload(job(work, mode="compile"))
     else:
-        assert prepare(job(work, mode="compile")).agreement.error < 1e-5
+        assert build_workload(job(work, mode="compile")).agreement.error < 1e-5
 
 
 def test_what_cannot_be_trained_says_why():
     with pytest.raises(MeasurementError, match="--resolution 16 is below 32, which LPIPS needs"):
-        prepare(job(side=16))
+        build_workload(job(side=16))
     with pytest.raises(MeasurementError, match="multiple of 4"):
-        prepare(job(side=34))
+        build_workload(job(side=34))
     with pytest.raises(MeasurementError, match="cannot train"):
-        prepare(job(mode="trt"))
+        build_workload(job(mode="trt"))
     with pytest.raises(MeasurementError, match="denoisers"):
-        prepare(job("encode", mode="trt"))
+        build_workload(job("encode", mode="trt"))
 
 
 @pytest.mark.parametrize("work", ["encode", "decode"])
 def test_half_precision_of_an_autoencoder_is_compared_with_fp32_first(work):
     half = CPU.model_copy(update={"autoencoder_precision": "bf16"})
-    ready = prepare(job(work, half))
+    ready = build_workload(job(work, half))
     assert 0 < ready.agreement.error < ready.agreement.limit
     assert ready.call().shape == ((2, 8, 8, 8) if work == "encode" else (2, 3, 32, 32))
 
@@ -116,8 +116,8 @@ def test_a_phase_is_recorded(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sessions, "Matmul", SmallMatmul)
     monkeypatch.setenv("DCAE_BENCH_LEASES", str(tmp_path / "leases"))
-    quick = Plan(blocks=3, block_s=0.005, warm_up_iterations=4, warm_up_s=0, window=2, warm_up_limit_s=0.2)
-    recipe = CPU.model_copy(update={"plan": quick})
+    quick = TimingSchedule(blocks=3, block_s=0.005, warm_up_iterations=4, warm_up_s=0, window=2, warm_up_limit_s=0.2)
+    recipe = CPU.model_copy(update={"schedule": quick})
     (path,) = measure(Session((tiny.autoencoder_case("phase3"),), recipe, tmp_path, batch=2))
     record = load(path)
     assert path.name == "cpu-v1.tiny-dc-ae.32px.phase3.b2.r1.json"

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from dcae_bench.cli import main
-from dcae_bench.config import load_profile
+from dcae_bench.cli.main import main
 from dcae_bench.measurement import plans, session
-from dcae_bench.measurement.plans import PLANS, PlanSpec, Step, plan_for, run_plan
-from dcae_bench.measurement.recipes import recipe_for
+from dcae_bench.measurement.plans import PLANS, PlanSpec, PlanStep, plan_for, run_plan
+from dcae_bench.measurement.workloads.recipes import recipe_for
+from dcae_bench.profile.profile import load_profile
 
 
-def step(latent="sd-vae-f8c4-p2", **more) -> Step:
-    return Step(protocol="cpu", denoiser="uvit-s", latents=(latent,), work="forward", **more)
+def step(latent="sd-vae-f8c4-p2", **more) -> PlanStep:
+    return PlanStep(protocol="cpu", denoiser="uvit-s", latents=(latent,), work="forward", **more)
 
 
 class Machine:
@@ -67,11 +67,11 @@ def test_a_failed_session_is_told_and_the_others_go_on(tmp_path):
 def test_what_is_there_of_the_same_code_is_kept(tmp_path, monkeypatch):
     asked = []
 
-    def is_of(path, code):
+    def was_measured_by(path, code):
         asked.append(path.name)
         return ".r1." in path.name and "sd-vae" in path.name
 
-    monkeypatch.setattr(plans, "_is_of", is_of)
+    monkeypatch.setattr(plans, "_was_measured_by", was_measured_by)
     machine = Machine()
     outcomes = list(run(PLAN, tmp_path, machine).values())
     assert outcomes == ["was there", "measured, 100 s", "measured, 100 s"] and len(machine.ran) == 2
@@ -80,7 +80,7 @@ def test_what_is_there_of_the_same_code_is_kept(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", PLANS)
 def test_every_step_of_every_plan_can_be_asked_for(name):
-    for one, _ in plan_for(name).jobs():
+    for one, _ in plan_for(name).sessions():
         for case in one.cases:
             assert (one.batch or recipe_for(one.protocol).first_batch(case)[0]) >= 1
             if case.denoiser:
@@ -125,7 +125,7 @@ def test_dry_run_prints_the_commands_and_measures_nothing(tmp_path, monkeypatch,
     folder = tmp_path / "none"
     assert not run_cli(monkeypatch, "--plan", "h100-30min", "--output", str(folder), "--dry-run")
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(list(PLANS["h100-30min"].jobs())) and not folder.exists()
+    assert len(lines) == len(list(PLANS["h100-30min"].sessions())) and not folder.exists()
     assert "--denoiser uvit-h" in lines[0] and lines[0].endswith("# batch 256, 1024, 4096")
 
 

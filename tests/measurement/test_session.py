@@ -3,18 +3,18 @@
 import pytest
 import torch
 
-from dcae_bench.errors import MeasurementError
+from dcae_bench.base.errors import MeasurementError
 from dcae_bench.measurement import session as sessions
-from dcae_bench.measurement.nvml import Replay
-from dcae_bench.measurement.probe import probe
-from dcae_bench.measurement.recipes import CPU, PAPER
+from dcae_bench.measurement.instruments.nvml import Replay
+from dcae_bench.measurement.instruments.probe import probe
+from dcae_bench.measurement.instruments.timing import TimingSchedule
 from dcae_bench.measurement.record import load, merge, speed_up
 from dcae_bench.measurement.session import Session, measure
-from dcae_bench.measurement.timing import Plan
+from dcae_bench.measurement.workloads.recipes import CPU, PAPER
 from tests.measurement import tiny
 
-QUICK = Plan(blocks=3, block_s=0.005, warm_up_iterations=4, warm_up_s=0, window=2, warm_up_limit_s=0.2)
-RECIPE = CPU.model_copy(update={"plan": QUICK})
+QUICK = TimingSchedule(blocks=3, block_s=0.005, warm_up_iterations=4, warm_up_s=0, window=2, warm_up_limit_s=0.2)
+RECIPE = CPU.model_copy(update={"schedule": QUICK})
 
 
 class SmallMatmul(sessions.Matmul):
@@ -49,14 +49,14 @@ def test_cases_are_timed_in_turn_and_recorded(tmp_path):
 
 
 def test_a_measurement_out_of_memory_is_a_result_and_the_other_case_is_timed(tmp_path, monkeypatch):
-    real = sessions.prepare
+    real = sessions.build_workload
 
-    def prepare(job):
+    def build_workload(job):
         if job.case.latent.autoencoder == "sd-vae-f8c4":
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 80 GiB\nmore")
         return real(job)
 
-    monkeypatch.setattr(sessions, "prepare", prepare)
+    monkeypatch.setattr(sessions, "build_workload", build_workload)
     slow, fast = (load(path) for path in measure(Session(pair(), RECIPE, tmp_path)))
     assert (slow.status, fast.status) == ("oom", "measured")
     assert slow.reason == "CUDA out of memory. Tried to allocate 80 GiB"
@@ -66,7 +66,7 @@ def test_other_errors_are_no_results(tmp_path, monkeypatch):
     def broken(job):
         raise RuntimeError("a kernel failed")
 
-    monkeypatch.setattr(sessions, "prepare", broken)
+    monkeypatch.setattr(sessions, "build_workload", broken)
     with pytest.raises(RuntimeError, match="kernel"):
         measure(Session(pair(), RECIPE, tmp_path))
     assert not list(tmp_path.glob("*.json"))

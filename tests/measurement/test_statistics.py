@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dcae_bench.measurement.statistics import (
+from dcae_bench.measurement.instruments.statistics import (
     Estimate,
-    combine,
+    combine_restarts,
     drift,
     flags,
     median_estimate,
@@ -65,18 +65,18 @@ def test_interval_over_restarts_covers_what_changes_from_process_to_process():
             median_estimate(random.normal(100 + random.normal(0, 2), 1, 10), seed=seed, resamples=200) for _ in range(3)
         ]
         alone.append(restarts[0])
-        together.append(combine(restarts))
+        together.append(combine_restarts(restarts))
     assert 0.92 <= covered(100, together) <= 0.98
     assert covered(100, alone) < 0.6  # one process does not know of it
 
 
 def test_restarts_of_a_ratio_are_averaged_as_logarithms():
     parts = [Estimate(value=value, low=value, high=value, method="", samples=10) for value in (2.0, 8.0)]
-    both = combine(parts, scale="log")
+    both = combine_restarts(parts, scale="log")
     assert both.value == pytest.approx(4) and both.samples == 2
     assert both.low * both.high == pytest.approx(16)
-    assert combine(parts).value == pytest.approx(5)
-    assert combine(parts[:1]) == parts[0]
+    assert combine_restarts(parts).value == pytest.approx(5)
+    assert combine_restarts(parts[:1]) == parts[0]
 
 
 @given(rates, st.floats(0.01, 100))

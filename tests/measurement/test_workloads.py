@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from dcae_bench.errors import MeasurementError
-from dcae_bench.measurement import agreement, training_step
-from dcae_bench.measurement.denoiser_step import DenoiserStep
-from dcae_bench.measurement.denoisers import forward_inputs, network, train_inputs
-from dcae_bench.measurement.job import BUFFERS, Job
-from dcae_bench.measurement.recipes import CPU
-from dcae_bench.measurement.workloads import prepare
+from dcae_bench.base.errors import MeasurementError
+from dcae_bench.measurement.workloads import agreement, training_step
+from dcae_bench.measurement.workloads.by_name import build_workload
+from dcae_bench.measurement.workloads.denoiser_step import DenoiserStep
+from dcae_bench.measurement.workloads.denoisers import forward_inputs, random_denoiser, train_inputs
+from dcae_bench.measurement.workloads.job import BUFFERS, Job
+from dcae_bench.measurement.workloads.recipes import CPU
 from dcae_bench.training.blocks import checkpoint_blocks
 from tests.measurement import tiny
 
@@ -33,7 +33,7 @@ def test_training_step_trains_and_checkpointing_changes_nothing(denoiser):
     inputs = train_inputs(one)
     losses = {}
     for checkpointing in (False, True):
-        model = network(one.case, DEVICE, 0)
+        model = random_denoiser(one.case, DEVICE, 0)
         if checkpointing:
             checkpoint_blocks(model)
         before = {name: p.clone() for name, p in model.named_parameters()}
@@ -67,21 +67,21 @@ def test_no_prediction_is_zero():
     # DiT begins as zero for every input: nothing could be told from comparing it.
     one = job("forward", denoiser="tiny-dit")
     x, t, y = forward_inputs(one)[0]
-    assert float(network(one.case, DEVICE, 0)(x, t, y).detach().abs().max()) > 1e-4
+    assert float(random_denoiser(one.case, DEVICE, 0)(x, t, y).detach().abs().max()) > 1e-4
 
 
 @pytest.mark.parametrize("work", ["forward", "sample"])
 def test_half_precision_is_compared_with_fp32_first(work, monkeypatch):
-    ready = prepare(job(work, BF16))
+    ready = build_workload(job(work, BF16))
     assert 0 < ready.agreement.error < ready.agreement.limit == agreement.LIMITS["bf16"]
     assert "beside eager fp32" in ready.agreement.what
     monkeypatch.setitem(agreement.LIMITS, "bf16", 1e-6)
     with pytest.raises(MeasurementError, match="do not use this mode"):
-        prepare(job(work, BF16))
+        build_workload(job(work, BF16))
 
 
 def test_plain_fp32_has_nothing_to_agree_with():
-    assert prepare(job("forward")).agreement is None and prepare(job("train")).agreement is None
+    assert build_workload(job("forward")).agreement is None and build_workload(job("train")).agreement is None
 
 
 @pytest.mark.parametrize("wrong", [lambda block: block, lambda block: lambda x: 10 * x.flip(0)])
@@ -92,18 +92,18 @@ def test_training_that_is_not_the_same_is_found(wrong, monkeypatch):
 
     monkeypatch.setattr(training_step, "compile_blocks", compile_wrongly)
     if wrong(len) is len:
-        assert prepare(job(mode="compile")).agreement.error == 0
+        assert build_workload(job(mode="compile")).agreement.error == 0
     else:
         with pytest.raises(MeasurementError, match="losses of 3 steps"):
-            prepare(job(mode="compile"))
+            build_workload(job(mode="compile"))
 
 
 def test_sampling_gives_one_latent_an_image_and_says_how():
-    ready = prepare(job("sample"))
+    ready = build_workload(job("sample"))
     assert ready.call().shape == (2, 128, 2, 2)
     assert ready.settings["nfe"] == "30" and ready.settings["guidance"] == "doubled batch"
 
 
 def test_tensorrt_does_not_train():
     with pytest.raises(MeasurementError, match="cannot train"):
-        prepare(job(mode="trt"))
+        build_workload(job(mode="trt"))

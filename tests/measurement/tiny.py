@@ -2,9 +2,9 @@
 
 import pytest
 
-from dcae_bench.denoiser_specs import Architecture
-from dcae_bench.measurement.cases import Case, Latent
-from dcae_bench.specs import DCAESpec
+from dcae_bench.measurement.workloads.cases import Case, Latent
+from dcae_bench.specs.autoencoders import DCAESpec
+from dcae_bench.specs.denoisers import Architecture
 
 ARCHITECTURES = {
     "tiny-uvit": Architecture(family="uvit", width=32, depth=2, heads=2),
@@ -22,7 +22,7 @@ class Catalogue:
 
 def use(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let cases know the tiny networks."""
-    monkeypatch.setattr("dcae_bench.measurement.cases.denoiser_catalogue", Catalogue)
+    monkeypatch.setattr("dcae_bench.measurement.workloads.cases.denoiser_catalogue", Catalogue)
 
 
 def case(work: str = "train", latent: str = "dc-ae-f64c128-p1", denoiser: str = "tiny-uvit", side: int = 128) -> Case:
@@ -54,7 +54,7 @@ class Autoencoders:
 
 def use_autoencoder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let cases know the tiny autoencoder."""
-    monkeypatch.setattr("dcae_bench.measurement.cases.catalogue", Autoencoders)
+    monkeypatch.setattr("dcae_bench.measurement.workloads.cases.catalogue", Autoencoders)
 
 
 def autoencoder_case(work: str, side: int = 32) -> Case:

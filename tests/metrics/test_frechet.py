@@ -10,7 +10,7 @@ from torch_fidelity.metric_fid import fid_statistics_to_metric
 from dcae_bench.metrics.frechet import (
     FeatureStatistics,
     frechet_distance,
-    frechet_from_statistics,
+    frechet_of_gaussians,
     frechet_of_statistics,
 )
 from dcae_bench.metrics.intervals import frechet_interval
@@ -45,7 +45,7 @@ def test_gaussians_with_commuting_covariances():
     a, b = rng.uniform(0.1, 4, 6), rng.uniform(0.1, 4, 6)
     mean1, mean2 = rng.standard_normal(6), rng.standard_normal(6)
     expected = np.square(mean1 - mean2).sum() + np.square(np.sqrt(a) - np.sqrt(b)).sum()
-    found = frechet_from_statistics(mean1, basis * a @ basis.T, mean2, basis * b @ basis.T)
+    found = frechet_of_gaussians(mean1, basis * a @ basis.T, mean2, basis * b @ basis.T)
     assert found == pytest.approx(expected, rel=1e-12)
 
 
@@ -68,7 +68,7 @@ def test_both_ways_agree(seed, n, m, d):
     x, y = features(seed, n, d), features(seed + 1, m, d)
     scale = np.trace(np.atleast_2d(np.cov(x, rowvar=False))) + np.trace(np.atleast_2d(np.cov(y, rowvar=False)))
     found = frechet_distance(x, y).value
-    assert frechet_from_statistics(*statistics(x), *statistics(y)) == pytest.approx(found, abs=1e-6 * scale)
+    assert frechet_of_gaussians(*statistics(x), *statistics(y)) == pytest.approx(found, abs=1e-6 * scale)
 
 
 @given(seeds, st.integers(2, 40), st.integers(2, 40), st.integers(1, 30))
@@ -165,7 +165,7 @@ def test_features_that_never_vary(d):
 def test_given_statistics_stay_as_they_are():
     sides = [statistics(features(seed, 20, 4)) for seed in (0, 1)]
     before = [(mean.copy(), covariance.copy()) for mean, covariance in sides]
-    frechet_from_statistics(*sides[0], *sides[1])
+    frechet_of_gaussians(*sides[0], *sides[1])
     one = running(features(0, 9, 5))
     covariance = one.covariance
     frechet_of_statistics(one, running(features(1, 9, 5)))
@@ -189,7 +189,7 @@ def test_unusable_features_are_refused(x, y, message):
 
 def test_statistics_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="do not fit"):
-        frechet_from_statistics(np.zeros(3), np.eye(3), np.zeros(3), np.eye(4))
+        frechet_of_gaussians(np.zeros(3), np.eye(3), np.zeros(3), np.eye(4))
     with pytest.raises(ValueError, match="5 and 3 numbers"):
         frechet_of_statistics(running(features(0, 9, 5)), running(features(0, 9, 3), d=3))
     with pytest.raises(ValueError, match="no features"):

@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from skimage.metrics import structural_similarity
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
+from dcae_bench.data.pixels import to_uint8
 from dcae_bench.metrics import image as module
-from dcae_bench.metrics.image import STRIP, psnr, ssim, ssim_both, to_uint8
+from dcae_bench.metrics.image import STRIP, psnr, ssim, ssim_both
 
 
 def pair(rng, n=3, side=32):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dcae_bench.specs import DCAESpec
+from dcae_bench.specs.autoencoders import DCAESpec
 
 # Our names to those of diffusers' AutoencoderDC; the first pattern that matches applies.
 RENAMES = [

@@ -12,13 +12,13 @@ from diffusers.loaders.single_file_utils import (
 )
 from safetensors.torch import load_file, save_file
 
-from dcae_bench.errors import WeightsError
+from dcae_bench.base.errors import WeightsError
+from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.models.checkpoints import load_weights, read_state, save_weights
 from dcae_bench.models.diffusers_config import diffusers_config
 from dcae_bench.models.keys import layouts, write_layout
 from dcae_bench.models.zoo import build
-from dcae_bench.presets import catalogue
-from dcae_bench.specs import AutoencoderSpec, DCAESpec, SDVAESpec, SpaceToChannelSpec
+from dcae_bench.specs.autoencoders import AutoencoderSpec, DCAESpec, SDVAESpec, SpaceToChannelSpec
 
 DC_AE = ("dc-ae-f32c32", "dc-ae-f64c128", "dc-ae-f128c512", "dc-ae-f32c32-sana")
 SD_VAE = ("sd-vae-f8c4", "ldm-f16c16", "ldm-f32c64", "flux-vae-f8c16")

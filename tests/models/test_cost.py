@@ -4,16 +4,16 @@ from functools import cache
 
 import pytest
 
-from dcae_bench.errors import DataError
-from dcae_bench.models.cost import Cost, cost
-from dcae_bench.presets import catalogue
+from dcae_bench.base.errors import DataError
+from dcae_bench.catalogue.autoencoders import catalogue
+from dcae_bench.models.cost import AutoencoderCost, autoencoder_cost
 
 RESOLUTIONS = (256, 512, 1024)
 
 
 @cache
-def counted(name: str) -> Cost:
-    return cost(catalogue().architectures[name], RESOLUTIONS)
+def counted(name: str) -> AutoencoderCost:
+    return autoencoder_cost(catalogue().architectures[name], RESOLUTIONS)
 
 
 def gmacs(name: str) -> list[str]:
@@ -99,4 +99,4 @@ def test_folding_the_latent_costs_nothing():
 
 def test_a_resolution_that_does_not_fit():
     with pytest.raises(DataError, match="multiples of 32"):
-        cost(catalogue().architectures["dc-ae-f32c32"], [100])
+        autoencoder_cost(catalogue().architectures["dc-ae-f32c32"], [100])

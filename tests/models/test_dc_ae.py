@@ -3,15 +3,15 @@ import torch
 from pydantic import ValidationError
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dcae_bench.config import load_profile
+from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.models import efficientvit
 from dcae_bench.models.autoencoder import LAYER_SETS
 from dcae_bench.models.dc_ae import BLOCKS, DCAE
 from dcae_bench.models.efficientvit import relu_attention
 from dcae_bench.models.residual import Downsample, Upsample
 from dcae_bench.models.zoo import build
-from dcae_bench.presets import catalogue
-from dcae_bench.specs import DCAESpec
+from dcae_bench.profile.profile import load_profile
+from dcae_bench.specs.autoencoders import DCAESpec
 
 
 def released(stages: int, latent_channels: int) -> DCAESpec:

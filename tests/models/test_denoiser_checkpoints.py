@@ -4,12 +4,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dcae_bench.denoiser_specs import DiTSpec, LatentSpace, UViTSpec
-from dcae_bench.errors import WeightsError
+from dcae_bench.base.errors import WeightsError
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.denoiser_checkpoints import load_denoiser
 from dcae_bench.models.denoiser_keys import to_diffusers
 from dcae_bench.models.zoo import build_denoiser
+from dcae_bench.specs.denoisers import DiTSpec, LatentSpace, UViTSpec
 
 SIZE = {"latent": LatentSpace(channels=3, side=4), "width": 16, "depth": 2, "heads": 2, "classes": 5}
 SPECS = {"uvit": UViTSpec(family="uvit", **SIZE), "dit": DiTSpec(family="dit", **SIZE)}

@@ -5,10 +5,10 @@ from functools import cache
 import pytest
 import torch
 
-from dcae_bench.denoiser_presets import denoiser_catalogue
-from dcae_bench.denoiser_specs import Architecture, DenoiserSpec, LatentSpace
+from dcae_bench.catalogue.denoisers import denoiser_catalogue
 from dcae_bench.models.cost import DenoiserCost, denoiser_cost
 from dcae_bench.models.zoo import build_denoiser
+from dcae_bench.specs.denoisers import Architecture, DenoiserSpec, LatentSpace
 
 SPACES = {
     "sd f8p2": (4, 64, 2),

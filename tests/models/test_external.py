@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dcae_bench.diffusers_source import source_weights
-from dcae_bench.errors import ConfigError, DataError, WeightsError
+from dcae_bench.base.errors import ConfigError, DataError, WeightsError
 from dcae_bench.models.checkpoints import load_weights, save_weights
 from dcae_bench.models.zoo import build
-from dcae_bench.specs import CustomSpec, DiffusersSpec, SDVAESpec, SpaceToChannelSpec
+from dcae_bench.specs.autoencoders import CustomSpec, DiffusersSpec, SDVAESpec, SpaceToChannelSpec
+from dcae_bench.weights.diffusers_folder import source_weights
 
 TINY = SDVAESpec(family="sd-vae", latent_channels=4, widths=(8, 8, 16), layers_per_block=1, norm_groups=4)
 KL = {

@@ -7,7 +7,7 @@ from dcae_bench.models.dc_ae import DCAE
 from dcae_bench.models.efficientvit import LiteMLA
 from dcae_bench.models.residual import RMSNorm2d
 from dcae_bench.models.zoo import build
-from dcae_bench.specs import DCAESpec
+from dcae_bench.specs.autoencoders import DCAESpec
 
 CODER = {"widths": [16, 32, 64], "depths": [0, 2, 2], "blocks": ["res", "res", "evit_glu"]}
 SANA = {"widths": [16, 32, 64], "depths": [1, 1, 2], "blocks": ["res", "res", "evits5_glu"], "resample": "conv"}

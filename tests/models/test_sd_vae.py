@@ -2,11 +2,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from dcae_bench.config import load_profile
 from dcae_bench.models.autoencoder import LAYER_SETS
 from dcae_bench.models.sd_vae import SDVAE
 from dcae_bench.models.zoo import build
-from dcae_bench.specs import SDVAESpec
+from dcae_bench.profile.profile import load_profile
+from dcae_bench.specs.autoencoders import SDVAESpec
 
 LDM = (128, 256, 512, 512)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dcae_bench.config import load_profile
+from dcae_bench.profile.profile import load_profile
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dcae_bench.records import Record
+from dcae_bench.records.record import Record
 
 
 def measured(

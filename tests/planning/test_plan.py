@@ -7,19 +7,20 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from dcae_bench.cli import main
-from dcae_bench.config import CONFIG_DIR, load_profile, parse_profile
-from dcae_bench.errors import ConfigError, DataError
+from dcae_bench.base.errors import ConfigError, DataError
+from dcae_bench.base.files import CONFIG
+from dcae_bench.cli.main import main
+from dcae_bench.costs.passes import _Live, autoencoder_passes, comparison_pass, forward_mac
+from dcae_bench.costs.step import autoencoder_key, step_cost, training_bytes
 from dcae_bench.evaluation.reconstruction import reconstructor
-from dcae_bench.metrics.lpips import LPIPS
+from dcae_bench.extractors.lpips import LPIPS
 from dcae_bench.models.zoo import build
-from dcae_bench.planning.costs import identity, step_cost, training_bytes
 from dcae_bench.planning.estimate import INCEPTION_GIB, Estimator
-from dcae_bench.planning.passes import _Live, autoencoder_passes, comparison_pass, forward_mac
 from dcae_bench.planning.plan import GIB
 from dcae_bench.planning.rates import RATES, Rates
-from dcae_bench.planning.targets import Evaluation, needs_of
-from dcae_bench.specs import CustomSpec, DiffusersSpec
+from dcae_bench.planning.targets import EvaluationJob, needs_of
+from dcae_bench.profile.profile import load_profile, parse_profile
+from dcae_bench.specs.autoencoders import CustomSpec, DiffusersSpec
 from tests.planning.measured import measured
 
 
@@ -41,7 +42,7 @@ def test_forward_arithmetic_is_the_known_one(paper, name, resolution, gmac):
     """The linear attention pads a row of ones and the count follows the tensors, hence the last digits."""
     model = paper.autoencoders[name].model
     assert forward_mac(model, resolution) / 1e9 == pytest.approx(gmac, rel=1e-5)
-    assert forward_mac(model, resolution) == forward_mac(model, resolution)  # second one remembered
+    assert forward_mac(model, resolution) == forward_mac(model, resolution)  # the second one is cached
 
 
 def test_a_full_step_costs_three_forward_passes_and_recomputation_makes_it_four(paper):
@@ -78,7 +79,7 @@ def test_parameter_bytes_are_exact(paper):
     memory = [training_bytes(cost, count, paper.precision, paper.training.execution) for count in (0, 1, 10)]
     assert memory[0] == fixed
     assert memory[2] == pytest.approx(fixed + 10 * (memory[1] - fixed))
-    row = Estimator(paper, Rates.read()).train("dc-ae-f64c128", 1)
+    row = Estimator(paper, Rates.read()).training("dc-ae-f64c128", 1)
     assert row.disk_gib == 676_896_140 * 4 / GIB and row.unfinished_gib == 2 * 676_896_140 * 16 / GIB
     third = step_cost(
         paper.autoencoders["dc-ae-f64c128"].model, paper.training.phases[3], paper.training.loss, paper.precision
@@ -87,13 +88,13 @@ def test_parameter_bytes_are_exact(paper):
 
 
 def test_hours_follow_images_and_memory_follows_the_part_of_a_batch(demo):
-    once = Estimator(demo, Rates.read()).train("dc-ae-f32c32", 1)
-    twice = Estimator(changed(demo, images=16000), Rates.read()).train("dc-ae-f32c32", 1)
-    halves = Estimator(changed(demo, accumulate=2), Rates.read()).train("dc-ae-f32c32", 1)
+    once = Estimator(demo, Rates.read()).training("dc-ae-f32c32", 1)
+    twice = Estimator(changed(demo, images=16000), Rates.read()).training("dc-ae-f32c32", 1)
+    halves = Estimator(changed(demo, accumulate=2), Rates.read()).training("dc-ae-f32c32", 1)
     assert twice.cpu_hours == pytest.approx(2 * once.cpu_hours)
     assert twice.memory_gib == once.memory_gib
     assert halves.cpu_hours == once.cpu_hours
-    shared = Estimator(demo.model_copy(update={"processes": 2}), Rates.read()).train("dc-ae-f32c32", 1)
+    shared = Estimator(demo.model_copy(update={"processes": 2}), Rates.read()).training("dc-ae-f32c32", 1)
     assert (shared.cpu_hours, shared.memory_gib) == (once.cpu_hours, halves.memory_gib)
     cost = step_cost(
         demo.autoencoders["dc-ae-f32c32"].model, demo.training.phases[1], demo.training.loss, demo.precision
@@ -104,12 +105,15 @@ def test_hours_follow_images_and_memory_follows_the_part_of_a_batch(demo):
 
 
 def test_a_measured_speed_goes_before_the_stated_rate(demo):
-    estimator = Estimator(demo, Rates.read(), [measured("training", "dc-ae-f32c32", phase=1, resolution=64)])
-    row = estimator.train("dc-ae-f32c32", 1)
+    record = measured("training", "dc-ae-f32c32", phase=1, resolution=64)
+    estimator = Estimator(demo, Rates.read(), [record])
+    row = estimator.training("dc-ae-f32c32", 1)
     assert row.cpu_hours == pytest.approx(8000 / 20 / 3600) and row.source == "measured on a processor"
-    estimator.measured[0].provenance.device.processes = 4  # four processors for each of these hours
-    assert estimator.train("dc-ae-f32c32", 1).cpu_hours == pytest.approx(4 * 8000 / 20 / 3600)
-    assert estimator.train("dc-ae-f32c32", 2).source == "stated"
+    device = record.provenance.device.model_copy(update={"processes": 4})  # four processors for each of these hours
+    provenance = record.provenance.model_copy(update={"device": device})
+    estimator = Estimator(demo, Rates.read(), [record.model_copy(update={"provenance": provenance})])
+    assert estimator.training("dc-ae-f32c32", 1).cpu_hours == pytest.approx(4 * 8000 / 20 / 3600)
+    assert estimator.training("dc-ae-f32c32", 2).source == "stated"
 
 
 def test_targets_choose_the_jobs(demo, monkeypatch):
@@ -140,7 +144,7 @@ def test_released_weights_are_fetched_and_measured_set_by_set(monkeypatch):
     assert (data.subject, weights.subject, inception.subject) == ("imagenet", "dc-ae-f64c128-in-1.0", "inception")
     assert weights.download_gib == 676_896_140 * 4 / GIB
     assert (evaluation.subject, evaluation.jobs) == ("dc-ae-f64c128-in-1.0 released", 1)
-    monkeypatch.setattr("dcae_bench.planning.estimate.weights.here", lambda name: True)
+    monkeypatch.setattr("dcae_bench.planning.estimate.weights.is_fetched", lambda name: True)
     rows = estimator.plan("all").rows
     jobs = {rule: sum(row.jobs for row in rows if row.rule == rule) for rule in {row.rule for row in rows}}
     assert jobs == {"prepare": 4, "fetch": 9, "evaluate": 16, "table": 2}
@@ -157,7 +161,7 @@ HUB |= {"compression": 8, "latent_channels": 4}
 def test_own_weights_are_measured_and_encoded_and_fetched_where_they_are_on_the_hub(demo, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("dcae_bench.planning.estimate.forward_mac", lambda *_: 1e9)
-    content = yaml.safe_load((CONFIG_DIR / "demo.yaml").read_text())
+    content = yaml.safe_load((CONFIG / "demo.yaml").read_text())
     nano = demo.autoencoders["sd-vae-f32c32"].model.model_dump()
     content["autoencoders"] |= {
         "mine": {"model": nano, "weights": "own", "file": "w.safetensors", "sets": ["photos-mixed-64"]},
@@ -171,9 +175,9 @@ def test_own_weights_are_measured_and_encoded_and_fetched_where_they_are_on_the_
     assert len(needs.denoisers) == 2
     needs |= needs_of(profile, "all")
     (item,) = profile.sets_of("mine")
-    assert needs.evaluations[-2:] == (Evaluation("mine", None, (item,)), Evaluation("hub", None, (item,)))
+    assert needs.evaluations[-2:] == (EvaluationJob("mine", None, (item,)), EvaluationJob("hub", None, (item,)))
     estimator = Estimator(profile, Rates.read())
-    assert (estimator._own(needs), estimator._released(needs)) == (["hub"], [])
+    assert (estimator._own_to_download(needs), estimator._weights_to_download(needs)) == (["hub"], [])
     data, fetch, evaluation = estimator.plan("results/demo/reconstruction/hub@own/photos-mixed-64.json").rows
     assert (fetch.rule, fetch.subject) == ("fetch", "hub") and fetch.download_gib == fetch.disk_gib > 0
     assert (evaluation.rule, evaluation.subject, evaluation.jobs) == ("evaluate", "hub own", 1)
@@ -209,9 +213,9 @@ def test_a_class_that_reads_its_weights_when_it_is_built_is_counted(monkeypatch,
     save_file(build(spec, seed=0).net.state_dict(), tmp_path / "w.safetensors")
     reading = spec.model_copy(update={"kwargs": {"file": "w.safetensors"}})
     assert autoencoder_passes(reading, 64) == plain and plain.encode.mac == 64**2 * 3 * 4
-    assert identity(spec) != [spec.model_dump(mode="json")], "an edit of the code is another key"
+    assert autoencoder_key(spec) != [spec.model_dump(mode="json")], "an edit of the code is another key"
     nano = load_profile("demo").autoencoders["sd-vae-f32c32"].model
-    assert identity(nano) == [nano.model_dump(mode="json")]
+    assert autoencoder_key(nano) == [nano.model_dump(mode="json")]
 
 
 def test_totals_add_up_and_json_says_it_is_an_estimate(monkeypatch, capsys):
@@ -242,22 +246,22 @@ def test_the_page_prints_assumptions_and_every_rate_says_how(monkeypatch, capsys
 def test_a_broken_file_of_rates_is_named(tmp_path):
     path = tmp_path / "rates.yaml"
     path.write_text("rates: [{what: peak}]")
-    with pytest.raises(ConfigError, match=r"rates\.yaml: is not a file of rates"):
+    with pytest.raises(ConfigError, match=r"rates\.yaml: rates\.0\.device: Field required"):
         Rates.read(path)
 
 
 def test_a_split_that_a_data_set_does_not_have_is_named(demo):
     with pytest.raises(DataError, match=r"data set 'sa-1b': has no eval split .*it has train"):
-        Estimator(demo, Rates.read()).prepare("sa-1b", ["eval"])
+        Estimator(demo, Rates.read()).preparation("sa-1b", ["eval"])
     sets = (demo.evaluation.sets[0].model_copy(update={"dataset": "sa-1b"}),)
-    job = Evaluation("dc-ae-f32c32", 1, sets)
+    job = EvaluationJob("dc-ae-f32c32", 1, sets)
     with pytest.raises(DataError, match="has no eval split"):
-        Estimator(demo, Rates.read()).evaluate(job)
+        Estimator(demo, Rates.read()).evaluation(job)
 
 
 def test_memory_of_an_evaluation_is_that_of_its_largest_step(demo):
-    name, (job, side) = "dc-ae-f32c32", (Evaluation("dc-ae-f32c32", 1, demo.evaluation.sets), 128)
-    planned = Estimator(demo, Rates.read()).evaluate(job).memory_gib * GIB
+    name, (job, side) = "dc-ae-f32c32", (EvaluationJob("dc-ae-f32c32", 1, demo.evaluation.sets), 128)
+    planned = Estimator(demo, Rates.read()).evaluation(job).memory_gib * GIB
     model = build(demo.autoencoders[name].model).eval()
     images = torch.zeros(demo.evaluation.batch_size, 3, side, side, dtype=torch.uint8)
     with torch.inference_mode(), _Live(model) as live:

@@ -6,24 +6,24 @@ import numpy as np
 import pytest
 import torch
 
-from dcae_bench.config import load_profile
-from dcae_bench.denoiser_presets import denoiser_catalogue
-from dcae_bench.denoiser_specs import LatentSpace
-from dcae_bench.errors import ConfigError, DataError
-from dcae_bench.evaluation.encode import encode_dataset
-from dcae_bench.evaluation.sampling import sample_images
-from dcae_bench.execution import ExecutionSpec
-from dcae_bench.files import REPOSITORY
+from dcae_bench.base.errors import ConfigError, DataError
+from dcae_bench.base.files import REPOSITORY
+from dcae_bench.catalogue.denoisers import denoiser_catalogue
+from dcae_bench.costs.passes import AutoencoderPasses, DenoiserPass, PassCost, _Live, autoencoder_passes
+from dcae_bench.costs.step import denoiser_step_cost, training_bytes
+from dcae_bench.generation.encode import encode_dataset
+from dcae_bench.generation.sample import sample_images
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.cost import denoiser_cost
 from dcae_bench.models.zoo import build_denoiser
-from dcae_bench.planning.costs import denoiser_step_cost, training_bytes
 from dcae_bench.planning.diffusion import DiffusionEstimator
 from dcae_bench.planning.estimate import Estimator
-from dcae_bench.planning.passes import AutoencoderPasses, DenoiserPass, PassCost, _Live, autoencoder_passes
 from dcae_bench.planning.plan import GIB
 from dcae_bench.planning.rates import Rates
-from dcae_bench.planning.targets import everything, needs_of
+from dcae_bench.planning.targets import all_targets, needs_of
+from dcae_bench.profile.execution import ExecutionSpec
+from dcae_bench.profile.profile import load_profile
+from dcae_bench.specs.denoisers import LatentSpace
 from tests import tiny_diffusion as tiny
 from tests.planning.measured import measured
 
@@ -57,13 +57,13 @@ def part(profile, **changes):
 def test_the_disk_of_latents_is_exact(paper, known, dtype, images, gib, at_once):
     data = {images: paper.diffusion.data[images].model_copy(update={"dtype": dtype})}
     estimator = DiffusionEstimator(part(paper, data=data), Rates.read())
-    row = estimator.encode("sd-vae-ft-ema@released", images)
+    row = estimator.encoding("sd-vae-ft-ema@released", images)
     assert row.disk_gib == (gib + 256) / GIB
     count = {"imagenet-512": 1_281_167, "ffhq-1024": 60_000}[images]
     assert row.gpu_hours == pytest.approx(2 * 3e9 * count / (67e12 * 0.4) / 3600)
     assert row.memory_gib == (10**6 * 4 + at_once * 5e6) / GIB
     flipped = part(paper, data={images: data[images].model_copy(update={"flips": True})})
-    twice = DiffusionEstimator(flipped, Rates.read()).encode("sd-vae-ft-ema@released", images)
+    twice = DiffusionEstimator(flipped, Rates.read()).encoding("sd-vae-ft-ema@released", images)
     assert twice.gpu_hours == 2 * row.gpu_hours and twice.disk_gib - 256 / GIB == 2 * (row.disk_gib - 256 / GIB)
 
 
@@ -79,10 +79,10 @@ def test_files_of_a_real_pass_have_the_planned_size(tmp_path):
     estimator = DiffusionEstimator(profile, Rates.read())
     # How many photographs there are is the pack's; the embedded sets know it without one.
     count = len(np.load(latents / "labels.npy"))
-    estimator.images = lambda data: count
+    estimator.count_images = lambda data: count
     for folder, planned in (
-        (latents, estimator.encode(row.latent, row.data)),
-        (tmp_path / "samples", estimator.sample("uvit", [1.0])),
+        (latents, estimator.encoding(row.latent, row.data)),
+        (tmp_path / "samples", estimator.sampling("uvit", [1.0])),
     ):
         found = sum(path.stat().st_size for path in folder.glob("*.npy"))
         assert planned.disk_gib * GIB == pytest.approx(found, abs=0.5)
@@ -90,7 +90,7 @@ def test_files_of_a_real_pass_have_the_planned_size(tmp_path):
 
 def test_the_demo_counts_the_windows_of_its_packs(demo):
     data = demo.diffusion.data["photos-128"]
-    assert DiffusionEstimator(demo, Rates.read()).images(data) == (29 + 46) * 16
+    assert DiffusionEstimator(demo, Rates.read()).count_images(data) == (29 + 46) * 16
 
 
 @pytest.mark.parametrize("size", ["uvit-s", "dit-s"])
@@ -106,7 +106,7 @@ def test_a_step_costs_three_passes_and_recomputation_makes_it_four(size):
 def test_hours_of_uvit_h_at_f64(paper, known):
     name = "uvit-h-dc-ae-f64-p1"
     row, weights = (
-        DiffusionEstimator(paper, Rates.read()).train(name),
+        DiffusionEstimator(paper, Rates.read()).training(name),
         4 * denoiser_cost(paper.row(name).denoiser).parameters,
     )
     # 33.25 GMAC; three passes and one computed again; 512 million images at 0.3 of 989 TFLOP/s.
@@ -114,7 +114,7 @@ def test_hours_of_uvit_h_at_f64(paper, known):
     previews = 512_000_000 // 5_120_000 * 4 * 3 * 512**2
     assert row.disk_gib == (weights + previews) / GIB
     assert row.unfinished_gib == 2 * 4 * weights / GIB, "weights, average and two moments, once more while written"
-    longer = DiffusionEstimator(paper, Rates.read()).train("uvit-h-dc-ae-f64-p1-2000k")
+    longer = DiffusionEstimator(paper, Rates.read()).training("uvit-h-dc-ae-f64-p1-2000k")
     assert longer.gpu_hours == pytest.approx(4 * row.gpu_hours) and longer.memory_gib == row.memory_gib
 
 
@@ -138,20 +138,20 @@ def test_samples_take_two_passes_where_they_are_guided(paper, known):
     def hours(drawn, decoded):
         return (2 * drawn * 11e9 / (67e12 * 0.5) + 2 * decoded * 7e9 / (67e12 * 0.4)) / 3600
 
-    uvit = estimator.sample("uvit-h-dc-ae-f64-p1", [1.0, 1.5])
+    uvit = estimator.sampling("uvit-h-dc-ae-f64-p1", [1.0, 1.5])
     assert uvit.jobs == 2 and uvit.gpu_hours == pytest.approx(hours(50_000 * 30 * 3, 100_000))
     assert uvit.disk_gib == 2 * (50_000 * (3 * 512**2 + 8) + 256) / GIB
     assert uvit.memory_gib == (1.1e7 * 4 + 64 * 2e6) / GIB
-    plain = estimator.sample("dit-xl-dc-ae-f32-p1", [1.0])
+    plain = estimator.sampling("dit-xl-dc-ae-f32-p1", [1.0])
     assert plain.gpu_hours == pytest.approx(hours(50_000 * 250, 50_000))
-    adaptive = estimator.sample("usit-h-dc-ae-f32-p1", [1.0])
+    adaptive = estimator.sampling("usit-h-dc-ae-f32-p1", [1.0])
     assert adaptive.gpu_hours == pytest.approx(hours(50_000 * 120, 50_000))
     assert any(line.startswith("dopri5: 120 NFE (stated") for line in estimator.rates.used)
 
 
 def test_originals_are_looked_at_once_for_all_rows(paper):
     estimator = DiffusionEstimator(paper, Rates.read())
-    first, second = (estimator.evaluate("uvit-h-dc-ae-f64-p1", 2, reference=first) for first in (True, False))
+    first, second = (estimator.evaluation("uvit-h-dc-ae-f64-p1", 2, reference=first) for first in (True, False))
     assert first.gpu_hours == pytest.approx((100_000 + 1_281_167) / 150 / 3600)
     assert second.gpu_hours == pytest.approx(100_000 / 150 / 3600)
 
@@ -160,14 +160,14 @@ def test_mirror_images_have_latents_but_are_no_reference(demo):
     estimator = DiffusionEstimator(demo, Rates.read())
     data = demo.diffusion.data["photos-128"]
     flipped = data.model_copy(update={"flips": True})
-    assert estimator.latents(flipped) == 2 * estimator.latents(data)
-    assert estimator.images(flipped) == estimator.images(data)
+    assert estimator.count_latents(flipped) == 2 * estimator.count_latents(data)
+    assert estimator.count_images(flipped) == estimator.count_images(data)
 
 
 def test_images_of_a_split_that_is_not_there(paper):
     data = paper.diffusion.data["mjhq-1024"].model_copy(update={"split": "train"})
     with pytest.raises(DataError, match="train"):
-        DiffusionEstimator(paper, Rates.read()).images(data)
+        DiffusionEstimator(paper, Rates.read()).count_images(data)
 
 
 def test_memory_of_a_pass_is_what_lives_at_once():
@@ -235,7 +235,7 @@ def test_targets_choose_the_jobs(demo, paper, known, counted_once):
     assert jobs(demo, *two) == {**before, "sample": 2, "evaluate_samples": 2}
     assert jobs(demo, "results/figures/samples.png")["sample"] == 8
     assert "sample" not in jobs(demo, "results/figures/diffusion_loss.png")
-    whole = jobs(demo, *everything(demo))
+    whole = jobs(demo, *all_targets(demo))
     assert whole["table"] == 4 and whole["train"] == 12, "what two targets need is done once"
     wrong_scales = [f"{root}/generation/{row}/s{scale}.json" for scale in ("x", "-1", "nan", "1e3")]
     for wrong in (*wrong_scales, f"{root}/diffusion/other/model.safetensors"):
@@ -278,7 +278,7 @@ def test_released_denoisers_cost_samples_and_downloads(known, counted_once):
     assert fetched[name] == (500_868_992 + 676_896_140) * 4 / GIB
     assert fetched["dc-ae-f64c128-in-1.0"] == 676_896_140 * 4 / GIB and "dc-ae-f32c32-in-1.0-dit-xl-in-512px" in fetched
     (sample,) = [row for row in plan.rows if (row.rule, row.subject) == ("sample", "uvit-h-dc-ae-f64-p1")]
-    twin = DiffusionEstimator(load_profile("paper"), Rates.read()).sample("uvit-h-dc-ae-f64-p1", [1.0, 1.5])
+    twin = DiffusionEstimator(load_profile("paper"), Rates.read()).sampling("uvit-h-dc-ae-f64-p1", [1.0, 1.5])
     assert (sample.memory_gib, sample.disk_gib) == (twin.memory_gib, twin.disk_gib) and sample.gpu_hours > 0
     assert any("samples are compared with all images" in line for line in plan.assumptions)
     one = jobs(released, "results/released/check/generation/usit-h-dc-ae-f32-p1/s1.2.json")
@@ -297,7 +297,7 @@ def test_a_measured_speed_goes_before_the_stated_rate(demo, known, counted_once)
     side = demo.training.phases[3].resolution
     record = measured("diffusion_training", "dc-ae-f32c32", phase=3, resolution=side, denoiser=denoiser)
     estimator = Estimator(demo, Rates.read(), [record])
-    row = estimator.diffusion.train(name)
+    row = estimator.diffusion.training(name)
     assert row.cpu_hours == pytest.approx(12_800 / 20 / 3600) and row.source == "measured on a processor"
-    assert estimator.diffusion.train(f"{name.replace('f32c32', 'f64c128')}").source == "stated"
-    assert estimator.train("dc-ae-f32c32", 3).source == "stated"
+    assert estimator.diffusion.training(f"{name.replace('f32c32', 'f64c128')}").source == "stated"
+    assert estimator.training("dc-ae-f32c32", 3).source == "stated"

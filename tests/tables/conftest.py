@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from dcae_bench.provenance import Device, Provenance
-from dcae_bench.records import Data, Interval, Metric, Record, Subject
-from dcae_bench.tables.reported import ReportedRow, load_reported
+from dcae_bench.records.provenance import Device, Provenance
+from dcae_bench.records.record import Data, Interval, Metric, Record, Subject
+from dcae_bench.tables.reported.reconstruction import ReconstructionRow, load_reported_reconstruction
 
 RecordMaker = Callable[..., Record]
 
@@ -116,12 +116,12 @@ def make_released() -> RecordMaker:
 
 
 @pytest.fixture(scope="session")
-def reported() -> list[ReportedRow]:
-    return load_reported()
+def reported() -> list[ReconstructionRow]:
+    return load_reported_reconstruction()
 
 
 @pytest.fixture(scope="session")
-def verified_row(reported) -> ReportedRow:
+def verified_row(reported) -> ReconstructionRow:
     """DC-AE f64c128 on ImageNet 512: the row whose every value is verified."""
     return next(row for row in reported if all(value.confidence == "verified" for value in row.metrics.values()))
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from dcae_bench.config import load_profile
-from dcae_bench.tables.absence import Absence, DenoiserAbsence
-from dcae_bench.tables.reported import load_reported
-from dcae_bench.tables.reported_diffusion import load_reported_diffusion
+from dcae_bench.profile.profile import load_profile
+from dcae_bench.tables.absence import GenerationAbsence, ReconstructionAbsence
+from dcae_bench.tables.reported.generation import load_reported_generation
+from dcae_bench.tables.reported.reconstruction import load_reported_reconstruction
 
-ROWS = load_reported(measured={"mjhq"})
+ROWS = load_reported_reconstruction(measured={"mjhq"})
 
 
 def rows(family, dataset=None):
@@ -17,13 +17,13 @@ def rows(family, dataset=None):
 @pytest.mark.parametrize("source", ["released", "retrained"])
 def test_a_profile_without_the_papers_data_gives_its_own_reason(source):
     demo = load_profile("demo")
-    assert {Absence(demo, {}).reasons(row, source) for row in ROWS} == {(demo.paper_rows_not_run,)}
+    assert {ReconstructionAbsence(demo, {}).reasons(row, source) for row in ROWS} == {(demo.paper_rows_not_run,)}
 
 
 def test_the_released_profile():
     profile = load_profile("released")
     lacking = {("dc-ae-f64c128-in-1.0", "imagenet-512"): ("no images", "no weights")}
-    absence = Absence(profile, lacking)
+    absence = ReconstructionAbsence(profile, lacking)
     (row,) = [row for row in rows("dc-ae", "imagenet") if (row.resolution, row.compression) == (512, 64)]
     assert absence.reasons(row, "released") == ("no images", "no weights")
     assert absence.reasons(row, "retrained") == (profile.paper_rows_not_run,)
@@ -37,7 +37,7 @@ def test_the_released_profile():
 
 def test_the_paper_profile():
     profile = load_profile("paper")
-    absence = Absence(profile, {(name, "mjhq-1024"): ("no MJHQ",) for name in profile.autoencoders})
+    absence = ReconstructionAbsence(profile, {(name, "mjhq-1024"): ("no MJHQ",) for name in profile.autoencoders})
     assert {absence.reasons(row, "retrained") for row in (*rows("dc-ae", "mjhq"), *rows("sd-vae", "mjhq"))} == {
         ("no MJHQ",)
     }
@@ -53,19 +53,19 @@ def test_measurements_that_answer_no_row_are_told_apart():
         ("sd-vae-ft-ema", "imagenet-512"): ("b",),
         ("dc-ae-f64c128-mix-1.0", "mjhq-1024"): ("c",),
     }
-    absence = Absence(load_profile("released"), lacking)
-    assert absence.elsewhere(ROWS) == {("sd-vae-ft-ema", "imagenet-512"): ("b",)}
-    assert len(absence.elsewhere(load_reported())) == 2
+    absence = ReconstructionAbsence(load_profile("released"), lacking)
+    assert absence.beyond_paper(ROWS) == {("sd-vae-ft-ema", "imagenet-512"): ("b",)}
+    assert len(absence.beyond_paper(load_reported_reconstruction())) == 2
 
 
 def denoisers(released):
     """Reported rows of known latents whose denoisers the authors did, or did not publish."""
-    return [row for row in load_reported_diffusion() if row.autoencoder and bool(row.released) == released]
+    return [row for row in load_reported_generation() if row.autoencoder and bool(row.released) == released]
 
 
 def test_denoisers_of_the_released_profile():
     profile = load_profile("released")
-    absence = DenoiserAbsence(profile, {"uvit-h-dc-ae-f64-p1": ("no weights",)})
+    absence = GenerationAbsence(profile, {"uvit-h-dc-ae-f64-p1": ("no weights",)})
     for row in denoisers(released=True):
         name = next(name for name, own in profile.diffusion.rows.items() if own.released == row.released)
         wanted = "no weights" if name == "uvit-h-dc-ae-f64-p1" else f"row {name} was not measured: run the workflow"
@@ -77,7 +77,7 @@ def test_denoisers_of_the_released_profile():
 
 def test_denoisers_of_the_paper_profile():
     profile = load_profile("paper")
-    absence = DenoiserAbsence(profile, {"uvit-h-dc-ae-f64-p1-2000k": ("no ImageNet",)})
+    absence = GenerationAbsence(profile, {"uvit-h-dc-ae-f64-p1-2000k": ("no ImageNet",)})
     (row,) = [row for row in denoisers(released=True) if row.released.endswith("uvit-h-in-512px-train2000k")]
     assert absence.reasons(row, "retrained") == ("no ImageNet",)
     assert absence.reasons(row, "released") == (profile.paper_rows_not_run,)
@@ -91,5 +91,5 @@ def test_denoisers_of_the_paper_profile():
 def test_denoisers_of_a_profile_without_the_papers_data(source):
     demo = load_profile("demo")
     assert {
-        DenoiserAbsence(demo, {}).reasons(row, source) for row in denoisers(released=True) + denoisers(released=False)
+        GenerationAbsence(demo, {}).reasons(row, source) for row in denoisers(released=True) + denoisers(released=False)
     } == {(demo.paper_rows_not_run,)}

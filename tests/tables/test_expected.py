@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from dcae_bench.cli import main
-from dcae_bench.config import load_profile
-from dcae_bench.errors import CheckError, ConfigError
-from dcae_bench.evaluation.generation_run import settings_of
-from dcae_bench.evaluation.sampling import SampleManifest
-from dcae_bench.records import Denoiser, Metric, save
-from dcae_bench.tables.expected import EXPECTED, compare, find_expectation, load_expected
+from dcae_bench.base.errors import CheckError, ConfigError
+from dcae_bench.cli.main import main
+from dcae_bench.data.samples import SampleManifest
+from dcae_bench.evaluation.samples_run import settings_of
+from dcae_bench.profile.profile import load_profile
+from dcae_bench.records.record import DenoiserSubject, Metric, save
+from dcae_bench.tables.reported.expected import EXPECTED, compare_with_expectation, find_expectation, load_expected
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_the_official_oracle_is_expected_of_the_released_profile(oracle):
 def test_a_value_may_be_off_by_its_tolerance_and_no_more(oracle, metric, value, tolerance):
     expectation = load_expected()[0]
     for factor, holds in ((0.99, True), (-0.99, True), (1.01, False), (-1.01, False)):
-        found = compare(oracle(**{metric: value + factor * tolerance}), expectation)
+        found = compare_with_expectation(oracle(**{metric: value + factor * tolerance}), expectation)
         assert [row.holds for row in found].count(False) == (not holds)
 
 
@@ -113,22 +113,24 @@ def samples_record(make_released):
     profile = load_profile("released")
 
     def make(released, guidance, gfid, **settings):
-        plan = next(plan for plan in map(profile.row, profile.diffusion.rows) if plan.row.released == released)
+        resolved = next(
+            resolved for resolved in map(profile.row, profile.diffusion.rows) if resolved.spec.released == released
+        )
         drawn = SampleManifest.model_construct(
-            sampler=plan.sampler,
-            nfe=getattr(plan.sampler, "nfe", None),
+            sampler=resolved.sampler,
+            nfe=getattr(resolved.sampler, "nfe", None),
             guidance_scale=float(guidance),
             seed_policy=profile.diffusion.seed_policy,
             precision="fp32",
             tf32=False,
         )
-        base = make_released(autoencoder=plan.row.source.autoencoder)
-        size, latent = plan.denoiser, plan.denoiser.latent
-        denoiser = Denoiser(
-            row=plan.name,
-            name=plan.row.denoiser,
+        base = make_released(autoencoder=resolved.spec.source.autoencoder)
+        size, latent = resolved.denoiser, resolved.denoiser.latent
+        denoiser = DenoiserSubject(
+            row=resolved.name,
+            name=resolved.spec.denoiser,
             family=size.family,
-            process=plan.process,
+            process=resolved.process,
             patch=latent.patch,
             tokens=latent.tokens,
             classes=size.classes,
@@ -196,6 +198,6 @@ def test_no_expectation_is_an_error(oracle):
 def test_a_spoilt_file_is_named(tmp_path, old, new):
     path = tmp_path / "spoilt.yaml"
     path.write_text(EXPECTED.read_text().replace(old, new))
-    with pytest.raises(ConfigError, match=r"spoilt\.yaml: is not a file of expectations") as caught:
+    with pytest.raises(ConfigError, match=r"spoilt\.yaml: .*; correct it") as caught:
         load_expected(path)
     assert "\n" not in str(caught.value)

@@ -4,17 +4,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dcae_bench.errors import ResultsError
-from dcae_bench.records import save
-from dcae_bench.tables.figures import (
-    COLOURS,
-    Samples,
-    TrainingLog,
+from dcae_bench.base.errors import ResultsError
+from dcae_bench.records.record import save
+from dcae_bench.tables.figures.losses import LossCurve, log_curve, loss_curves_figure
+from dcae_bench.tables.figures.reconstructions import (
+    ShownSamples,
     load_samples,
-    loss_curves_figure,
     reconstructions_figure,
     samples_path,
 )
+from dcae_bench.tables.figures.style import COLOURS
 
 # Colours that no text, frame or background of the figure has.
 ORIGINAL, SD_VAE, DC_AE = (200, 30, 160), (40, 180, 60), (90, 90, 220)
@@ -36,11 +35,11 @@ def rgb(colour: str) -> tuple[int, int, int]:
 
 @pytest.fixture
 def make_samples(make_record):
-    def make(family="dc-ae", *, resolution=64, images=2, original=ORIGINAL, **facts) -> Samples:
+    def make(family="dc-ae", *, resolution=64, images=2, original=ORIGINAL, **facts) -> ShownSamples:
         content = np.empty((images, 2, resolution, resolution, 3), np.uint8)
         content[:, 0] = original
         content[:, 1] = SD_VAE if family == "sd-vae" else DC_AE
-        return Samples(make_record(family, resolution=resolution, **facts), content)
+        return ShownSamples(make_record(family, resolution=resolution, **facts), content)
 
     return make
 
@@ -141,12 +140,12 @@ def test_a_file_that_is_no_array_is_refused(make_record, tmp_path):
 
 
 @pytest.fixture
-def make_log(tmp_path):
-    def make(family="dc-ae", compression=32, phase=1, *, text=None, value=0.4) -> TrainingLog:
+def make_log(make_record, tmp_path):
+    def make(family="dc-ae", compression=32, phase=1, *, text=None, value=0.4) -> LossCurve:
         path = tmp_path / f"{family}-{compression}-{phase}.jsonl"
         steps = [{"images": 8 * s, "lr": 1e-3, "loss": 1.0, "l1": value / 4, "lpips": value} for s in range(1, 41)]
         path.write_text(text if text is not None else "".join(json.dumps(step) + "\n" for step in steps))
-        return TrainingLog(f"{family}-f{compression}c32", family, compression, 32, phase, path)
+        return LossCurve(make_record(family, compression, phase=phase).subject, path)
 
     return make
 
@@ -170,8 +169,6 @@ def test_loss_curves_without_logs_are_drawn_as_not_run(tmp_path):
 
 
 def curve(make_log, text):
-    from dcae_bench.tables.figures import log_curve
-
     return log_curve(make_log(text=text).path, ("l1", "lpips"))
 
 

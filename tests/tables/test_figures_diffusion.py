@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from dcae_bench.errors import ResultsError
-from dcae_bench.records import Denoiser, Interval, Metric
-from dcae_bench.tables import figures_diffusion
-from dcae_bench.tables.figures_diffusion import MARKERS, guidance_figure, loss_figure, samples_figure
+from dcae_bench.base.errors import ResultsError
+from dcae_bench.records.record import DenoiserSubject, Interval, Metric
+from dcae_bench.tables.figures import denoisers as denoiser_figures
+from dcae_bench.tables.figures.denoisers import MARKERS, guidance_figure, loss_figure, samples_figure
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def drawn(monkeypatch):
         figure.savefig(path, format="png", dpi=40)
         figures.append(figure)
 
-    monkeypatch.setattr(figures_diffusion, "save_figure", save)
+    monkeypatch.setattr(denoiser_figures, "save_figure", save)
     return figures
 
 
@@ -33,7 +33,7 @@ def make(make_record):
         metric = Metric(label="gFD (EfficientNet-Lite0)", value=value, better="lower", interval=interval)
         found = {"gfd_efficientnet_lite0": metric, "flops_per_image": Metric(label="F", value=1e9)}
         settings = {"guidance": f"{guidance:g}"}
-        return record.model_copy(update={"denoiser": Denoiser(**facts), "metrics": found, "settings": settings})
+        return record.model_copy(update={"denoiser": DenoiserSubject(**facts), "metrics": found, "settings": settings})
 
     return of
 

@@ -4,8 +4,8 @@ from collections import Counter
 import pytest
 import yaml
 
-from dcae_bench.errors import ConfigError
-from dcae_bench.tables.reported import TABLE2, load_reported, load_reported_file
+from dcae_bench.base.errors import ConfigError
+from dcae_bench.tables.reported.reconstruction import TABLE2, load_reconstruction_file, load_reported_reconstruction
 
 METRICS = {"rfid", "psnr", "ssim", "lpips"}
 
@@ -43,7 +43,7 @@ def test_dc_ae_is_reported_ahead_of_sd_vae_everywhere(reported):
 
 
 def test_every_source_is_used_and_recalled_values_stand_in_brackets():
-    file = load_reported_file()
+    file = load_reconstruction_file()
     values = [value for row in file.rows for value in row.metrics.values()]
     assert {source for value in values for source in value.sources} == set(file.sources)
     assert all(value.text.startswith("(") != value.trusted for value in values)
@@ -90,13 +90,13 @@ def test_a_spoilt_file_is_named_with_its_field(tmp_path, spoil, expected):
     path = tmp_path / "spoilt.yaml"
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(ConfigError) as error:
-        load_reported(path)
+        load_reported_reconstruction(path)
     assert str(path) in str(error.value) and expected in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_an_unspoilt_copy_loads(tmp_path, reported):
-    assert load_reported(shutil.copy(TABLE2, tmp_path)) == reported
+    assert load_reported_reconstruction(shutil.copy(TABLE2, tmp_path)) == reported
 
 
 @pytest.mark.parametrize("content", [None, "rows: [", "- just\n- a list\n", b"\xff\xfe\x00"])
@@ -105,5 +105,5 @@ def test_what_is_not_a_table_is_refused_in_one_line(tmp_path, content):
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ConfigError) as error:
-        load_reported(path)
+        load_reported_reconstruction(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)

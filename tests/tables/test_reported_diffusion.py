@@ -3,17 +3,17 @@ from collections import Counter
 import pytest
 import yaml
 
-from dcae_bench.denoiser_presets import denoiser_catalogue
-from dcae_bench.denoiser_specs import LatentSpace
-from dcae_bench.errors import ConfigError
-from dcae_bench.presets import catalogue
-from dcae_bench.tables.reported import read_reported
-from dcae_bench.tables.reported_diffusion import TABLE1, TABLE3, DiffusionFile, load_reported_diffusion
+from dcae_bench.base.errors import ConfigError
+from dcae_bench.base.yaml_files import read_shipped
+from dcae_bench.catalogue.autoencoders import catalogue
+from dcae_bench.catalogue.denoisers import denoiser_catalogue
+from dcae_bench.specs.denoisers import LatentSpace
+from dcae_bench.tables.reported.generation import TABLE1, TABLE3, GenerationFile, load_reported_generation
 
 
 @pytest.fixture(scope="module")
 def rows():
-    return load_reported_diffusion()
+    return load_reported_generation()
 
 
 def cell(rows, label, space, metric, table="Table 3"):
@@ -73,7 +73,7 @@ def test_parameters_are_those_of_the_architectures(rows):
 
 @pytest.mark.parametrize("path", [TABLE3, TABLE1])
 def test_every_source_is_used(path):
-    file = read_reported(path, DiffusionFile)
+    file = read_shipped(path, GenerationFile)
     used = {source for row in file.rows for _, value in row.values() for source in value.sources}
     assert used == set(file.sources)
 
@@ -109,5 +109,5 @@ def test_a_spoilt_file_is_named_with_its_field(tmp_path, spoil, expected):
     path = tmp_path / "spoilt.yaml"
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(ConfigError) as error:
-        load_reported_diffusion(path)
+        load_reported_generation(path)
     assert str(path) in str(error.value) and expected in str(error.value) and "\n" not in str(error.value)

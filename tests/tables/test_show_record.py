@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from dcae_bench.records import Denoiser
+from dcae_bench.records.record import DenoiserSubject
 from dcae_bench.tables.show import render
 
 
@@ -49,8 +49,8 @@ def test_the_denoiser_of_samples_is_shown_with_the_source_of_its_weights(make_re
     facts = {"row": "h", "name": "uvit-h", "family": "uvit", "process": "vp", "patch": 1, "tokens": 64, "classes": 1000}
     facts |= {"parameters": 7, "gmacs": 1.0, "weights_sha256": "e" * 64}
     record = make_record(kind="generation")
-    released = Denoiser(**facts, weights_source="released", released="some-uvit")
-    for denoiser, weights in ((Denoiser(**facts), "retrained"), (released, "released as some-uvit")):
+    released = DenoiserSubject(**facts, weights_source="released", released="some-uvit")
+    for denoiser, weights in ((DenoiserSubject(**facts), "retrained"), (released, "released as some-uvit")):
         text = " ".join(shown(record.model_copy(update={"denoiser": denoiser}), width=200).split())
         assert f"denoiser uvit-h (vp), row h, 64 tokens its weights {weights} its sha256 {'e' * 64}" in text
 

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from dcae_bench.errors import ResultsError
-from dcae_bench.records import Denoiser, Interval, Metric
-from dcae_bench.tables.diffusion import RECORD_KEY, build
-from dcae_bench.tables.diffusion_files import write
-from dcae_bench.tables.diffusion_page import markdown
-from dcae_bench.tables.reported_diffusion import load_reported_diffusion
-from dcae_bench.tables.verdict import Verdict
+from dcae_bench.base.errors import ResultsError
+from dcae_bench.records.record import DenoiserSubject, Interval, Metric
+from dcae_bench.tables.generation.build import build
+from dcae_bench.tables.generation.files import write
+from dcae_bench.tables.generation.judge import RECORD_KEY
+from dcae_bench.tables.generation.page import markdown
+from dcae_bench.tables.reported.generation import load_reported_generation
+from dcae_bench.tables.reported.verdict import Verdict
 
 PAPER = "generation/paper-v1"
 IMAGES = 512_000_000
@@ -23,7 +24,7 @@ def not_run(row, source):
 
 @pytest.fixture(scope="module")
 def rows():
-    return load_reported_diffusion()
+    return load_reported_generation()
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def make_generation(make_record):
         metric = Metric(label="gFID (pytorch-fid)", value=gfid, better="lower", interval=interval, notes=("few",))
         return record.model_copy(
             update={
-                "denoiser": Denoiser(**(about | (denoiser or {}))),
+                "denoiser": DenoiserSubject(**(about | (denoiser or {}))),
                 "data": record.data.model_copy(update={"split": "train"}),
                 "settings": {**SAMPLER, "guidance": f"{guidance:g}", **(settings or {})},
                 "metrics": {"inception_score": Metric(label="IS", value=80.0, better="higher"), RECORD_KEY: metric},

@@ -1,4 +1,5 @@
 import json
+import pkgutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -7,13 +8,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dcae_bench.errors import ResultsError
-from dcae_bench.records import save
+import dcae_bench.tables
+from dcae_bench.base.errors import ResultsError
+from dcae_bench.records.record import save
 from dcae_bench.tables.markdown import decimals, millions, number
-from dcae_bench.tables.reported import load_reported
-from dcae_bench.tables.rfid import build, load_records, write
-from dcae_bench.tables.rfid_page import markdown
-from dcae_bench.tables.verdict import Verdict
+from dcae_bench.tables.reconstruction.build import build
+from dcae_bench.tables.reconstruction.files import write
+from dcae_bench.tables.reconstruction.page import markdown
+from dcae_bench.tables.reported.reconstruction import load_reported_reconstruction
+from dcae_bench.tables.reported.verdict import Verdict
+from dcae_bench.tables.runs import load_records
 
 REASON = "the demo profile trains nano models; profile `paper` is needed"
 
@@ -189,7 +193,7 @@ def test_a_reproduced_row_gets_its_verdict(make_released, reported):
 
 def answered(table):
     """Answers of the paper's rows that have a run."""
-    return [answer for result in table.reported for answer in result.answers.values() if answer.run]
+    return [answer for result in table.reported for answer in result.answers.values() if answer.runs]
 
 
 def test_each_weights_source_answers_on_its_side(make_released, reported):
@@ -197,11 +201,9 @@ def test_each_weights_source_answers_on_its_side(make_released, reported):
     retrained = make_released(weights_source="retrained", phase=3, psnr=20.0)
     records = dict(zip(map(Path, "abc"), (early, retrained, make_released()), strict=True))
     table = build("released", records, reported, not_run)
-    (result,) = [result for result in table.reported if result.answers["released"].run]
-    assert {source: answer.run.path.name for source, answer in result.answers.items()} == {
-        "released": "c",
-        "retrained": "b",
-    }
+    (result,) = [result for result in table.reported if result.answers["released"].runs]
+    names = {source: {run.path.name for run in answer.runs.values()} for source, answer in result.answers.items()}
+    assert names == {"released": {"c"}, "retrained": {"b"}}
     verdicts = {source: answer.judgements["psnr"] for source, answer in result.answers.items()}
     assert verdicts["released"].verdict is Verdict.MATCH
     assert verdicts["retrained"].verdict is Verdict.NOT_COMPARABLE and "weights source" in verdicts["retrained"].reason
@@ -215,7 +217,7 @@ def test_another_profiles_records_answer_where_the_own_do_not(make_released, rep
     other = {"profile": "paper", "weights_source": "retrained", "phase": 3, "commit": "f" * 40, "dirty": False}
     beside = {Path("p/a.json"): make_released(**other), Path("p/b.json"): make_released(profile="paper", psnr=1.0)}
     table = build("released", {Path("own.json"): make_released()}, reported, not_run, beside=beside)
-    assert sorted(answer.run.path.name for answer in answered(table)) == ["a.json", "own.json"]
+    assert sorted(answer.runs["psnr"].path.name for answer in answered(table)) == ["a.json", "own.json"]
     page = markdown(table)
     assert len(parse(section(page, "Measured"))) == 1, "only the profile's own runs are its measurements"
     assert page.splitlines()[0].startswith("Profile `released` · commit 0123456+dirty · ")
@@ -250,8 +252,8 @@ def test_the_twins_carry_interval_settings_and_source(make_released, reported, t
 
 
 def test_rows_without_reported_values_are_measured_without_a_verdict(make_record):
-    rows = load_reported(measured={"mjhq"})
-    assert [row.dataset for row in rows[16:]] == ["mjhq"] * 4 and len(load_reported()) == 16
+    rows = load_reported_reconstruction(measured={"mjhq"})
+    assert [row.dataset for row in rows[16:]] == ["mjhq"] * 4 and len(load_reported_reconstruction()) == 16
     facts = {"data_set": "mjhq", "resolution": 1024, "images": 30_000, "profile": "released", "phase": None}
     facts |= {"weights_source": "released", "rfid": 0.5, "rfd": None, "protocol": "reconstruction/paper-v1"}
     records = {Path("a.json"): make_record("dc-ae", 64, 128, **facts)}
@@ -373,6 +375,8 @@ def test_numbers():
 
 
 def test_tables_need_no_torch():
-    modules = "absence, expected, figures, markdown, reconstruction, reported, rfid, rfid_page, show, verdict"
-    code = f"import sys; from dcae_bench.tables import {modules}; sys.exit('torch' in sys.modules)"
+    packages = pkgutil.walk_packages(dcae_bench.tables.__path__, "dcae_bench.tables.")
+    modules = [package.name for package in packages]
+    assert len(modules) > 30
+    code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -8,14 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcae_bench.errors import ConfigError, ResultsError
-from dcae_bench.files import write_text
+from dcae_bench.base.errors import ConfigError, ResultsError
+from dcae_bench.base.files import write_text
 from dcae_bench.measurement.record import save
-from dcae_bench.tables.throughput import build, find_records, judge_ratio
-from dcae_bench.tables.throughput_figure import throughput_figure
-from dcae_bench.tables.throughput_page import markdown, write
-from dcae_bench.tables.throughput_reported import THROUGHPUT, load_throughput
-from dcae_bench.tables.verdict import Verdict
+from dcae_bench.tables.reported.throughput import THROUGHPUT, load_throughput
+from dcae_bench.tables.reported.verdict import Verdict
+from dcae_bench.tables.throughput.build import build, find_records
+from dcae_bench.tables.throughput.figure import throughput_figure
+from dcae_bench.tables.throughput.files import write
+from dcae_bench.tables.throughput.judge import judge_ratio
+from dcae_bench.tables.throughput.page import markdown
 from tests.tables.timings import HOT, timing
 
 F64 = "dc-ae-f64c128 p1"

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from dcae_bench.cli import main
-from dcae_bench.errors import ResultsError
-from dcae_bench.files import REPOSITORY
+from dcae_bench.base.errors import ResultsError
+from dcae_bench.base.files import REPOSITORY
+from dcae_bench.cli.main import main
 from dcae_bench.measurement import evidence
 from dcae_bench.measurement.record import save
-from dcae_bench.tables.throughput_evidence import bundle, check_table
+from dcae_bench.tables.throughput.evidence import bundle, check_table
 from tests.tables.timings import timing
 
 

@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcae_bench.tables.verdict import HIGHER_IS_BETTER, RECORD_KEYS, Verdict, judge
+from dcae_bench.tables.reconstruction.judge import HIGHER_IS_BETTER, RECORD_KEYS, judge
+from dcae_bench.tables.reported.verdict import Verdict
 
 METRICS = list(HIGHER_IS_BETTER)
 

@@ -2,13 +2,13 @@
 
 from datetime import UTC, datetime, timedelta
 
-from dcae_bench.measurement.energy import Energy, no_energy
-from dcae_bench.measurement.environment import Environment
-from dcae_bench.measurement.gate import Gate, Reason
-from dcae_bench.measurement.nvml import Identity
+from dcae_bench.measurement.instruments.energy import Energy, no_energy
+from dcae_bench.measurement.instruments.environment import Environment
+from dcae_bench.measurement.instruments.gate import Gate, Reason
+from dcae_bench.measurement.instruments.nvml import Identity
+from dcae_bench.measurement.instruments.timing import Block, Series, TimingSchedule, WarmUp
 from dcae_bench.measurement.record import Restart, ThroughputRecord, TimedModel, derive
-from dcae_bench.measurement.timing import Block, Plan, Series, WarmUp
-from dcae_bench.provenance import Device, Provenance
+from dcae_bench.records.provenance import Device, Provenance
 
 START = datetime(2026, 1, 2, tzinfo=UTC)
 GOOD = Gate(state="good")
@@ -31,7 +31,7 @@ def series(name: str, rates: list[float]) -> Series:
         for number, rate in enumerate(rates)
     ]
     warm_up = WarmUp(setup_s=1, iterations=20, seconds=3, settled=True, iteration_s=(1 / rates[0],))
-    return Series(name=name, plan=Plan(), clock="cuda", warm_up=warm_up, blocks=tuple(blocks), short_blocks=0)
+    return Series(name=name, plan=TimingSchedule(), clock="cuda", warm_up=warm_up, blocks=tuple(blocks), short_blocks=0)
 
 
 def timing(

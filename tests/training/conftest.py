@@ -8,12 +8,12 @@ import pytest
 import torch
 import yaml
 
-from dcae_bench.config import Profile, parse_profile
-from dcae_bench.data.packed import Index, PackedPhoto, PackedPhotos, Photos, index_path
-from dcae_bench.files import sha256_file, sha256_json
+from dcae_bench.base.files import sha256_file, sha256_json
+from dcae_bench.data.packed import PackedPhoto, PackedPhotos, PackIndex, Photos, index_path
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build
-from dcae_bench.training.autoencoder import PhaseRun, Trainer
+from dcae_bench.profile.profile import Profile, parse_profile
+from dcae_bench.training.autoencoder import PhaseRun, PhaseTrainer
 
 OPTIMIZER = {"lr": 0.01, "weight_decay": 0.1, "warmup_images": 8}
 CONTENT = {
@@ -90,7 +90,7 @@ CONTENT = {
 
 
 def smooth_photos(count: int = 24) -> Photos:
-    """Photographs of soft colours, so that something can be learned."""
+    """Photographs with smooth colours, which a model can learn."""
     generator = np.random.default_rng(0)
     arrays = []
     for number in range(count):
@@ -108,7 +108,7 @@ def photos() -> Photos:
 
 @pytest.fixture(scope="session")
 def tiny() -> Callable[..., dict[str, Any]]:
-    """The tiny profile's content, with values replaced by path: ``tiny({("seed",): 4})``."""
+    """Makes the tiny profile's content, with values replaced by path: ``tiny({("seed",): 4})``."""
 
     def make(changes: dict[tuple, Any] | None = None) -> dict[str, Any]:
         content = copy.deepcopy(CONTENT)
@@ -124,7 +124,7 @@ def tiny() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def initial(tmp_path_factory, tiny) -> Callable[[str], Path]:
-    """Weights for phases 2 and 3: fresh ones, with BatchNorm statistics that show any change."""
+    """Writes initial weights for phases 2 and 3: random, also in BatchNorm statistics, so that any change shows."""
 
     def make(autoencoder: str) -> Path:
         path = tmp_path_factory.mktemp("initial") / "model.safetensors"
@@ -140,17 +140,17 @@ def initial(tmp_path_factory, tiny) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def start(photos, tiny, initial) -> Callable[..., Trainer]:
-    """Begin or continue a phase in process: ``start(folder, "dc-ae", 3)``."""
+def start(photos, tiny, initial) -> Callable[..., PhaseTrainer]:
+    """Starts or continues a phase in this process: ``start(folder, "dc-ae", 3)``."""
     weights: dict[str, Path] = {}
 
     def make(
         directory: Path, autoencoder: str, phase: int, changes: dict | None = None, first: Path | None = None
-    ) -> Trainer:
+    ) -> PhaseTrainer:
         profile: Profile = parse_profile(tiny(changes), "tiny")
         if phase > 1 and first is None:
             first = weights.setdefault(autoencoder, initial(autoencoder))
-        return Trainer(
+        return PhaseTrainer(
             PhaseRun(
                 profile=profile,
                 autoencoder=autoencoder,
@@ -179,7 +179,7 @@ def write_packs(photos) -> Callable[[Path, dict[str, Any]], tuple[Path, Path]]:
             height, width, _ = pixels.shape
             packed.append(PackedPhoto(name=name, offset=offset, height=height, width=width))
             offset += pixels.size
-        index = Index(
+        index = PackIndex(
             name="tiny",
             split="train",
             short_side=64,

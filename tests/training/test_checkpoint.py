@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcae_bench.errors import TrainingError
+from dcae_bench.base.errors import TrainingError
 from dcae_bench.training.checkpoint import load_checkpoint, save_checkpoint
 
 RECIPE = "a" * 64

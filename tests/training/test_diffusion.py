@@ -9,15 +9,15 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from dcae_bench.cli import main
+from dcae_bench.base.errors import ConfigError, DataError, TrainingError
+from dcae_bench.cli.main import main
 from dcae_bench.data.labelled import open_labelled
 from dcae_bench.data.latent_batches import LatentBatches
 from dcae_bench.data.latents import LABELS, LATENTS, MANIFEST, Latents
-from dcae_bench.errors import ConfigError, DataError, TrainingError
-from dcae_bench.evaluation.encode import encode_dataset
-from dcae_bench.records import load
+from dcae_bench.generation.encode import encode_dataset
+from dcae_bench.records.record import load
 from dcae_bench.training.checkpoint import DIVERGED
-from dcae_bench.training.diffusion import DiffusionTrainer, by_quartile
+from dcae_bench.training.diffusion import DiffusionTrainer, loss_by_quarter
 from dcae_bench.training.diffusion_run import train_diffusion
 from dcae_bench.training.log import read_log
 from tests import tiny_diffusion as tiny
@@ -202,7 +202,7 @@ def test_label_dropout_is_the_share_it_says(folder):
 
 def test_losses_by_quarter_of_the_times():
     losses, uniform = torch.tensor([1.0, 3.0, 5.0, 7.0]), torch.tensor([0.0, 0.2, 0.5, 0.999])
-    assert by_quartile(losses, uniform) == {"loss": 4.0, "loss_t1": 2.0, "loss_t3": 5.0, "loss_t4": 7.0}
+    assert loss_by_quarter(losses, uniform) == {"loss": 4.0, "loss_t1": 2.0, "loss_t3": 5.0, "loss_t4": 7.0}
 
 
 def copied(folder, target, name="two", **changes):

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from dcae_bench.profile.training import DiscriminatorSpec
 from dcae_bench.training.discriminator import PatchDiscriminator
-from dcae_bench.training_spec import DiscriminatorSpec
 
 
 @pytest.mark.parametrize(("layers", "parameters"), [(2, 663_361), (3, 2_765_633), (4, 6_960_961)])

@@ -10,13 +10,13 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import nn
 
-from dcae_bench.config import parse_profile
+from dcae_bench.base.errors import ConfigError
+from dcae_bench.base.files import sha256_json
 from dcae_bench.data.packed import Photos
-from dcae_bench.errors import ConfigError
-from dcae_bench.files import sha256_json
 from dcae_bench.models.residual import ResBlock
 from dcae_bench.models.zoo import build
-from dcae_bench.training.autoencoder import PhaseRun, Trainer
+from dcae_bench.profile.profile import parse_profile
+from dcae_bench.training.autoencoder import PhaseRun, PhaseTrainer
 from dcae_bench.training.blocks import blocks, checkpoint_blocks, compile_blocks
 from dcae_bench.training.phases import Freezer
 
@@ -117,10 +117,10 @@ def one_precision_per_process():
 
 @pytest.fixture
 def start(photos, tmp_path_factory):
-    def make(autoencoder: str, phase: int, options: dict, directory=None) -> Trainer:
+    def make(autoencoder: str, phase: int, options: dict, directory=None) -> PhaseTrainer:
         plan = profile(options)
         AcceleratorState._reset_state()
-        return Trainer(
+        return PhaseTrainer(
             PhaseRun(
                 profile=plan,
                 autoencoder=autoencoder,
@@ -135,7 +135,7 @@ def start(photos, tmp_path_factory):
     return make
 
 
-def gradients(trainer: Trainer) -> torch.Tensor:
+def gradients(trainer: PhaseTrainer) -> torch.Tensor:
     """Gradient of one step, flat, before the optimiser uses it."""
     kept = []
 
@@ -161,7 +161,7 @@ def flat(value) -> list:
     return [value]
 
 
-def assert_same_state(found: Trainer, wanted: Trainer) -> None:
+def assert_same_state(found: PhaseTrainer, wanted: PhaseTrainer) -> None:
     for a, b in zip(flat(found.state(0.0)), flat(wanted.state(0.0)), strict=True):
         assert torch.equal(a, b) if isinstance(a, torch.Tensor) else (a == b or isinstance(a, str))
 

@@ -1,10 +1,10 @@
 """A phase on files that stay where they are."""
 
-from dcae_bench.config import parse_profile
+from dcae_bench.base.files import sha256_json
 from dcae_bench.data.external import image_folder
 from dcae_bench.data.prepare import prepare_files
-from dcae_bench.files import sha256_json
-from dcae_bench.records import load
+from dcae_bench.profile.profile import parse_profile
+from dcae_bench.records.record import load
 from dcae_bench.training.run import train_phase
 from tests.data.image_files import write_images
 

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from dcae_bench.cli import main
-from dcae_bench.config import load_profile, parse_profile
-from dcae_bench.errors import ConfigError, TrainingError, WeightsError
-from dcae_bench.files import REPOSITORY
+from dcae_bench.base.errors import ConfigError, TrainingError, WeightsError
+from dcae_bench.base.files import REPOSITORY
+from dcae_bench.cli.main import main
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build
+from dcae_bench.profile.profile import load_profile, parse_profile
 from dcae_bench.training.checkpoint import CHECKPOINT, DIVERGED
 from dcae_bench.training.log import read_log
 
@@ -72,7 +72,7 @@ def test_three_phases_run_and_each_starts_from_the_weights_before(start, tmp_pat
             assert_identical(trainer.ema.state, before)
         train(trainer)
         log = read_log(tmp_path / str(phase) / "log.jsonl")
-        assert [line["images"] for line in log] == list(range(4, trainer.plan.images + 1, 4))
+        assert [line["images"] for line in log] == list(range(4, trainer.phase_spec.images + 1, 4))
         adversarial = {"gan", "disc", "disc_grad_norm"} if phase == 3 else set()
         assert set(log[0]) == {"images", "loss", "l1", "lr", "grad_norm"} | adversarial
         if phase == 1:
@@ -145,7 +145,7 @@ def test_an_autoencoder_made_elsewhere_is_trained_as_a_whole(start, tiny, tmp_pa
 def test_a_resumed_run_equals_an_unbroken_one(start, tmp_path_factory, autoencoder, phase):
     unbroken = start(tmp_path_factory.mktemp("unbroken"), autoencoder, phase)
     train(unbroken)
-    wanted, batches = everything(unbroken), unbroken.plan.images // 4
+    wanted, batches = everything(unbroken), unbroken.phase_spec.images // 4
 
     @settings(max_examples=4, deadline=None)
     @given(stops=st.lists(st.integers(1, batches), min_size=1, max_size=2))
@@ -177,7 +177,7 @@ def test_a_finished_run_has_nothing_left_to_do(start, tmp_path):
     again = start(tmp_path, "dc-ae", 2)
     before = everything(again)
     train(again)
-    assert again.images == again.plan.images
+    assert again.images == again.phase_spec.images
     assert_identical(everything(again), before)
 
 
@@ -270,7 +270,7 @@ def deadly(descriptor):
     if seen == number:
         os.kill(os.getpid(), signal.SIGKILL)
 os.fsync = deadly
-from dcae_bench.cli import main
+from dcae_bench.cli.main import main
 main()
 """
 

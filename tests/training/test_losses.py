@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import tensor
 
-from dcae_bench.metrics.lpips import LPIPS
+from dcae_bench.extractors.lpips import LPIPS
+from dcae_bench.profile.training import ReconstructionLossSpec
 from dcae_bench.training.losses import ReconstructionLoss, adaptive_weight, discriminator_loss, generator_loss
-from dcae_bench.training_spec import ReconstructionLossSpec
 
 
 def images(seed: int) -> torch.Tensor:

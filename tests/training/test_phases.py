@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from dcae_bench.config import parse_profile
 from dcae_bench.models.zoo import build
+from dcae_bench.profile.profile import parse_profile
+from dcae_bench.profile.training import EMASpec, OptimizerSpec
 from dcae_bench.training.phases import EMA, Freezer, make_optimizer, set_learning_rate
-from dcae_bench.training_spec import EMASpec, OptimizerSpec
 
 FAMILIES = ["dc-ae", "sd-vae"]
 
@@ -118,7 +118,9 @@ def test_frozen_layers_stay_bit_identical_and_the_trainable_ones_move(start, tmp
     for _ in range(3):
         trainer.step()
     names = dict(net.named_modules())
-    chosen = {id(m) for name in trainer.plan.trainable for layer in net.layer_sets()[name] for m in layer.modules()}
+    chosen = {
+        id(m) for name in trainer.phase_spec.trainable for layer in net.layer_sets()[name] for m in layer.modules()
+    }
     moved = {key for key, value in net.state_dict().items() if not value.equal(before[key])}
     for key in before:
         owner = names[key.rpartition(".")[0]]

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from dcae_bench.errors import TrainingError
-from dcae_bench.evaluation.encode import encode_dataset
-from dcae_bench.records import load
+from dcae_bench.base.errors import TrainingError
+from dcae_bench.generation.encode import encode_dataset
+from dcae_bench.records.record import load
 from dcae_bench.training.checkpoint import CHECKPOINT, DIVERGED
 from dcae_bench.training.log import read_log
 from tests import tiny_diffusion

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from dcae_bench.config import parse_profile
-from dcae_bench.measurement import paper_phases
-from dcae_bench.measurement.cases import Case, Latent
-from dcae_bench.measurement.job import Job
-from dcae_bench.measurement.phase_step import PhaseStep
-from dcae_bench.measurement.recipes import CPU
+from dcae_bench.measurement.workloads import paper_phases
+from dcae_bench.measurement.workloads.cases import Case, Latent
+from dcae_bench.measurement.workloads.job import Job
+from dcae_bench.measurement.workloads.phase_step import PhaseStep
+from dcae_bench.measurement.workloads.recipes import CPU
 from dcae_bench.models.zoo import build
+from dcae_bench.profile.profile import parse_profile
 
 CHANGES = {
     ("training", "loss", "lpips"): 0.1,  # of images that are large enough for its network
@@ -23,7 +23,7 @@ CHANGES = {
 @pytest.mark.parametrize("phase", [1, 2, 3])
 def test_a_timed_step_moves_every_net_as_the_trainer_does(start, tiny, tmp_path, monkeypatch, autoencoder, phase):
     profile = parse_profile(tiny(CHANGES), "tiny")
-    monkeypatch.setattr(paper_phases, "paper", lambda: profile)
+    monkeypatch.setattr(paper_phases, "paper_profile", lambda: profile)
     trainer = start(tmp_path, autoencoder, phase, CHANGES)
     # As the trainer lays its tensors out; another layout gives other last bits.
     model = build(profile.autoencoders[autoencoder].model, seed=0).to(memory_format=torch.contiguous_format)

@@ -1,19 +1,19 @@
-"""Trainings for processes that tests start, which find this file by its path."""
+"""Trainings that tests run in processes of their own; the processes find this file by its path."""
 
 import os
 import sys
 from pathlib import Path
 
-from dcae_bench.config import Profile, load_profile
-from dcae_bench.errors import TrainingError
-from dcae_bench.training.autoencoder import Trainer
+from dcae_bench.base.errors import TrainingError
+from dcae_bench.profile.profile import Profile, load_profile
+from dcae_bench.training.autoencoder import PhaseTrainer
 from dcae_bench.training.diffusion_run import train_diffusion
 from dcae_bench.training.loop import Loop
 from dcae_bench.training.run import train_phase
 
 
 def profile(folder: Path) -> Profile:
-    """The folder's, with as many processes as there are."""
+    """The folder's profile, with the number of processes that were started."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     return load_profile(folder / "tiny.yaml").model_copy(update={"processes": count})
 
@@ -27,16 +27,16 @@ def third_phase(folder: Path, output: Path) -> None:
 
 
 def third_phase_in_parts(folder: Path, output: Path) -> None:
-    plan = profile(folder)
-    phases = plan.training.phases
+    whole = profile(folder)
+    phases = whole.training.phases
     in_parts = {**phases, 3: phases[3].model_copy(update={"accumulate": 2})}
-    training = plan.training.model_copy(update={"phases": in_parts})
-    train_autoencoder(folder, output, 3, plan.model_copy(update={"training": training}))
+    training = whole.training.model_copy(update={"phases": in_parts})
+    train_autoencoder(folder, output, 3, whole.model_copy(update={"training": training}))
 
 
-def train_autoencoder(folder: Path, output: Path, phase: int, plan: Profile | None = None) -> None:
+def train_autoencoder(folder: Path, output: Path, phase: int, changed: Profile | None = None) -> None:
     train_phase(
-        plan or profile(folder),
+        changed or profile(folder),
         "dc-ae",
         phase,
         data=folder / "data",
@@ -69,13 +69,13 @@ def stopped_at_a_checkpoint(folder: Path, output: Path) -> None:
 
 
 def bad_image_of_the_second_process(folder: Path, output: Path) -> None:
-    batch = Trainer.batch
+    batch = PhaseTrainer.batch
 
-    def bad(self: Trainer, part: int = 0):
+    def bad(self: PhaseTrainer, part: int = 0):
         images = batch(self, part)
         return images * float("nan") if self.images == 8 and self.accelerator.process_index == 1 else images
 
-    Trainer.batch = bad
+    PhaseTrainer.batch = bad
     try:
         first_phase(folder, output)
     except TrainingError:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from dcae_bench.files import REPOSITORY
+from dcae_bench.base.files import REPOSITORY
 from tests.data.image_files import write_images
 
 PROFILE = """

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dcae_bench.files import REPOSITORY
+from dcae_bench.base.files import REPOSITORY
 from tests import tiny_diffusion as tiny
 from tests.killed_commands import Commands
 
@@ -135,7 +135,7 @@ def test_a_command_killed_at_any_change_ends_with_the_same_files(verb, commands,
 DEADLY = """#!{python}
 import os, signal, sys
 from pathlib import Path
-from dcae_bench.cli import main
+from dcae_bench.cli.main import main
 
 killed, left = Path("killed-" + sys.argv[1]), {writes}.get(sys.argv[1], 0)
 

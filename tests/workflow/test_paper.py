@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
-from dcae_bench.config import load_profile
-from dcae_bench.denoiser_presets import denoiser_catalogue
-from dcae_bench.files import REPOSITORY
+from dcae_bench.base.files import REPOSITORY
+from dcae_bench.catalogue.denoisers import denoiser_catalogue
 from dcae_bench.planning.targets import Needs, needs_of
-from dcae_bench.provenance import Device, Stopwatch, collect
-from dcae_bench.records import Data, Interval, Metric, Record, Subject, save
-from dcae_bench.tables.reported_diffusion import load_reported_diffusion
-from dcae_bench.weights import Receipt, _Receipts
+from dcae_bench.profile.profile import load_profile
+from dcae_bench.records.provenance import Device, Stopwatch, collect
+from dcae_bench.records.record import Data, Interval, Metric, Record, Subject, save
+from dcae_bench.tables.reported.generation import load_reported_generation
+from dcae_bench.weights.released import Receipt, _Receipts
 
 TABLE = "results/table_rfid.md"
 GENERATION = "results/table_diffusion.md"
@@ -132,7 +132,7 @@ def test_the_generation_table_without_data_explains_every_row(snakemake, tmp_pat
     page = (tmp_path / GENERATION).read_text()
     assert page.startswith("Profile `released` · no record yet\n")
     rows = [line for line in page.splitlines() if re.match(r"\| +[13] \| ImageNet", line)]
-    assert len(rows) == len(load_reported_diffusion()) and all("not_run" in row for row in rows)
+    assert len(rows) == len(load_reported_generation()) and all("not_run" in row for row in rows)
     assert sum("released: not_run" in row and "retrained: not_run" in row for row in rows) == len(rows) - 3
     for name in DENOISERS:
         assert f"released weights of {name} are not here: `dcae-bench weights fetch {name}`" in page
@@ -191,5 +191,5 @@ def measured(*, profile="released", weights_source="released", autoencoder="dc-a
         data=Data(name="imagenet", split="eval", resolution=512, images=50_000, sha256="0" * 64),
         metrics={"psnr": Metric(label="PSNR", value=psnr, better="higher", unit="dB", interval=interval)},
         settings={"posterior": "sample", "tf32": "on", "extractor_precision": "fp32"},
-        provenance=collect(config={}, seed=0, device=device, clock=Stopwatch()),
+        provenance=collect(code="c" * 64, config={}, seed=0, device=device, clock=Stopwatch()),
     )

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dcae_bench.files import REPOSITORY
-from dcae_bench.records import load
+from dcae_bench.base.files import REPOSITORY
+from dcae_bench.records.record import load
 
 PROFILE = """
 name: tiny
@@ -104,7 +104,7 @@ class Checkout:
     def __init__(self, root: Path):
         self.root = root
         for name in ("dcae_bench", "workflow", "baselines", "config", "profiles"):
-            shutil.copytree(REPOSITORY / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(REPOSITORY / name, root / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("Snakefile", "environment.yml"):
             shutil.copy(REPOSITORY / name, root / name)
         (root / "config" / "tiny.yaml").write_text(PROFILE)

@@ -1,37 +1,37 @@
-# Photographs to packed splits, and files of other data sets, which stay where they are, to manifests.
+# Packs the embedded photographs, and lists the files of other data sets in manifests; those files stay where they are.
 
 
 rule prepare:
     output:
         expand(
-            f"{ROOT}/data/{{{{dataset}}}}/{{split}}{{suffix}}",
-            split=["train", "eval"],
+            "{stem}{suffix}",
+            stem=[PLACES.split("{dataset}", split) for split in ("train", "eval")],
             suffix=[".npy", ".json"],
         ),
     log:
-        f"{ROOT}/logs/prepare-{{dataset}}.log",
+        PLACES.log("prepare-{dataset}"),
     wildcard_constraints:
-        dataset=any_of(EMBEDDED),
+        dataset=any_of(JOBS.embedded),
     conda:
         "../../environment.yml"
     params:
         profile=PROFILE_SOURCE,
         folder=lambda wildcards, output: Path(output[0]).parent,
-        recipe=PROFILE.pack_short_side,
-        code=fingerprint("dcae_bench.data", "dcae_bench.files"),
+        recipe=lambda wildcards: JOBS.pack_recipe(wildcards.dataset),
+        code=code_of_command("prepare"),
     shell:
-        "dcae-bench prepare {wildcards.dataset} --profile {params.profile} --output {params.folder} > {log} 2>&1"
+        "dcae-bench prepare {wildcards.dataset:q} --profile {params.profile:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
-# One job per split: who only evaluates needs no training images.
+# One job per split, because a profile that only evaluates needs no training images.
 rule prepare_files:
     output:
-        manifest=f"{ROOT}/data/{{dataset}}/{{split}}.parquet",
-        summary=f"{ROOT}/data/{{dataset}}/{{split}}.json",
+        manifest=PLACES.split("{dataset}", "{split}", ".parquet"),
+        summary=PLACES.split("{dataset}", "{split}", ".json"),
     log:
-        f"{ROOT}/logs/prepare-{{dataset}}-{{split}}.log",
+        PLACES.log("prepare-{dataset}-{split}"),
     wildcard_constraints:
-        dataset=any_of(set(PROFILE.datasets()) - set(EMBEDDED)),
+        dataset=any_of(JOBS.external),
         split="train|eval",
     conda:
         "../../environment.yml"
@@ -39,10 +39,8 @@ rule prepare_files:
     params:
         profile=PROFILE_SOURCE,
         folder=lambda wildcards, output: Path(output.manifest).parent,
-        # Not passed on: the profile has it. It is here so that another folder makes the manifest stale.
-        root=lambda wildcards: PROFILE.data_roots.get(wildcards.dataset, ""),
-        recipe=lambda wildcards: PROFILE.largest_use(wildcards.dataset, wildcards.split),
-        code=fingerprint("dcae_bench.data", "dcae_bench.files"),
+        recipe=lambda wildcards: JOBS.manifest_recipe(wildcards.dataset, wildcards.split),
+        code=code_of_command("prepare"),
     shell:
-        "dcae-bench prepare {wildcards.dataset} --profile {params.profile} --split {wildcards.split}"
-        " --workers {threads} --output {params.folder} > {log} 2>&1"
+        "dcae-bench prepare {wildcards.dataset:q} --profile {params.profile:q} --split {wildcards.split:q}"
+        " --workers {threads} --output {params.folder:q} > {log:q} 2>&1"

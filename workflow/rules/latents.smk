@@ -1,25 +1,26 @@
-# Statistics of latents, for those who ask for them: no other rule needs them.
+# On request: statistics of latents. No other rule needs them.
 
 
 rule latent_statistics:
     input:
-        data=lambda wildcards: data_files(DATASET_OF[wildcards.set], "eval"),
-        weights=f"{ROOT}/training/{{autoencoder}}@retrained/phase{{phase}}/model.safetensors",
+        data=lambda wildcards: JOBS.set_files(wildcards.set),
+        weights=PLACES.weights("{autoencoder}", "{phase}"),
     output:
-        record=f"{ROOT}/latents/{{autoencoder}}@retrained/phase{{phase}}/{{set}}.json",
-        channels=f"{ROOT}/latents/{{autoencoder}}@retrained/phase{{phase}}/{{set}}.channels.json",
+        record=PLACES.latent_statistics("{autoencoder}@retrained", "{set}", "{phase}"),
+        channels=PLACES.latent_statistics("{autoencoder}@retrained", "{set}", "{phase}", end=".channels.json"),
     log:
-        f"{ROOT}/logs/latents-{{autoencoder}}-phase{{phase}}-{{set}}.log",
+        PLACES.log("latents-{autoencoder}-phase{phase}-{set}"),
     conda:
         "../../environment.yml"
     threads: PROFILE.threads
     resources:
-        gpu=0 if PROFILE.device == "cpu" else 1,
+        gpu=JOBS.gpu,
     params:
         profile=PROFILE_SOURCE,
         data=lambda wildcards, input: Path(input.data[0]).parent.parent,
         recipe=PROFILE.evaluation_recipe(),
-        code=fingerprint("dcae_bench.evaluation", "dcae_bench.models", "dcae_bench.data"),
+        code=code_of_command("latents"),
     shell:
-        "dcae-bench latents --profile {params.profile} --autoencoder {wildcards.autoencoder} --phase {wildcards.phase}"
-        " --set {wildcards.set} --data {params.data} --weights {input.weights} --output {output.record} > {log} 2>&1"
+        "dcae-bench latents --profile {params.profile:q} --autoencoder {wildcards.autoencoder:q}"
+        " --phase {wildcards.phase:q} --set {wildcards.set:q} --data {params.data:q} --weights {input.weights:q}"
+        " --output {output.record:q} > {log:q} 2>&1"

@@ -1,111 +1,105 @@
 # Reconstruction quality. Retrained weights: after each phase one job measures every set. Released and own weights: one job
-# per set, since sets are large, and data of some may be missing.
+# per set, because sets are large and the data of some may be missing.
 
-# What stands beside each record: values of every image, the first reconstructions, the worst and the median ones.
-BESIDE_RECORD = [".images.parquet", ".samples.npy", ".gallery.npz"]
-EVALUATION_CODE = fingerprint(*RECONSTRUCTION_CODE)
-
-
-if RETRAINED_SETS:
+if JOBS.retrained_labels:
 
     rule evaluate_reconstruction:
         input:
-            data=[path for label in RETRAINED_SETS for path in data_files(DATASET_OF[label], "eval")],
-            weights=f"{ROOT}/training/{{autoencoder}}@retrained/phase{{phase}}/model.safetensors",
+            data=JOBS.set_files(*JOBS.retrained_labels),
+            weights=PLACES.weights("{autoencoder}", "{phase}"),
         output:
-            records=expand(
-                f"{ROOT}/reconstruction/{{{{autoencoder}}}}@retrained/phase{{{{phase}}}}/{{set}}.json",
-                set=RETRAINED_SETS,
-            ),
-            images=expand(
-                f"{ROOT}/reconstruction/{{{{autoencoder}}}}@retrained/phase{{{{phase}}}}/{{set}}{{end}}",
-                set=RETRAINED_SETS,
-                end=BESIDE_RECORD,
-            ),
+            records=[
+                PLACES.reconstruction("{autoencoder}@retrained", label, "{phase}") for label in JOBS.retrained_labels
+            ],
+            images=[
+                path
+                for label in JOBS.retrained_labels
+                for path in PLACES.beside_reconstruction("{autoencoder}@retrained", label, "{phase}")
+            ],
         log:
-            f"{ROOT}/logs/evaluate-{{autoencoder}}-phase{{phase}}.log",
+            PLACES.log("evaluate-{autoencoder}-phase{phase}"),
         conda:
             "../../environment.yml"
-        threads: SHARED_THREADS
+        threads: JOBS.threads
         resources:
-            gpu=SHARED_GPUS,
+            gpu=JOBS.gpus,
         params:
             profile=PROFILE_SOURCE,
             data=lambda wildcards, input: Path(input.data[0]).parent.parent,
             folder=lambda wildcards, output: Path(output.records[0]).parent,
-            sets=" ".join(f"--set {label}" for label in RETRAINED_SETS),
+            sets=option("set", *JOBS.retrained_labels),
             recipe=PROFILE.evaluation_recipe(),
-            code=EVALUATION_CODE,
+            code=code_of_command("evaluate"),
         shell:
-            "dcae-bench evaluate --profile {params.profile} --autoencoder {wildcards.autoencoder}"
-            " --phase {wildcards.phase} {params.sets} --data {params.data} --weights {input.weights}"
-            " --output {params.folder} > {log} 2>&1"
+            "dcae-bench evaluate --profile {params.profile:q} --autoencoder {wildcards.autoencoder:q}"
+            " --phase {wildcards.phase:q} {params.sets:q} --data {params.data:q} --weights {input.weights:q}"
+            " --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule evaluate_as_is:
     input:
-        data=lambda wildcards: data_files(DATASET_OF[wildcards.set], "eval"),
-        own=lambda wildcards: own_inputs(AS_IS[wildcards.subject]),
+        data=lambda wildcards: JOBS.set_files(wildcards.set),
+        own=lambda wildcards: JOBS.own_inputs(JOBS.subjects[wildcards.subject]),
     output:
-        record=f"{ROOT}/reconstruction/{{subject}}/{{set}}.json",
-        images=expand(f"{ROOT}/reconstruction/{{{{subject}}}}/{{{{set}}}}{{end}}", end=BESIDE_RECORD),
+        record=PLACES.reconstruction("{subject}", "{set}"),
+        images=PLACES.beside_reconstruction("{subject}", "{set}"),
     log:
-        f"{ROOT}/logs/evaluate-{{subject}}-{{set}}.log",
+        PLACES.log("evaluate-{subject}-{set}"),
     wildcard_constraints:
-        subject=any_of(AS_IS),
+        subject=any_of(JOBS.subjects),
     conda:
         "../../environment.yml"
-    threads: SHARED_THREADS
+    threads: JOBS.threads
     resources:
-        gpu=SHARED_GPUS,
+        gpu=JOBS.gpus,
     params:
         profile=PROFILE_SOURCE,
         data=lambda wildcards, input: Path(input.data[0]).parent.parent,
         folder=lambda wildcards, output: Path(output.record).parent,
-        autoencoder=lambda wildcards: AS_IS[wildcards.subject],
-        model=lambda wildcards: PROFILE.autoencoders[AS_IS[wildcards.subject]].model.model_dump(mode="json"),
+        autoencoder=lambda wildcards: JOBS.subjects[wildcards.subject],
+        model=lambda wildcards: JOBS.as_is_recipe(wildcards.subject),
         recipe=PROFILE.evaluation_recipe(),
-        code=EVALUATION_CODE,
+        code=code_of_command("evaluate"),
     shell:
-        "dcae-bench evaluate --profile {params.profile} --autoencoder {params.autoencoder} --set {wildcards.set}"
-        " --data {params.data} --output {params.folder} > {log} 2>&1"
+        "dcae-bench evaluate --profile {params.profile:q} --autoencoder {params.autoencoder:q} --set {wildcards.set:q}"
+        " --data {params.data:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
-# For those who ask: fails if the evaluator itself does not hold on a set.
+# On request: fails if the evaluator does not pass its own checks on a set.
 rule sanity:
     input:
-        data=lambda wildcards: data_files(DATASET_OF[wildcards.set], "eval"),
+        data=lambda wildcards: JOBS.set_files(wildcards.set),
     output:
-        report(f"{ROOT}/sanity/{{set}}.md", category="Checks", labels={"check": "evaluator", "set": "{set}"}),
+        report(PLACES.sanity("{set}"), category="Checks", labels={"check": "evaluator", "set": "{set}"}),
     log:
-        f"{ROOT}/logs/sanity-{{set}}.log",
+        PLACES.log("sanity-{set}"),
     conda:
         "../../environment.yml"
     threads: PROFILE.threads
     resources:
-        gpu=0 if PROFILE.device == "cpu" else 1,
+        gpu=JOBS.gpu,
     params:
         profile=PROFILE_SOURCE,
         data=lambda wildcards, input: Path(input.data[0]).parent.parent,
         recipe=PROFILE.evaluation_recipe(),
-        code=EVALUATION_CODE,
+        code=code_of_command("sanity", makes_page=True),
     shell:
-        "dcae-bench sanity --profile {params.profile} --set {wildcards.set} --data {params.data} --output {output}"
-        " > {log} 2>&1"
+        "dcae-bench sanity --profile {params.profile:q} --set {wildcards.set:q} --data {params.data:q}"
+        " --output {output:q} > {log:q} 2>&1"
 
 
-# For those who ask: fails if the record deviates from the authors' own measurement.
+# On request: fails if the record deviates from the authors' own measurement.
 rule check:
     input:
-        record=f"{ROOT}/reconstruction/{{autoencoder}}@released/{{set}}.json",
-        expected=Path(workflow.basedir) / "baselines" / "reported" / "expected.yaml",
+        record=PLACES.reconstruction("{autoencoder}@released", "{set}"),
+        expected=REPORTED / "expected.yaml",
     output:
-        f"{ROOT}/check/{{autoencoder}}@released/{{set}}.json",
+        PLACES.check("{autoencoder}@released", "{set}"),
     log:
-        f"{ROOT}/logs/check-{{autoencoder}}-{{set}}.log",
+        PLACES.log("check-{autoencoder}-{set}"),
     conda:
         "../../environment.yml"
     params:
-        code=fingerprint("dcae_bench.tables"),
+        code=code_of_command("check", makes_page=True),
     shell:
-        "dcae-bench check {input.record} --output {output} > {log} 2>&1"
+        "dcae-bench check {input.record:q} --output {output:q} > {log:q} 2>&1"

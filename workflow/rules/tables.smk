@@ -1,90 +1,80 @@
-# Tables and figures: from records alone.
-
-ALL_RECORDS = list(evaluations(ready=True))
-FINAL_RECORDS = [path for path in ALL_RECORDS if "@retrained/" not in path or f"/phase{PHASES[-1]}/" in path]
-# Records that cannot be made again here, but were made before.
-KEPT_RECORDS = [path for path in evaluations(ready=False) if Path(path).exists()]
-BESIDE = f"results/{PROFILE.beside}/reconstruction" if PROFILE.beside else None
+# The reconstruction table and figures, made from records alone.
 
 
 rule table_rfid:
     input:
-        records=ALL_RECORDS,
-        reported=Path(workflow.basedir) / "baselines" / "reported" / "table2_reconstruction.yaml",
-        beside=[str(path) for path in find_records(BESIDE)] if BESIDE else [],
+        records=JOBS.records,
+        reported=REPORTED / "table2_reconstruction.yaml",
+        beside=JOBS.beside_records,
     output:
         report(
-            "results/table_rfid.md",
+            places.table("rfid"),
             category="Tables",
             labels={"table": "Reconstruction", "profile": PROFILE.name},
         ),
-        csv="results/table_rfid.csv",
-        json="results/table_rfid.json",
+        csv=places.table("rfid", ".csv"),
+        json=places.table("rfid", ".json"),
     log:
-        f"{ROOT}/logs/table_rfid.log",
+        PLACES.log("table_rfid"),
     conda:
         "../../environment.yml"
     params:
         profile=PROFILE_SOURCE,
         markdown=lambda wildcards, output: output[0],
-        data=f"{ROOT}/data",
-        kept=KEPT_RECORDS,
-        beside=f"--beside {BESIDE}" if BESIDE else "",
+        data=PLACES.data,
+        kept=JOBS.kept_records,
+        beside=option("beside", JOBS.beside_records and JOBS.beside.root),
         reason=PROFILE.paper_rows_not_run,
-        missing={f"{name} {label}": reasons for (name, label), reasons in MISSING.items()},
-        code=fingerprint("dcae_bench.tables"),
+        missing={f"{name} {label}": reasons for (name, label), reasons in JOBS.missing.items()},
+        code=code_of_command("table", makes_page=True),
     shell:
-        "dcae-bench table --profile {params.profile} --output {params.markdown} --data {params.data} {params.beside}"
-        " {input.records} {params.kept} > {log} 2>&1"
+        "dcae-bench table --profile {params.profile:q} --output {params.markdown:q} --data {params.data:q}"
+        " {params.beside:q} {input.records:q} {params.kept:q} > {log:q} 2>&1"
 
 
 rule figure_reconstructions:
     input:
-        records=FINAL_RECORDS,
-        samples=[path.removesuffix(".json") + ".samples.npy" for path in FINAL_RECORDS],
+        records=JOBS.final_records,
+        samples=JOBS.final_samples,
     output:
-        report("results/figures/reconstructions.png", category="Figures", labels={"figure": "Reconstructions"}),
+        report(places.figure("reconstructions"), category="Figures", labels={"figure": "Reconstructions"}),
     log:
-        f"{ROOT}/logs/figure_reconstructions.log",
+        PLACES.log("figure_reconstructions"),
     conda:
         "../../environment.yml"
     params:
-        code=fingerprint("dcae_bench.tables"),
+        code=code_of_command("figure", makes_page=True),
     shell:
-        "dcae-bench figure reconstructions --output {output} {input.records} > {log} 2>&1"
+        "dcae-bench figure reconstructions --output {output:q} {input.records:q} > {log:q} 2>&1"
 
 
-# For those who ask: of any record, its path with another end.
+# On request: the gallery of any record; its path is the record's with another ending.
 rule figure_gallery:
     input:
-        record=f"{ROOT}/reconstruction/{{record}}.json",
-        gallery=f"{ROOT}/reconstruction/{{record}}.gallery.npz",
+        record=PLACES.reconstruction("{record}", "{set}"),
+        gallery=PLACES.reconstruction("{record}", "{set}", end=".gallery.npz"),
     output:
-        f"{ROOT}/reconstruction/{{record}}.gallery.png",
+        PLACES.reconstruction("{record}", "{set}", end=".gallery.png"),
     log:
-        f"{ROOT}/logs/figure_gallery/{{record}}.log",
+        PLACES.log("figure_gallery/{record}/{set}"),
     conda:
         "../../environment.yml"
     params:
-        code=fingerprint("dcae_bench.tables"),
+        code=code_of_command("figure", makes_page=True),
     shell:
-        "dcae-bench figure gallery --output {output} {input.record} > {log} 2>&1"
+        "dcae-bench figure gallery --output {output:q} {input.record:q} > {log:q} 2>&1"
 
 
 rule figure_losses:
     input:
-        records=expand(
-            f"{ROOT}/training/{{autoencoder}}@retrained/phase{{phase}}/record.json",
-            autoencoder=RETRAINED,
-            phase=PHASES,
-        ),
+        records=JOBS.training_records(),
     output:
-        report("results/figures/losses.png", category="Figures", labels={"figure": "Loss curves"}),
+        report(places.figure("losses"), category="Figures", labels={"figure": "Loss curves"}),
     log:
-        f"{ROOT}/logs/figure_losses.log",
+        PLACES.log("figure_losses"),
     conda:
         "../../environment.yml"
     params:
-        code=fingerprint("dcae_bench.tables"),
+        code=code_of_command("figure", makes_page=True),
     shell:
-        "dcae-bench figure losses --output {output} {input.records} > {log} 2>&1"
+        "dcae-bench figure losses --output {output:q} {input.records:q} > {log:q} 2>&1"

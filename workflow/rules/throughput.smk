@@ -1,18 +1,19 @@
-# Timings: a plan measures, in processes of their own; the table is made of the records alone. Not part of `rule all`.
+# Timings: a plan runs its sessions in processes of their own, and the table is made from the records alone. Not part of
+# `rule all`.
 
 THROUGHPUT_PLAN = str(config.get("throughput_plan", "cpu"))
-THROUGHPUT_RECORDS = f"results/throughput/{THROUGHPUT_PLAN}"
-# More than any machine has: Snakemake takes it down to what --cores allows. `workflow.cores` fails where there is none.
+THROUGHPUT_RECORDS = f"{places.THROUGHPUT}/{THROUGHPUT_PLAN}"
+# More cores than any machine has: Snakemake reduces the number to what --cores allows. `workflow.cores` fails without --cores.
 ALL_CORES = 4096
 
 
-# Every core and GPU, so that no other job of this workflow runs beside a timing; `measure` leases the device from
-# workflows beside this one. The records are no declared output: an interrupted plan goes on where it was.
+# The rule takes every core and GPU, so that no other job of this workflow runs beside a timing; the lease of `measure` keeps
+# other workflows off the device. The records are no declared output, so that an interrupted plan can continue.
 rule measure_throughput:
     output:
         touch(f"{THROUGHPUT_RECORDS}.done"),
     log:
-        f"results/throughput/logs/{THROUGHPUT_PLAN}.log",
+        f"{places.THROUGHPUT}/logs/{THROUGHPUT_PLAN}.log",
     conda:
         "../../environment.yml"
     threads: ALL_CORES
@@ -21,31 +22,33 @@ rule measure_throughput:
     params:
         plan=THROUGHPUT_PLAN,
         folder=lambda wildcards, output: output[0].removesuffix(".done"),
-        code=fingerprint("dcae_bench.measurement", "dcae_bench.models", "dcae_bench.diffusion"),
+        code=code_of_command("measure"),
     shell:
-        "dcae-bench measure --plan {params.plan} --output {params.folder} > {log} 2>&1"
+        "dcae-bench measure --plan {params.plan:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule table_throughput:
     input:
         measured=f"{THROUGHPUT_RECORDS}.done",
-        reported=Path(workflow.basedir) / "baselines" / "reported" / "throughput.yaml",
+        reported=REPORTED / "throughput.yaml",
     output:
         report(
-            "results/table_throughput.md", category="Tables", labels={"table": "Throughput", "plan": THROUGHPUT_PLAN}
+            places.table("throughput"),
+            category="Tables",
+            labels={"table": "Throughput", "plan": THROUGHPUT_PLAN},
         ),
-        csv="results/table_throughput.csv",
-        json="results/table_throughput.json",
-        figure=report("results/figures/throughput.png", category="Figures", labels={"figure": "Throughput"}),
+        csv=places.table("throughput", ".csv"),
+        json=places.table("throughput", ".json"),
+        figure=report(places.figure("throughput"), category="Figures", labels={"figure": "Throughput"}),
     log:
-        "results/throughput/logs/table.log",
+        f"{places.THROUGHPUT}/logs/table.log",
     conda:
         "../../environment.yml"
     params:
         records=lambda wildcards, input: input.measured.removesuffix(".done"),
         markdown=lambda wildcards, output: output[0],
-        degraded="--degraded" if config.get("degraded") else "",
-        code=fingerprint("dcae_bench.tables", "dcae_bench.measurement.record"),
+        degraded=["--degraded"] if config.get("degraded") else [],
+        code=code_of_command("table-throughput", makes_page=True),
     shell:
-        "dcae-bench table-throughput {params.records} {params.degraded} --output {params.markdown}"
-        " --figure {output.figure} > {log} 2>&1"
+        "dcae-bench table-throughput {params.records:q} {params.degraded:q} --output {params.markdown:q}"
+        " --figure {output.figure:q} > {log:q} 2>&1"

@@ -1,32 +1,31 @@
-# The three phases. The state of an unfinished run lives in results/<profile>/runs, which no rule declares: Snakemake
-# deletes the declared outputs of a failed job, and an interrupted run must be able to go on.
+# The three phases. The state of an unfinished run lies in results/<profile>/runs, which no rule declares: Snakemake deletes
+# the declared outputs of a failed job, and an interrupted run must be able to continue.
 
 
 rule train_phase:
     input:
-        data=lambda wildcards: [
-            file for dataset in PROFILE.training_sets(int(wildcards.phase)) for file in data_files(dataset, "train")
-        ],
-        initial=lambda wildcards: weights_before(wildcards.autoencoder, int(wildcards.phase)),
+        data=lambda wildcards: JOBS.training_files(int(wildcards.phase)),
+        initial=lambda wildcards: JOBS.weights_before(wildcards.autoencoder, int(wildcards.phase)),
     output:
-        weights=f"{ROOT}/training/{{autoencoder}}@retrained/phase{{phase}}/model.safetensors",
-        record=f"{ROOT}/training/{{autoencoder}}@retrained/phase{{phase}}/record.json",
-        log=f"{ROOT}/training/{{autoencoder}}@retrained/phase{{phase}}/log.jsonl",
+        weights=PLACES.weights("{autoencoder}", "{phase}"),
+        record=PLACES.training("{autoencoder}", "{phase}", "record.json"),
+        log=PLACES.training("{autoencoder}", "{phase}", "log.jsonl"),
     log:
-        f"{ROOT}/logs/train-{{autoencoder}}-phase{{phase}}.log",
-    priority: 1  # evaluations fill in behind; each training that waits holds up two more
+        PLACES.log("train-{autoencoder}-phase{phase}"),
+    priority: 1  # trainings first: a waiting training delays the phases after it, evaluations delay nothing
     conda:
         "../../environment.yml"
-    threads: SHARED_THREADS
+    threads: JOBS.threads
     resources:
-        gpu=SHARED_GPUS,
+        gpu=JOBS.gpus,
     params:
         profile=PROFILE_SOURCE,
         data=lambda wildcards, input: Path(input.data[0]).parent.parent,
-        run=f"{ROOT}/runs/{{autoencoder}}@retrained-phase{{phase}}",
-        initial=lambda wildcards, input: f"--initial {input.initial}" if input.initial else "",
+        run=PLACES.run("{autoencoder}@retrained-phase{phase}"),
+        initial=lambda wildcards, input: option("initial", *input.initial),
         recipe=lambda wildcards: PROFILE.recipe(wildcards.autoencoder, int(wildcards.phase)),
-        code=fingerprint(*TRAINING_CODE),
+        code=code_of_command("train"),
     shell:
-        "dcae-bench train --profile {params.profile} --autoencoder {wildcards.autoencoder} --phase {wildcards.phase}"
-        " --data {params.data} {params.initial} --run-dir {params.run} --output {output.weights} > {log} 2>&1"
+        "dcae-bench train --profile {params.profile:q} --autoencoder {wildcards.autoencoder:q}"
+        " --phase {wildcards.phase:q} --data {params.data:q} {params.initial:q} --run-dir {params.run:q}"
+        " --output {output.weights:q} > {log:q} 2>&1"

@@ -1,0 +1,122 @@
+"""Files: atomic writes, hashes and the user's cache directory."""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from dcae_bench.base.errors import ResultsError
+
+PACKAGE = Path(__file__).resolve().parent.parent
+REPOSITORY = PACKAGE.parent
+"""Root of the git checkout. If a wheel installed the package: the folder of all installed packages."""
+# In a checkout the package holds links to these two folders; in a wheel it holds copies of them.
+BASELINES = (PACKAGE / "baselines").resolve()
+CONFIG = (PACKAGE / "config").resolve()
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file that replaces ``path`` when the block ends without an error.
+
+    The data are on disk (fsync) before the rename, so a killed process or a full disk leaves either the old file or
+    the new one, never a part of it. Raises :class:`ResultsError` when the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unused = path.parent / f".{path.name}.{secrets.token_hex(8)}.part"
+        # 0o666 is reduced by the user's umask. Reading the umask would change it for a moment in all threads.
+        descriptor = os.open(unused, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        temporary = unused
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` atomically."""
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` (UTF-8) to ``path`` atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_with(path: Path, save: Callable[[BinaryIO], object]) -> None:
+    """Write ``path`` atomically with what ``save`` writes into the binary file that it is given."""
+    with atomic_write(path) as file:
+        save(file)
+
+
+def write_at(path: Path, offset: int, rows: np.ndarray) -> None:
+    """Write an array's bytes into an existing file, from byte ``offset`` on.
+
+    A full disk makes this write fail with an error; it would kill a process that writes through a memory mapping.
+    Raises :class:`ResultsError`.
+    """
+    try:
+        with open(path, "r+b", buffering=0) as file:
+            content = np.ascontiguousarray(rows).data.cast("B")
+            while content:
+                written = os.pwrite(file.fileno(), content, offset)
+                content, offset = content[written:], offset + written
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> ResultsError:
+    """Build the error that tells the user of a failed write."""
+    return ResultsError(
+        f"{path}: cannot be written ({error.strerror or error}); free some space or make the folder writable"
+    )
+
+
+def require_free_space(folder: Path, free_mib: int) -> None:
+    """Check that ``folder`` is writable and that its disk has ``free_mib`` MiB left; called before any work.
+
+    Raises :class:`ResultsError`.
+    """
+    folder = Path(folder).absolute()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ResultsError(f"{existing}: cannot be written; make it a writable folder or work in another one")
+    free = shutil.disk_usage(existing).free >> 20
+    if free < free_mib:
+        raise ResultsError(f"{existing}: only {free} MiB are free on its disk, {free_mib} are needed; free some space")
+
+
+def sha256_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(value: object) -> str:
+    """Hexadecimal SHA-256 of a value's canonical JSON form (sorted keys, no spaces)."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def cache_dir() -> Path:
+    """The user's cache directory: ``$DCAE_BENCH_CACHE``, else ``dcae-bench`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    if own := os.environ.get("DCAE_BENCH_CACHE"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "dcae-bench"

@@ -1,0 +1,1 @@
+"""Catalogues: the autoencoders and denoisers that have a name, read from ``baselines/``."""

@@ -1,0 +1,48 @@
+"""Entries that both catalogues share: released weights, and the scale of latents."""
+
+from collections.abc import Iterable
+from typing import Self
+
+from pydantic import Field, PositiveFloat, model_validator
+
+from dcae_bench.base.typed import Commit, Sha256, Strict
+
+
+class ReleasedWeights(Strict):
+    """Place, version, hash and licence of released weights."""
+
+    repo: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$", description="hub id, owner/name")
+    address: str | None = Field(default=None, description="web address for a download by hand")
+    file: str = Field(description="path inside the repository, or name of the file to download by hand")
+    revision: Commit | None = Field(
+        default=None, description="pinned commit; null: recorded by the first verified `dcae-bench weights fetch`"
+    )
+    sha256: Sha256 | None = Field(default=None, description="hash of the file; null until recorded")
+    licence: str = Field(description="SPDX name, if the publisher states one")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.repo is None) == (self.address is None):
+            raise ValueError("weights have either a 'repo' or an 'address'")
+        return self
+
+    @property
+    def source(self) -> str:
+        """Place of the file in one phrase, as tables print it."""
+        return f"{self.repo}/{self.file}" if self.repo else f"{self.address} ({self.file})"
+
+
+class Scaling(Strict):
+    """Scaling of a latent z before diffusion: (z - shift) * factor."""
+
+    factor: PositiveFloat
+    shift: float = 0.0
+    source: str = Field(description="where the numbers are published")
+
+
+def suggest_names(name: str, known: Iterable[str], verb: str = "dcae-bench zoo") -> str:
+    """End of an error message about an unknown name: similar names, or the command that lists all names."""
+    import difflib
+
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
+    return f"; did you mean {' or '.join(close)}?" if close else f"; `{verb}` lists the names"

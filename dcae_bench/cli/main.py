@@ -1,0 +1,78 @@
+"""The program ``dcae-bench``: registers the verbs and prints errors."""
+
+import sys
+
+import typer
+
+from dcae_bench.base.errors import UserError
+from dcae_bench.cli import (
+    check,
+    doctor,
+    encode,
+    evaluate,
+    evaluate_samples,
+    evidence,
+    figure,
+    latents,
+    measure,
+    plan,
+    prepare,
+    sample,
+    sanity,
+    schema,
+    show,
+    table,
+    table_diffusion,
+    table_throughput,
+    train,
+    train_diffusion,
+    verify,
+    weights,
+    zoo,
+)
+from dcae_bench.running.launch import report_error
+from dcae_bench.running.run_lock import join_jobs
+
+app = typer.Typer(
+    name="dcae-bench",
+    help="Benchmark and reproducibility harness for the Deep Compression Autoencoder (arXiv 2410.10733).",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("plan")(plan.plan)
+app.command("prepare")(prepare.prepare)
+app.command("train")(train.train)
+app.command("train-diffusion")(train_diffusion.train_diffusion)
+app.command("sample")(sample.sample)
+app.command("evaluate")(evaluate.evaluate)
+app.command("evaluate-samples")(evaluate_samples.evaluate_samples)
+app.command("encode")(encode.encode)
+app.command("latents")(latents.latents)
+app.command("sanity")(sanity.sanity)
+app.command("table")(table.table)
+app.command("table-throughput")(table_throughput.table_throughput)
+app.command("table-diffusion")(table_diffusion.table_diffusion)
+app.command("check")(check.check)
+app.add_typer(figure.app, name="figure")
+app.command("show")(show.show)
+app.command("measure")(measure.measure)
+app.command("doctor")(doctor.doctor)
+app.command("evidence")(evidence.evidence)
+app.command("verify")(verify.verify)
+app.command("zoo")(zoo.zoo)
+app.add_typer(weights.app, name="weights")
+app.command("schema")(schema.schema)
+
+
+def main() -> None:
+    """Run the command line. A user's error prints one line on standard error and exits with code 2."""
+    join_jobs()
+    try:
+        app()
+    except UserError as error:
+        report_error(" ".join(str(error).split()))
+        sys.exit(2)
+    except OSError as error:
+        report_error(f"{error.filename or 'input/output'}: {error.strerror or error}")
+        sys.exit(2)

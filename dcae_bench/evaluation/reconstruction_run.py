@@ -1,0 +1,193 @@
+"""Reconstruction run: measures one autoencoder on evaluation sets of a profile and writes a record of each."""
+
+import io
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from dcae_bench.base.files import sha256_json, write_bytes, write_with
+from dcae_bench.data.images import Crops, open_crops
+from dcae_bench.evaluation.gallery import write_gallery
+from dcae_bench.evaluation.protocols import protocol_of
+from dcae_bench.evaluation.reconstruction import MeasuredSet, ReconstructionEvaluator, Speed, reconstructor
+from dcae_bench.evaluation.suite import Suite
+from dcae_bench.evaluation.summary import summarise
+from dcae_bench.generation.posterior import posterior_noise
+from dcae_bench.models.autoencoder import Autoencoder
+from dcae_bench.profile.evaluation import EvaluationSet
+from dcae_bench.profile.profile import Profile
+from dcae_bench.records.fingerprint import fingerprint
+from dcae_bench.records.provenance import Provenance, Stopwatch, collect
+from dcae_bench.records.record import Data, Record, Subject, save
+from dcae_bench.running.device import choose, describe
+from dcae_bench.running.processes import Worker, join_processes
+from dcae_bench.subjects.autoencoders import open_autoencoder
+from dcae_bench.subjects.choose import ChosenAutoencoder
+
+
+def evaluate_reconstruction(
+    profile: Profile,
+    chosen: ChosenAutoencoder,
+    *,
+    data: Path,
+    output: Path,
+    sets: Sequence[EvaluationSet] | None = None,
+    inception: Path | None = None,
+) -> None:
+    """Measure the chosen autoencoder on ``sets``, by default all sets that the profile gives this autoencoder.
+
+    Writes four files per set into the folder ``output``: ``<set>.json``, the record; ``<set>.images.parquet``, the
+    values of every image; ``<set>.samples.npy``, the first images with their reconstructions; and
+    ``<set>.gallery.npz``, the worst and the median reconstructions. ``data`` is the folder of the prepared data sets,
+    ``inception`` a file of Inception weights. A second call after an interruption resumes the work.
+
+    Raises :class:`ConfigError`, :class:`DataError`, :class:`WeightsError` and :class:`ResultsError`.
+    """
+    sets = profile.sets_of(chosen.name) if sets is None else sets
+    crops = {item.label: open_crops(profile, item, data) for item in sets}
+    with join_processes() as process:
+        device = process.device(choose(profile))
+        model, subject = open_autoencoder(chosen)
+        evaluation = Evaluation(profile, model.to(device), subject, device, process, inception)
+        for item in sets:
+            evaluation.run(item, crops[item.label], output)
+
+
+class Evaluation:
+    """Measures one autoencoder on one device, set by set."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        model: Autoencoder,
+        subject: Subject,
+        device: torch.device,
+        process: Worker,
+        inception: Path | None = None,
+    ):
+        """Load the protocol's networks. Raises :class:`WeightsError`."""
+        spec = profile.evaluation
+        self.profile, self.subject, self.device, self.process = profile, subject, device, process
+        self.settings = settings_of(profile, model, subject)
+        self.reconstruct = reconstructor(model, _noise(profile, self.settings))
+        self.suite = Suite.load(protocol_of(profile), device, inception)
+        self.evaluator = ReconstructionEvaluator(
+            self.suite,
+            batch_size=spec.batch_size,
+            tf32=self.settings.get("tf32") == "on",
+            threads=spec.workers,
+            process=process,
+        )
+        self.console = Console(stderr=True, quiet=not process.first)
+
+    def run(self, item: EvaluationSet, crops: Crops, output: Path) -> None:
+        """Measure one set and write its files. The record is written last, so a record never lacks its other files."""
+        spec, clock = self.profile.evaluation, Stopwatch()
+        state = output / f".{item.label}-{self._recipe(crops)[:12]}"
+        with Progress(console=self.console, disable=not self.console.is_terminal) as bar:
+            task = bar.add_task(f"{self.subject.autoencoder} on {item.label}", total=len(crops))
+            self.evaluator.progress = lambda done, total: bar.update(task, completed=done, total=total)
+            measured = self.evaluator.measure(self.reconstruct, crops, state)
+        if self.process.first:
+            metrics = summarise(measured, self.suite, crops, resamples=spec.bootstrap, seed=self.profile.seed)
+            record = Record(
+                kind="reconstruction",
+                profile=self.profile.name,
+                protocol=spec.protocol,
+                settings=self.settings,
+                subject=self.subject,
+                data=describe_data(item, crops),
+                metrics=metrics,
+                provenance=self._provenance(crops, clock),
+            )
+            write_images(output / f"{item.label}.images.parquet", measured, crops)
+            self._write_samples(output / f"{item.label}.samples.npy", crops, spec.samples)
+            gallery = output / f"{item.label}.gallery.npz"
+            write_gallery(gallery, measured, self.reconstruct, crops, self.device, spec.gallery)
+            save(record, output / f"{item.label}.json")
+            shown = ", ".join(f"{metric.label} {metric.value:.4g}" for metric in metrics.values())
+            self.console.print(
+                f"{self.subject.autoencoder} on {item.label}: {shown}{_speed_text(measured.speed)}", soft_wrap=True
+            )
+        del measured
+        self.process.wait()
+        if self.process.first:
+            self.evaluator.forget(state)
+
+    def _recipe(self, crops: Crops) -> str:
+        """Hash of everything that shapes the per-image state: a pass never resumes the state of another recipe."""
+        spec = self.profile.evaluation.model_dump(mode="json", exclude={"bootstrap", "gallery", "samples", "workers"})
+        networks = {name: network.weights_sha256 for name, network in self.suite.networks.items()}
+        code = fingerprint(__name__)
+        return sha256_json([spec, crops.sha256, self.subject.weights_sha256, networks, self.settings, code])
+
+    def _provenance(self, crops: Crops, clock: Stopwatch) -> Provenance:
+        config = {**self.profile.evaluation_recipe(), "crops": crops.sha256}
+        device = describe(self.device, self.profile, self.process.count)
+        return collect(code=fingerprint(__name__), config=config, seed=self.profile.seed, device=device, clock=clock)
+
+    def _write_samples(self, path: Path, crops: Crops, count: int) -> None:
+        """Write the first images and their reconstructions, uint8 (k, 2, height, width, 3)."""
+        indices = range(min(count, len(crops)))
+        real = torch.stack([crops[index] for index in indices])
+        with torch.inference_mode():
+            parts = [
+                self.reconstruct(real[index : index + 1].to(self.device), range(index, index + 1)).cpu()
+                for index in indices
+            ]
+        pairs = torch.stack([real, torch.cat(parts)], dim=1).permute(0, 1, 3, 4, 2).contiguous()
+        buffer = io.BytesIO()
+        np.save(buffer, pairs.numpy())
+        write_bytes(path, buffer.getvalue())
+
+
+def settings_of(profile: Profile, model: Autoencoder, subject: Subject) -> dict[str, str]:
+    """The protocol's switches that apply to one autoencoder.
+
+    The switch ``posterior`` is left out for a model without a posterior, such as DC-AE, and for every retrained
+    autoencoder: the three phases train only the mean, which is the latent, and never the spread.
+    """
+    settings = profile.evaluation.settings
+    if model.has_posterior and subject.weights_source != "retrained":
+        return settings
+    return {key: value for key, value in settings.items() if key != "posterior"}
+
+
+def write_images(path: Path, measured: MeasuredSet, crops: Crops) -> None:
+    """Write a Parquet file with one row per image, in the order of the set: index, key and the value of each metric."""
+    columns: dict[str, Any] = {
+        "index": np.arange(len(crops)),
+        "key": [crops.key(index) for index in range(len(crops))],
+    }
+    columns |= {name: measured.column(name) for name in measured.value_names}
+    write_with(path, lambda file: pq.write_table(pa.table(columns), file))
+
+
+def describe_data(item: EvaluationSet, crops: Crops) -> Data:
+    """Describe the images of an evaluation set as records do."""
+    return Data(
+        name=item.dataset,
+        split=crops.split,
+        resolution=item.resolution,
+        images=len(crops),
+        sha256=crops.manifest_sha256,
+    )
+
+
+def _noise(profile: Profile, settings: dict[str, str]) -> Callable[[range, torch.Size], torch.Tensor] | None:
+    return partial(posterior_noise, profile.seed) if settings.get("posterior") == "sample" else None
+
+
+def _speed_text(speed: Speed) -> str:
+    if not speed.images:
+        return ""
+    waiting = speed.waited / speed.seconds
+    return f" ({speed.images / speed.seconds:.3g} img/s, {waiting:.0%} of the time waiting for images)"

@@ -1,0 +1,214 @@
+"""Metrics of generated samples, computed from features of the samples and of reference images."""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+from zipfile import BadZipFile
+
+import numpy as np
+from torch import Tensor
+
+from dcae_bench.base.errors import ConfigError, DataError
+from dcae_bench.base.files import sha256_file
+from dcae_bench.data.samples import ArrayImages
+from dcae_bench.evaluation.distances import (
+    as_tensor,
+    interval_for_record,
+    kernel_key,
+    kernel_metric,
+    use_singular_values,
+)
+from dcae_bench.evaluation.features import FeaturePass, Features
+from dcae_bench.evaluation.protocols import GenerationProtocol
+from dcae_bench.extractors.extractor import FeatureExtractor
+from dcae_bench.metrics import intervals
+from dcae_bench.metrics.frechet import FeatureStatistics, frechet_distance, frechet_of_gaussians
+from dcae_bench.records.record import Interval, Metric
+
+MAX_REFERENCE_IMAGES = 50_000
+"""Most reference images that precision and recall use, evenly spaced: their cost grows with the square of the count."""
+
+
+class Classifier(Protocol):
+    """A network that keeps the weights (classes, d) of its classifier, without bias."""
+
+    classifier: Tensor
+
+
+@runtime_checkable
+class Classifying(Protocol):
+    """An extractor whose network has a classifier, which the Inception Score needs."""
+
+    model: Classifier
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """A reference known only by the mean (d,) and covariance (d, d) of its features, as ADM publishes them."""
+
+    name: str
+    sha256: str
+    mean: np.ndarray
+    covariance: np.ndarray
+
+
+def generation_metrics(
+    protocol: GenerationProtocol,
+    extractors: Mapping[str, FeatureExtractor],
+    real: Features,
+    fake: Features,
+    batch: Gaussian | None = None,
+) -> dict[str, Metric]:
+    """Metrics of samples with features ``fake`` against reference images with features ``real``.
+
+    ``batch``, e.g. ADM's, adds a Fréchet distance to a second reference, in features of the protocol's ``network``.
+    Raises :class:`DataError` for too few images.
+    """
+    least = 10 if protocol.inception_score else 4
+    for what, count in (("samples", len(fake[protocol.network])), ("reference images", len(real[protocol.network]))):
+        if count < least:
+            raise DataError(f"{count} {what} cannot be evaluated: {protocol.name} needs at least {least}")
+    metrics = {}
+    for name in protocol.distances:
+        metrics[f"g{extractors[name].key}"] = _distance_metric(protocol, extractors[name], real[name], fake[name])
+    extractor, reals, fakes = extractors[protocol.network], real[protocol.network], fake[protocol.network]
+    if batch is not None:
+        metrics[f"g{extractor.key}_adm"] = _batch_metric(protocol, extractor, batch, fakes)
+    metrics[kernel_key(extractor)] = kernel_metric(extractor, reals, fakes)
+    metrics |= _precision_recall(extractor, reals, fakes)
+    if protocol.inception_score:
+        if not isinstance(extractor, Classifying):
+            raise ConfigError(
+                f"{protocol.name}: extractor {protocol.network} has no classifier, so there is no Inception Score; "
+                "choose a protocol without it"
+            )
+        metrics |= _inception_score(extractor, extractor.model.classifier, fakes)
+    return metrics
+
+
+def load_reference_batch(path: Path, features: FeaturePass, network: str, folder: Path) -> Gaussian:
+    """Load ADM's reference batch (``.npz``): its ``mu`` and ``sigma``, or else statistics of its images ``arr_0``.
+
+    ``folder`` holds the state of the feature pass over ``arr_0``. Raises :class:`DataError` for a file that is not such
+    a batch.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {key: file[key] for key in (("mu", "sigma") if "mu" in file else ("arr_0",))}
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); get ADM's reference batch") from error
+    except (
+        ValueError,
+        KeyError,
+        EOFError,
+        TypeError,
+        BadZipFile,
+        zlib.error,
+    ) as error:  # TypeError: a single .npy array
+        raise DataError(f"{path}: holds neither mu and sigma nor arr_0 ({error}); get ADM's reference batch") from error
+    sha256, dim = sha256_file(path), features.extractors[network].dim
+    if "mu" in found:
+        mean, covariance = found["mu"].astype(np.float64), found["sigma"].astype(np.float64)
+        if mean.shape != (dim,) or covariance.shape != (dim, dim):
+            raise DataError(f"{path}: mu {mean.shape} and sigma {covariance.shape} are not of {dim} features")
+        if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+            raise DataError(f"{path}: mu or sigma holds values that are not finite; get ADM's reference batch")
+        return Gaussian(path.name, sha256, mean, covariance)
+    images = ArrayImages(found["arr_0"], name=str(path), sha256=sha256)
+    statistics = FeatureStatistics.of(features.extract_reference(images, folder / sha256[:12])[network])
+    return Gaussian(path.name, sha256, statistics.mean, statistics.covariance)
+
+
+def _distance_metric(
+    protocol: GenerationProtocol, extractor: FeatureExtractor, real: np.ndarray, fake: np.ndarray
+) -> Metric:
+    if use_singular_values(real, fake):
+        value = frechet_distance(real, fake).value
+        influence = intervals.frechet_sample_influence_from_features(real, fake)
+    else:
+        reference = FeatureStatistics.of(real)
+        value, influence = _distance_to_gaussian(reference.mean, reference.covariance, fake)
+    return Metric(
+        label=f"g{extractor.distance}",
+        value=value,
+        better="lower",
+        interval=interval_for_record(intervals.frechet_sample_interval(influence, value)),
+        notes=intervals.sample_size_notes(min(len(real), len(fake)), extractor.dim, protocol.images),
+        weights_sha256=extractor.weights_sha256,
+    )
+
+
+def _batch_metric(
+    protocol: GenerationProtocol, extractor: FeatureExtractor, batch: Gaussian, fake: np.ndarray
+) -> Metric:
+    value, influence = _distance_to_gaussian(batch.mean, batch.covariance, fake)
+    notes = intervals.sample_size_notes(len(fake), extractor.dim, protocol.images)
+    return Metric(
+        label=f"{extractor.distance}, ADM batch",
+        value=value,
+        better="lower",
+        interval=interval_for_record(intervals.frechet_sample_interval(influence, value)),
+        notes=(f"reference: {batch.name}, SHA-256 {batch.sha256[:12]}", *notes),
+        weights_sha256=extractor.weights_sha256,
+    )
+
+
+def _distance_to_gaussian(mean: np.ndarray, covariance: np.ndarray, fake: np.ndarray) -> tuple[float, np.ndarray]:
+    """Fréchet distance to a Gaussian, and the influence of each sample on the distance."""
+    generated = FeatureStatistics.of(fake)
+    value = frechet_of_gaussians(mean, covariance, generated.mean, generated.covariance)
+    return value, intervals.frechet_sample_influence(mean, covariance, fake)
+
+
+def _precision_recall(extractor: FeatureExtractor, real: np.ndarray, fake: np.ndarray) -> dict[str, Metric]:
+    from dcae_bench.metrics.precision_recall import precision_recall  # torch-fidelity takes seconds to import
+
+    count = len(real)
+    notes: tuple[str, ...] = ()
+    if count > MAX_REFERENCE_IMAGES:
+        real = real[np.linspace(0, count - 1, MAX_REFERENCE_IMAGES).round().astype(np.int64)]
+        notes = (f"{MAX_REFERENCE_IMAGES:,} of {count:,} reference images, evenly spaced",)
+    if len(real) != len(fake):
+        notes += (f"{len(real):,} reference images and {len(fake):,} samples: compare at equal counts",)
+    found = precision_recall(as_tensor(real), as_tensor(fake))
+    values = {"precision": (found.precision, len(fake)), "recall": (found.recall, len(real))}
+    # The field means Inception by torch-fidelity; the label names any other network.
+    network = "" if extractor.key.startswith("fid_") else f" ({extractor.name})"
+    suffix = extractor.key.removeprefix("fd_").removeprefix("fid_")
+    return {
+        f"{key}_{suffix}": Metric(
+            label=f"{key}{network}",
+            value=share,
+            better="higher",
+            interval=_share_interval(share, images),
+            notes=notes,
+            weights_sha256=extractor.weights_sha256,
+        )
+        for key, (share, images) in values.items()
+    }
+
+
+def _share_interval(share: float, images: int) -> Interval:
+    found = intervals.share_interval(share, images)
+    method = f"{found.method}, share of images inside a manifold that is held fixed"
+    return Interval(low=found.low, high=found.high, method=method)
+
+
+def _inception_score(extractor: FeatureExtractor, classifier: Tensor, fake: np.ndarray) -> dict[str, Metric]:
+    from dcae_bench.metrics.inception_score import SPLITS, inception_score, unbiased_logits
+
+    found = inception_score(unbiased_logits(fake, classifier))
+    half = intervals.QUANTILE * found.spread / np.sqrt(SPLITS - 1)
+    interval = Interval(low=found.value - half, high=found.value + half, method=f"normal, over the {SPLITS} splits")
+    official = extractor.key.startswith("fid_")
+    metric = Metric(
+        label="IS" if official else f"IS ({extractor.name})",
+        value=found.value,
+        better="higher",
+        interval=interval,
+        notes=(f"standard deviation of its {SPLITS} splits {found.spread:.2g}",),
+        weights_sha256=extractor.weights_sha256,
+    )
+    return {"inception_score" if official else "inception_score_other_weights": metric}

@@ -1,0 +1,1 @@
+"""Generation: encode images to cached latents, and sample images from a denoiser."""

@@ -1,0 +1,243 @@
+"""Encoding of images to cached latents: one pass of an autoencoder, resumable and shared by processes."""
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from dcae_bench.base.errors import DataError
+from dcae_bench.base.files import sha256_file, sha256_json, write_bytes, write_text
+from dcae_bench.catalogue.autoencoders import catalogue
+from dcae_bench.catalogue.entries import Scaling
+from dcae_bench.data.labelled import LabelledCrops, open_labelled
+from dcae_bench.data.latents import (
+    LABELS,
+    LATENTS,
+    MANIFEST,
+    LatentManifest,
+    LatentSummary,
+    read_latent_manifest,
+    require_latents_of_weights,
+)
+from dcae_bench.data.pixels import normalise
+from dcae_bench.data.read_ahead import read_ahead
+from dcae_bench.generation.packing import PackedArray
+from dcae_bench.generation.posterior import posterior_noise
+from dcae_bench.generation.statistics import LatentStatistics
+from dcae_bench.models.autoencoder import Autoencoder, images_at_once
+from dcae_bench.profile.diffusion import LatentDataSpec, LatentSource
+from dcae_bench.profile.profile import Profile
+from dcae_bench.records.fingerprint import fingerprint
+from dcae_bench.records.record import Subject
+from dcae_bench.running.device import choose
+from dcae_bench.running.precision import pinned
+from dcae_bench.running.processes import Worker, batches_of, join_processes
+from dcae_bench.subjects.autoencoders import open_autoencoder
+from dcae_bench.subjects.choose import choose_for_latents
+
+ROWS = 256
+"""Latents that the last pass, which computes statistics, reads at a time."""
+
+
+def encode_dataset(
+    profile: Profile, latent: str, images: str, *, data: Path, output: Path, weights: Path | None = None
+) -> LatentManifest:
+    """Encode the profile's ``images`` with the autoencoder of ``latent`` (``autoencoder@weights``) into ``output``.
+
+    The folder ``output`` then holds ``latents.npy`` (n, c, h, w), ``labels.npy`` (n,) with -1 for images without a
+    label, and ``manifest.json``, which is written last. ``weights`` is the weights file of a retrained autoencoder;
+    released weights and the user's own are found by name. After an interruption the same call continues; after the end
+    it does nothing. Raises :class:`ConfigError`, :class:`DataError` (also where ``output`` holds latents of other
+    weights or another recipe), :class:`WeightsError` and :class:`ResultsError`.
+    """
+    recipe = profile.latents_recipe(latent, images)
+    spec, source = profile.required_diffusion.data[images], LatentSource.parse(latent)
+    chosen = choose_for_latents(profile, source, profile.latent_autoencoder(latent), weights, "--weights")
+    with join_processes() as process:
+        device = process.device(choose(profile))
+        crops = open_labelled(spec, data, profile.seed)
+        model, subject = open_autoencoder(chosen)
+        digest = sha256_json([recipe, crops.sha256, subject.weights_sha256, fingerprint(__name__)])
+        encoding = Encoding(profile, spec, crops, model.to(device), subject, device, process, output, digest)
+        if (found := encoding.finished()) is None:
+            encoding.run()
+            found = read_latent_manifest(output)
+        return found
+
+
+@dataclass
+class Encoding:
+    """One pass of one autoencoder over labelled images."""
+
+    profile: Profile
+    spec: LatentDataSpec
+    crops: LabelledCrops
+    model: Autoencoder
+    subject: Subject
+    device: torch.device
+    process: Worker
+    output: Path
+    recipe_sha256: str
+
+    @property
+    def count(self) -> int:
+        """Number of latents, mirrored ones included."""
+        return len(self.crops) * (2 if self.spec.flips else 1)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """c, h, w of one latent."""
+        side = self.spec.resolution // self.model.compression
+        return self.model.latent_channels, side, side
+
+    @property
+    def draws_posterior(self) -> bool:
+        """Whether latents are drawn from the posterior.
+
+        Retrained weights give the posterior's mean, because the three training phases do not train its spread.
+        """
+        return (
+            self.spec.posterior == "sample" and self.model.has_posterior and self.subject.weights_source != "retrained"
+        )
+
+    def finished(self) -> LatentManifest | None:
+        """Return the manifest if ``output`` holds these latents. Raises :class:`DataError` if it holds others."""
+        if not (self.output / MANIFEST).exists():
+            return None
+        manifest = read_latent_manifest(self.output)
+        require_latents_of_weights(manifest, self.subject.weights_sha256, self.output)
+        if manifest.recipe_sha256 != self.recipe_sha256:
+            raise DataError(
+                f"{self.output}: holds latents of recipe {manifest.recipe_sha256[:12]}, this one is "
+                f"{self.recipe_sha256[:12]}; take another folder, or delete this one and encode again"
+            )
+        return manifest
+
+    def run(self) -> None:
+        """Encode the missing latents, compute the statistics of all, and write the manifest last.
+
+        Raises :class:`DataError` for latents that are not finite or all 0, and :class:`ResultsError`.
+        """
+        size = min(self.profile.required_diffusion.encode_batch, images_at_once(self.spec.resolution))
+        batches = batches_of(self.count, size)
+        state = PackedArray(self.output / LATENTS, self.recipe_sha256, (self.count, *self.shape), self.spec.dtype)
+        if self.process.first:
+            state.create_or_resume()
+        self.process.wait()
+        mine = state.unfinished(self.process.share(batches))
+        console = Console(stderr=True, quiet=not self.process.first)
+        crops = _Mirrored(self.crops) if self.spec.flips else self.crops
+        with (
+            Progress(console=console, disable=not console.is_terminal) as bar,
+            pinned(tf32=False),
+            torch.inference_mode(),
+        ):
+            task = bar.add_task(f"{self.subject.autoencoder}: encoding {self.crops.name}", total=len(mine))
+            for batch, images in read_ahead(crops, mine, self.profile.evaluation.workers):
+                state.write(batch, self._encode(batch, images, crops))
+                bar.advance(task)
+        self.process.wait()
+        if self.process.first:
+            self._finish(state)
+            console.print(f"{self.subject.autoencoder}: {self.count} latents -> {self.output}", soft_wrap=True)
+        self.process.wait()
+
+    def _encode(self, batch: range, images: Tensor, crops: "LabelledCrops | _Mirrored") -> np.ndarray:
+        x = normalise(images.to(self.device))
+        if self.draws_posterior:
+            z = self.model.draw(x, lambda shape: posterior_noise(self.profile.seed, batch, shape).to(x.device))
+        else:
+            z = self.model.encode(x)
+        latents = z.float().cpu().numpy().astype(self.spec.dtype)
+        finite = np.isfinite(latents).all(axis=(1, 2, 3))
+        if not finite.all():
+            index = batch[int(np.argmin(finite))]
+            raise DataError(
+                f"{crops.key(index)}: its latent is not finite in {self.spec.dtype} with weights "
+                f"{self.subject.weights_sha256[:12]}; take other weights, or dtype float32"
+            )
+        return latents
+
+    def _finish(self, state: PackedArray) -> None:
+        """Compute statistics and hash in one pass over the array, then move the array into place and describe it."""
+        statistics, digest = self._measure(state)
+        scaling = self._declared_scaling()
+        if scaling is None and statistics.rms == 0:
+            raise DataError(f"{self.subject.autoencoder} on {self.crops.name}: every latent is 0, so there is no scale")
+        channels = statistics.channels
+        repeats = 2 if self.spec.flips else 1
+        buffer = io.BytesIO()
+        np.save(buffer, np.tile(self.crops.labels, repeats))
+        write_bytes(self.output / LABELS, buffer.getvalue())
+        state.move_into_place()
+        manifest = LatentManifest(
+            autoencoder=self.subject.autoencoder,
+            weights_source=self.subject.weights_source,
+            weights_sha256=self.subject.weights_sha256,
+            model=self.model.spec,
+            datasets=self.spec.datasets,
+            split=self.spec.split,
+            resolution=self.spec.resolution,
+            crops_sha256=self.crops.sha256,
+            data_sha256=self.crops.manifest_sha256,
+            posterior="sample" if self.draws_posterior else "mean",
+            seed=self.profile.seed,
+            flips=self.spec.flips,
+            classes=self.spec.class_count,
+            count=self.count,
+            shape=self.shape,
+            dtype=self.spec.dtype,
+            scaling_factor=scaling.factor if scaling else 1 / statistics.rms,
+            shift=scaling.shift if scaling else 0.0,
+            scaling="declared" if scaling else "measured",
+            statistics=LatentSummary(
+                mean=statistics.mean,
+                rms=statistics.rms,
+                std=statistics.std,
+                channel_mean=channels.mean,
+                channel_rms=channels.rms,
+                channel_std=channels.std,
+            ),
+            sha256=digest,
+            labels_sha256=sha256_file(self.output / LABELS),
+            recipe_sha256=self.recipe_sha256,
+        )
+        write_text(self.output / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+        state.remove()
+
+    def _measure(self, state: PackedArray) -> tuple[LatentStatistics, str]:
+        """Return the statistics, summed latent by latent, and the SHA-256 of the file."""
+        digest = hashlib.sha256(state.header)
+        total, squares = np.zeros(self.shape[0]), np.zeros(self.shape[0])
+        for content in state.read_chunks(ROWS):
+            digest.update(content.data)
+            rows = content.astype(np.float64)
+            total += rows.sum(axis=(2, 3)).sum(axis=0)
+            squares += np.square(rows).sum(axis=(2, 3)).sum(axis=0)
+        return LatentStatistics(self.count * self.shape[1] * self.shape[2], total, squares), digest.hexdigest()
+
+    def _declared_scaling(self) -> Scaling | None:
+        """Scaling that the authors of released weights state; None for other weights."""
+        if self.subject.weights_source != "released":
+            return None
+        return catalogue().preset(self.subject.autoencoder).scaling
+
+
+class _Mirrored:
+    """All crops, followed by the same crops mirrored."""
+
+    def __init__(self, crops: LabelledCrops):
+        self._crops = crops
+
+    def key(self, index: int) -> str:
+        return self._crops.key(index % len(self._crops))
+
+    def __getitem__(self, index: int) -> Tensor:
+        flip, inner = divmod(index, len(self._crops))
+        return self._crops[inner].flip(-1) if flip else self._crops[inner]

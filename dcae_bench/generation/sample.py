@@ -1,0 +1,208 @@
+"""Sampling of a denoiser: one pass that draws latents and decodes them to images, resumable and shared by processes."""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from dcae_bench.base.errors import ConfigError, DataError
+from dcae_bench.base.files import sha256_file, sha256_json, write_bytes, write_text
+from dcae_bench.data.samples import LABELS, MANIFEST, SAMPLES, SampleManifest, Samples, read_sample_manifest
+from dcae_bench.diffusion.decode import decode
+from dcae_bench.diffusion.noise import PAPER_RANKS, Noise, SampleNoise, paper_batches, paper_labels
+from dcae_bench.diffusion.processes import build_process
+from dcae_bench.diffusion.sampling import sample
+from dcae_bench.generation.packing import PackedArray
+from dcae_bench.generation.pngs import write_pngs
+from dcae_bench.profile.profile import Profile
+from dcae_bench.profile.rows import ReleasedRow, TrainedRow
+from dcae_bench.records.fingerprint import fingerprint
+from dcae_bench.records.provenance import Stopwatch
+from dcae_bench.running.device import choose
+from dcae_bench.running.precision import pinned
+from dcae_bench.running.processes import Worker, batches_of, join_processes
+from dcae_bench.specs.diffusion import AncestralSpec, GuidanceSpec, SamplerSpec
+from dcae_bench.subjects.denoisers import OpenDenoiser, open_released, open_trained
+
+
+def sample_images(
+    profile: Profile,
+    row: str,
+    *,
+    output: Path,
+    weights: Path | None = None,
+    latents: Path | None = None,
+    autoencoder: Path | None = None,
+    guidance: GuidanceSpec | None = None,
+    png: Path | None = None,
+) -> SampleManifest:
+    """Sample the denoiser of ``row``, decode the latents, and write the images into the folder ``output``.
+
+    The folder then holds ``samples.npy``, uint8 (n, H, W, 3), ``labels.npy`` (n,) with -1 for unconditional samples,
+    and ``samples.json``, which is written last. After an interruption the same call continues; after the end it does
+    nothing.
+
+    A trained row needs ``weights``, the file of its denoiser, and ``latents``, the cache that the denoiser learned
+    from; only the cache's manifest is read. ``autoencoder`` is the weights file of a retrained autoencoder; released
+    weights and the user's own are found by name. A released row takes none of the three: all its weights are found by
+    name. ``guidance`` is by default the row's first guidance. ``png`` is a folder that receives every image as a PNG
+    file too.
+
+    Raises :class:`ConfigError`, :class:`DataError`, :class:`WeightsError` and :class:`ResultsError`.
+    """
+    resolved = profile.row(row)
+    guidance = guidance or resolved.guidance[0]
+    if resolved.denoiser.classes is None and not guidance.plain:
+        raise ConfigError(f"guidance s = {guidance.scale:g}: row {row} is unconditional; use s = 1")
+    with join_processes() as process:
+        device = process.device(choose(profile))
+        files = weights, latents, autoencoder
+        if isinstance(resolved, ReleasedRow):
+            denoiser = open_released(profile, resolved, *files)
+        else:
+            denoiser = open_trained(profile, resolved, *files)
+        recipe = [profile.sampling_recipe(row, guidance), *denoiser.identity, fingerprint(__name__)]
+        sampling = Sampling(profile, resolved, denoiser, guidance, device, process, output, sha256_json(recipe))
+        if (found := sampling.finished()) is None:
+            sampling.run()
+            found = read_sample_manifest(output)
+        elif process.first:
+            console = Console(stderr=True)
+            console.print(f"row {row}: these {found.count} samples are in {output} already", soft_wrap=True)
+        if png is not None:
+            write_pngs(Samples(output, found.sha256), png, process, threads=profile.evaluation.workers)
+        return found
+
+
+@dataclass
+class Sampling:
+    """One pass of one denoiser at one guidance scale."""
+
+    profile: Profile
+    resolved: TrainedRow | ReleasedRow
+    denoiser: OpenDenoiser
+    guidance: GuidanceSpec
+    device: torch.device
+    process: Worker
+    output: Path
+    recipe_sha256: str
+
+    @property
+    def count(self) -> int:
+        """Number of images to sample."""
+        return self.profile.required_diffusion.samples
+
+    @property
+    def sampler(self) -> SamplerSpec:
+        """The row's sampler."""
+        return self.resolved.sampler
+
+    @property
+    def labels(self) -> Tensor | None:
+        """Label of every sample (n,): each class in turn, or the authors' random draw; None: unconditional."""
+        classes = self.resolved.denoiser.classes
+        if classes is None:
+            return None
+        if self.profile.required_diffusion.seed_policy == "paper_8gpu":
+            return paper_labels(self.count, classes, self.profile.seed)
+        return torch.arange(self.count) % classes
+
+    def finished(self) -> SampleManifest | None:
+        """Return the manifest if ``output`` holds these samples. Raises :class:`DataError` if it holds others."""
+        if not (self.output / MANIFEST).exists():
+            return None
+        found = read_sample_manifest(self.output)
+        if found.recipe_sha256 != self.recipe_sha256:
+            raise DataError(
+                f"{self.output}: holds samples of denoiser {found.denoiser_sha256[:12]} and recipe "
+                f"{found.recipe_sha256[:12]}, these are {self.denoiser.sha256[:12]} and {self.recipe_sha256[:12]}; "
+                "take another folder, or delete this one and sample again"
+            )
+        return found
+
+    def run(self) -> None:
+        """Sample the missing images, and write the manifest last."""
+        side = self.resolved.data.resolution
+        state = PackedArray(self.output / SAMPLES, self.recipe_sha256, (self.count, side, side, 3), "uint8")
+        if self.process.first:
+            state.create_or_resume()
+        self.process.wait()
+        self.denoiser.model.to(self.device)
+        self.denoiser.autoencoder.to(self.device)
+        clock, console = Stopwatch(), Console(stderr=True, quiet=not self.process.first)
+        with Progress(console=console, disable=not console.is_terminal) as bar, pinned(tf32=False):
+            task = bar.add_task(f"row {self.resolved.name}: sampling", total=self.count)
+            for rows, noise in self._batches(state):
+                images = self._sample(rows, noise).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+                # The last of the authors' eight parts may reach past the number of samples.
+                kept = range(rows.start, min(rows.stop, self.count))
+                if len(kept):
+                    state.write(kept, images[: len(kept)])
+                bar.advance(task, len(rows))
+        self.process.wait()
+        if self.process.first:
+            self._finish(state, clock)
+            console.print(f"row {self.resolved.name}: {self.count} samples -> {self.output}", soft_wrap=True)
+        self.process.wait()
+
+    def _batches(self, state: PackedArray) -> Iterator[tuple[range, Noise]]:
+        """Yield the sample indices and the noise of this process's unfinished batches."""
+        spec, latent = self.profile.required_diffusion, self.resolved.denoiser.latent
+        shape = latent.channels, latent.side, latent.side
+        if spec.seed_policy == "sample":
+            for rows in state.unfinished(self.process.share(batches_of(self.count, spec.sample_batch))):
+                yield rows, SampleNoise(self.profile.seed, rows, shape, self.device)
+            return
+        ranks = range(self.process.rank, PAPER_RANKS, self.process.count)
+        # All batches of a rank share one random stream. `paper_batches` draws the starting noise of skipped batches
+        # too. Noise between steps is drawn only by the steps themselves, so ancestral sampling may skip no batch.
+        whole = isinstance(self.sampler, AncestralSpec)
+        for batch in paper_batches(self.count, self.profile.seed, shape, self.device, ranks=ranks):
+            if whole or state.unfinished([range(batch.indices.start, min(batch.indices.stop, self.count))]):
+                yield batch.indices, batch.noise
+
+    def _sample(self, rows: range, noise: Noise) -> Tensor:
+        labels = self.labels
+        if labels is not None:
+            labels = labels[[index % self.count for index in rows]].to(self.device)
+        process = build_process(self.resolved.process)
+        latents = sample(self.denoiser.model, process, self.sampler, noise, labels, self.guidance)
+        return decode(self.denoiser.autoencoder, latents, self.denoiser)
+
+    def _finish(self, state: PackedArray, clock: Stopwatch) -> None:
+        labels = self.labels
+        buffer = io.BytesIO()
+        np.save(buffer, np.full(self.count, -1) if labels is None else labels.numpy())
+        write_bytes(self.output / LABELS, buffer.getvalue())
+        state.move_into_place()
+        cache = self.denoiser.cache
+        manifest = SampleManifest(
+            row=self.resolved.name,
+            released=self.resolved.spec.released if isinstance(self.resolved, ReleasedRow) else None,
+            denoiser_sha256=self.denoiser.sha256,
+            autoencoder=self.resolved.spec.latent,
+            autoencoder_sha256=self.denoiser.autoencoder_sha256,
+            latents_sha256=cache.sha256 if cache else None,
+            crops_sha256=cache.crops_sha256 if cache else None,
+            data_sha256=cache.data_sha256 if cache else None,
+            sampler=self.sampler,
+            nfe=getattr(self.sampler, "nfe", None) or getattr(self.sampler, "steps", None),
+            guidance_scale=self.guidance.scale,
+            count=self.count,
+            shape=state.shape[1:],
+            classes=self.resolved.denoiser.classes,
+            seed=self.profile.seed,
+            seed_policy=self.profile.required_diffusion.seed_policy,
+            seconds=round(clock.seconds, 3),
+            sha256=sha256_file(self.output / SAMPLES),
+            labels_sha256=sha256_file(self.output / LABELS),
+            recipe_sha256=self.recipe_sha256,
+        )
+        write_text(self.output / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+        state.remove()

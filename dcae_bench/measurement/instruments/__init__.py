@@ -1,0 +1,1 @@
+"""Instruments: clocks, NVML, the lease of a device, the state gate, and the statistics of samples."""

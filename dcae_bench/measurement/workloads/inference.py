@@ -1,0 +1,141 @@
+"""The workloads of a denoiser without training: its forward pass, and full sampling."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from dcae_bench.diffusion.processes import build_process
+from dcae_bench.diffusion.sampling import sample
+from dcae_bench.measurement.workloads.agreement import relative_rms, require_agreement
+from dcae_bench.measurement.workloads.cases import CLASSES
+from dcae_bench.measurement.workloads.denoisers import forward_inputs, process_of, random_denoiser, sampler_of
+from dcae_bench.measurement.workloads.job import Inputs, Job, Ready, kernel_setting, precision_context
+from dcae_bench.measurement.workloads.modes import attention_kernel, capture_graph, compile_with_tensorrt, in_rotation
+from dcae_bench.models.denoiser import Denoiser
+from dcae_bench.models.zoo import build
+from dcae_bench.specs.denoisers import DenoiserSpec
+from dcae_bench.specs.diffusion import GuidanceSpec
+from dcae_bench.training.blocks import compile_blocks
+
+GUIDANCE = GuidanceSpec(s=1.5)
+CHECKED = 4
+"""Number of images whose outputs are compared with plain eager fp32."""
+
+
+class DeviceNoise:
+    """Standard normal noise drawn on the device.
+
+    Keyed streams, which images are sampled from elsewhere, are drawn on the CPU: their speed would be what is timed.
+    """
+
+    def __init__(self, shape: tuple[int, ...], device: torch.device, seed: int):
+        self._shape, self._device = shape, device
+        self._generator = torch.Generator(device).manual_seed(seed)
+
+    def __call__(self) -> Tensor:
+        """The next noise of the given shape, float32."""
+        return torch.randn(self._shape, generator=self._generator, device=self._device)
+
+
+class FastDenoiser(Denoiser):
+    """A denoiser for samplers (float32 latents in, predictions out) that predicts in the job's mode and precision."""
+
+    def __init__(self, spec: DenoiserSpec, predict: Callable[[Tensor, Tensor, Tensor | None], Tensor]):
+        """``predict`` takes latents (n, c, h, w), times (n,) and labels (n,)."""
+        super().__init__(spec)
+        self._predict = predict
+
+    def _forward(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        return self._predict(x, t, y)
+
+    def transformer_blocks(self) -> list[nn.Module]:
+        """None: whatever ``predict`` runs is compiled already."""
+        return []
+
+
+def forward_workload(job: Job) -> Ready:
+    """One forward pass of the case's denoiser. Raises :class:`MeasurementError` if a faster mode disagrees."""
+    inputs = forward_inputs(job)
+    model = random_denoiser(job.case, job.device, job.seed).eval()
+    wanted = _predict_plainly(model, inputs[0]) if job.check and job.fast else None
+    kernel = job.kernel
+    predict = _predictor(model, job, inputs, kernel)
+    if job.mode == "compile+cudagraph":
+        with attention_kernel(kernel), torch.no_grad():
+            call = capture_graph(predict, inputs)
+    else:
+        call = in_rotation(predict, inputs)
+    agreement = None
+    if wanted is not None:
+        found = call()[: len(wanted)]  # the first call takes inputs[0]
+        what = f"outputs of {len(wanted)} images, {job.mode} {job.precision} beside eager fp32"
+        agreement = require_agreement(job, what, relative_rms(found, wanted))
+    return Ready(call, job.batch, kernel_setting(kernel), agreement)
+
+
+def sampling_workload(job: Job) -> Ready:
+    """Full sampling under guidance. ``sample_decode`` also decodes the images, in parts that fit into memory.
+
+    Raises :class:`MeasurementError` if a faster mode disagrees.
+    """
+    (sampler, nfe), space = sampler_of(job.case), job.case.space
+    doubled = replace(job, batch=2 * job.batch)
+    inputs = forward_inputs(doubled)
+    model = random_denoiser(job.case, job.device, job.seed).eval()
+    wanted = _predict_plainly(model, inputs[0]) if job.check and job.fast else None
+    kernel = job.kernel
+    predict = _predictor(model, doubled, inputs, kernel)
+    agreement = None
+    if wanted is not None:
+        what = f"one prediction of {len(wanted)} images, {job.mode} {job.precision} beside eager fp32"
+        agreement = require_agreement(job, what, relative_rms(predict(*inputs[0])[: len(wanted)], wanted))
+    weights = inputs[0][0].dtype
+    denoiser = FastDenoiser(model.spec, lambda x, t, y: predict(x.to(weights), t, y))
+    noise = DeviceNoise((job.batch, space.channels, space.side, space.side), job.device, job.seed)
+    labels = torch.randint(0, CLASSES, (job.batch,), device=job.device)
+    process = build_process(process_of(job.case))
+    decode = _decoder(job) if job.case.work == "sample_decode" else None
+
+    def call() -> Tensor:
+        z = sample(denoiser, process, sampler, noise, labels, GUIDANCE)
+        return z if decode is None else decode(z)
+
+    settings = {"nfe": str(nfe), "guidance": "doubled batch", **kernel_setting(kernel)}
+    return Ready(call, job.batch, settings, agreement)
+
+
+def _decoder(job: Job, part: int = 8) -> Callable[[Tensor], Tensor]:
+    """The decoder of the case's autoencoder, which decodes ``part`` latents at a time."""
+    model = build(job.case.autoencoder, seed=job.seed).to(job.device, job.dtype).eval()
+
+    @torch.inference_mode()
+    def decode(z: Tensor) -> Tensor:
+        return torch.cat([model.decode(some) for some in z.to(job.dtype).split(part)])
+
+    return decode
+
+
+def _predictor(model: nn.Module, job: Job, inputs: Sequence[Inputs], kernel: str | None) -> Callable[..., Tensor]:
+    """The network's forward pass in the job's precision and mode, without gradients."""
+    if "autocast" not in job.precision:
+        model.to(job.dtype)
+    if job.mode == "trt":
+        with torch.no_grad():
+            return torch.no_grad()(compile_with_tensorrt(model, inputs[0]))
+    if job.mode != "eager":
+        compile_blocks(model)
+
+    def predict(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        with torch.no_grad(), attention_kernel(kernel), precision_context(job.precision, job.device):
+            return model(x, t, y)
+
+    return predict
+
+
+def _predict_plainly(model: nn.Module, inputs: Inputs) -> Tensor:
+    """Prediction of the network for the first images, in eager fp32."""
+    x, t, y = (tensor[:CHECKED] for tensor in inputs)
+    with torch.inference_mode():
+        return model(x.float(), t, y).clone()

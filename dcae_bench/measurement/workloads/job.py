@@ -1,0 +1,80 @@
+"""The job: a case with its protocol, batch and device; and the workload that is built from a job."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dcae_bench.measurement.instruments.timing import Workload
+from dcae_bench.measurement.record import Agreement
+from dcae_bench.measurement.workloads.cases import Case
+from dcae_bench.measurement.workloads.modes import fastest_attention
+from dcae_bench.measurement.workloads.recipes import Mode, Precision, Recipe
+
+Inputs = tuple[Tensor, ...]
+BUFFERS = 3
+"""Number of batches in rotation. A single batch could stay in a cache and run faster."""
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to build: a case under a protocol, with a batch size, on a device."""
+
+    case: Case
+    recipe: Recipe
+    batch: int
+    device: torch.device
+    checkpointing: bool = False
+    mode: Mode = "eager"
+    check: bool = True
+    seed: int = 0
+
+    @property
+    def precision(self) -> Precision:
+        """Precision of the case under the protocol."""
+        return self.recipe.precision(self.case)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the arithmetic. The weights have this type only without autocast."""
+        return DTYPES[self.precision.split()[0]]
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Memory format of an autoencoder and its images."""
+        return torch.channels_last if self.recipe.channels_last else torch.contiguous_format
+
+    @property
+    def fast(self) -> bool:
+        """Whether mode or precision differ from plain eager fp32, so that the outputs must be checked."""
+        return self.mode != "eager" or self.precision != "fp32"
+
+    @property
+    def kernel(self) -> str | None:
+        """Name of the attention kernel; None leaves the choice to torch, as always for autoencoders and on a CPU."""
+        if self.case.denoiser is None or self.recipe.attention == "torch's choice" or self.device.type == "cpu":
+            return None
+        return fastest_attention(self.case.spec, self.batch, self.dtype, self.device, train=self.case.trains)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A workload that can be timed, with the facts for its record."""
+
+    call: Workload
+    batch: int
+    settings: dict[str, str]
+    agreement: Agreement | None
+
+
+def precision_context(precision: Precision, device: torch.device) -> AbstractContextManager:
+    """Autocast if the precision asks for it, without the cache of cast weights, which a CUDA graph must not keep."""
+    name, _, autocast = precision.partition(" ")
+    return torch.autocast(device.type, DTYPES[name], cache_enabled=False) if autocast else nullcontext()
+
+
+def kernel_setting(kernel: str | None) -> dict[str, str]:
+    """The setting of the attention kernel for the record; empty if torch chooses."""
+    return {} if kernel is None else {"attention": kernel}

@@ -1,0 +1,100 @@
+"""The evaluation part of a profile: the images that are reconstructed, and how reconstructions are measured."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from dcae_bench.base.typed import Name, Strict
+from dcae_bench.specs.protocols import LPIPS_MIN_RESOLUTION, PAPER, SETTINGS
+
+# Fields that did not exist when the first records were made. At their defaults they change no measurement. The recipe
+# then leaves them out, so the hash of an old recipe stays valid.
+ADDED_LATER = ("extractors", "bootstrap", "gallery")
+
+
+class EvaluationSet(Strict):
+    """One data set at one resolution."""
+
+    dataset: Name
+    resolution: Annotated[int, Field(ge=LPIPS_MIN_RESOLUTION)]
+    upscale: bool = Field(
+        default=False, description="enlarge images smaller than the resolution, as the paper's ImageNet rows do"
+    )
+
+    @property
+    def label(self) -> str:
+        """Name of the set in paths: ``<dataset>-<resolution>``."""
+        return f"{self.dataset}-{self.resolution}"
+
+    def recipe(self) -> dict[str, Any]:
+        """Everything that shapes the images of the set, except the content of the data set."""
+        content = self.model_dump(mode="json")
+        return content if self.upscale else {key: value for key, value in content.items() if key != "upscale"}
+
+
+class EvaluationSpec(Strict):
+    """Protocol, evaluation sets and settings of reconstruction."""
+
+    protocol: Literal["reconstruction/photos-v1", "reconstruction/paper-v1"]
+    sets: tuple[EvaluationSet, ...] = Field(min_length=1)
+    crops_per_photo: PositiveInt = Field(
+        default=1, description="crops of each photograph; paper-v1 has one, the centre crop"
+    )
+    batch_size: PositiveInt
+    samples: PositiveInt = Field(description="reconstructions of each set that are kept for the figure")
+    posterior: Literal["sample", "mean"] | None = Field(
+        default=None,
+        description="latent of a KL autoencoder; null: the protocol's (paper-v1: sample, photos-v1: mean)",
+    )
+    tf32: bool | None = Field(
+        default=None,
+        description="convolutions in TF32 on GPUs that have it; null: the protocol's choice (paper-v1: true)",
+    )
+    extractors: tuple[Name, ...] = Field(
+        default=(), description="further networks that Fréchet distances are measured with, e.g. dinov2"
+    )
+    bootstrap: NonNegativeInt = Field(
+        default=0, description="bootstrap resamples for the interval of a Fréchet distance; 0: infinitesimal jackknife"
+    )
+    gallery: NonNegativeInt = Field(default=0, description="k: the k worst and k median images are shown; 0: none")
+    workers: NonNegativeInt = Field(
+        default=0,
+        description="threads that read images ahead; 0: each batch is read when it is needed. Not part of the recipe",
+    )
+
+    @model_validator(mode="after")
+    def _one_centre(self) -> Self:
+        if self.protocol == PAPER and self.crops_per_photo != 1:
+            raise ValueError(f"crops_per_photo is {self.crops_per_photo}; '{PAPER}' has 1, the centre crop")
+        return self
+
+    @model_validator(mode="after")
+    def _different_sets(self) -> Self:
+        labels = [item.label for item in self.sets]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(f"evaluation set {label} is listed {labels.count(label)} times; list it once")
+        return self
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Settings that change numbers, as records hold them: the protocol's values, unless the profile sets others."""
+        chosen = dict(SETTINGS[self.protocol])
+        if self.posterior is not None:
+            chosen["posterior"] = self.posterior
+        if self.tf32 is not None:
+            chosen["tf32"] = "on" if self.tf32 else "off"
+        return chosen
+
+    def recipe(self) -> dict[str, Any]:
+        """Everything that shapes a measurement, except weights, data and code."""
+        content = self.model_dump(
+            mode="json", include={"protocol", "crops_per_photo", "batch_size", "samples", *self._changed()}
+        )
+        usual = SETTINGS[self.protocol]
+        switches = {key: value for key, value in self.settings.items() if usual.get(key) != value}
+        return content | {"sets": [item.recipe() for item in self.sets]} | ({"settings": switches} if switches else {})
+
+    def _changed(self) -> list[str]:
+        fields = type(self).model_fields
+        return [name for name in ADDED_LATER if getattr(self, name) != fields[name].default]

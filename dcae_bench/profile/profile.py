@@ -1,0 +1,366 @@
+"""Profiles: each is one experiment, read from ``config/<profile>.yaml`` and checked field by field."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import ValidationError as PydanticError
+
+from dcae_bench.base.errors import ConfigError
+from dcae_bench.base.files import CONFIG
+from dcae_bench.base.typed import Name, Strict
+from dcae_bench.base.yaml_files import load_yaml
+from dcae_bench.catalogue.autoencoders import catalogue, expand_preset
+from dcae_bench.profile.diffusion import DenoiserTrainingSpec, DiffusionSpec, LatentDataSpec, LatentSource
+from dcae_bench.profile.evaluation import EvaluationSet, EvaluationSpec
+from dcae_bench.profile.reading import explain
+from dcae_bench.profile.rows import ReleasedRow, TrainedRow, latent_spec, resolve_row
+from dcae_bench.profile.training import PhaseSpec, TrainingSpec
+from dcae_bench.specs.autoencoders import AutoencoderSpec, CustomSpec, DiffusersSpec, unfolded
+from dcae_bench.specs.diffusion import GuidanceSpec
+from dcae_bench.specs.protocols import WeightsSource
+
+DEFAULT_PROFILE = "demo"
+
+
+class PresetName(Strict):
+    """A name of baselines/autoencoders.yaml in place of a spec. Loading the profile replaces the name by the spec."""
+
+    preset: str
+
+
+ModelSpec = Annotated[
+    AutoencoderSpec, BeforeValidator(expand_preset, json_schema_input_type=AutoencoderSpec | PresetName)
+]
+
+
+class AutoencoderEntry(Strict):
+    """An autoencoder of the profile: its model, the origin of its weights, and its own settings."""
+
+    model: ModelSpec
+    weights: WeightsSource = Field(
+        default="retrained",
+        description="retrained: by this profile; released: by the authors, and the entry has the catalogue's name; "
+        "own: from 'file', from the model's source or from its class",
+    )
+    file: Path | None = Field(
+        default=None, description="file with own weights, in any known layout; null: the model brings its weights"
+    )
+    sets: tuple[str, ...] | None = Field(
+        default=None,
+        description="labels of the evaluation sets for released or own weights; null: all sets",
+    )
+    lr: dict[Literal[1, 2, 3], PositiveFloat] = Field(
+        default={}, description="learning rate by phase, where it differs from the phase's"
+    )
+
+    @model_validator(mode="after")
+    def _of_its_source(self) -> Self:
+        if self.weights != "retrained" and self.lr:
+            raise ValueError(f"weights are '{self.weights}', so 'lr' has no effect; remove it")
+        if self.weights == "retrained" and self.sets is not None:
+            raise ValueError("'sets' is for released weights and your own; retrained ones are measured on every set")
+        if self.weights != "own" and self.file is not None:
+            raise ValueError(f"'file' {self.file} is for weights 'own'; these are '{self.weights}'")
+        if (
+            self.weights == "own"
+            and self.file is None
+            and not isinstance(unfolded(self.model), DiffusersSpec | CustomSpec)
+        ):
+            raise ValueError(f"weights are 'own', and a {self.model.family} model brings none; name them with 'file'")
+        return self
+
+    def own_learning_rate(self, phase: int) -> float | None:
+        """Learning rate that replaces the phase's; None keeps the phase's."""
+        return next((lr for number, lr in self.lr.items() if number == phase), None)
+
+
+class Profile(Strict):
+    """One experiment: everything that is trained, evaluated and sampled, with sizes and durations."""
+
+    name: Name
+    description: str
+    seed: int = Field(ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    threads: PositiveInt = Field(
+        description="CPU threads per job; part of the recipe, because the order of sums depends on it"
+    )
+    processes: PositiveInt = Field(
+        default=1,
+        description="processes of one machine that share a job, each with a GPU; part of the recipe of a training",
+    )
+    pack_short_side: PositiveInt = Field(description="largest shorter side of packed photographs, in pixels")
+    data_roots: dict[Name, str] = Field(
+        default={},
+        description="folder of each data set that is downloaded by hand, by default $DCAE_BENCH_DATA/<name>; a name of "
+        "your own makes the images in its folder a data set",
+    )
+    training: TrainingSpec | None = Field(
+        default=None, description="null: nothing is trained, weights are evaluated as they are"
+    )
+    evaluation: EvaluationSpec
+    autoencoders: dict[Name, AutoencoderEntry] = Field(min_length=1)
+    diffusion: DiffusionSpec | None = Field(default=None, description="denoisers on the latents; null: no denoisers")
+    beside: Name | None = Field(
+        default=None, description="profile whose finished records the tables show beside this profile's"
+    )
+    paper_rows_not_run: str = Field(description="reason why this profile does not run the paper's rows")
+
+    @model_validator(mode="after")
+    def _weights_have_an_origin(self) -> Self:
+        for name, entry in self.autoencoders.items():
+            if entry.weights == "retrained" and self.training is None:
+                raise ValueError(
+                    f"autoencoder {name} is retrained, but the profile has no 'training'; add one, or take "
+                    "'weights: released' for weights of the catalogue, 'weights: own' for yours"
+                )
+            if entry.weights == "released":
+                preset = catalogue().autoencoders.get(name)
+                if preset is None or preset.weights is None or catalogue().spec(name) != entry.model:
+                    raise ValueError(
+                        f"autoencoder {name} has 'weights: released', but the catalogue (dcae-bench zoo) has no "
+                        "released weights of this name; write NAME: {model: {preset: NAME}, weights: released}"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _sets_exist(self) -> Self:
+        known = [item.label for item in self.evaluation.sets]
+        for name, entry in self.autoencoders.items():
+            for label in entry.sets or ():
+                if label not in known:
+                    raise ValueError(f"sets of {name} has '{label}'; the evaluation sets are {', '.join(known)}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_loss_scale(self) -> Self:
+        phases = self.training.phases if self.training else {}
+        adversarial = [number for number, phase in phases.items() if phase.gan is not None]
+        if self.precision == "fp16" and adversarial:
+            # A gradient scaler serves one optimiser per step. Two optimisers would unscale each other's gradients.
+            raise ValueError(f"precision 'fp16' cannot train the GAN of phase {adversarial[0]}; use 'bf16' or 'fp32'")
+        return self
+
+    @model_validator(mode="after")
+    def _batches_can_be_shared(self) -> Self:
+        trained: dict[str, PhaseSpec | DenoiserTrainingSpec] = {}
+        if self.training:
+            trained |= {f"phase {number}": phase for number, phase in self.training.phases.items()}
+        if self.diffusion:
+            trained |= {f"training {name}": spec for name, spec in self.diffusion.trainings.items()}
+        for where, spec in trained.items():
+            if spec.batch_size % (self.processes * spec.accumulate):
+                raise ValueError(
+                    f"batch_size {spec.batch_size} of {where} is not a multiple of {self.processes} processes x "
+                    f"accumulate {spec.accumulate}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _resolutions_fit(self) -> Self:
+        for name, entry in self.autoencoders.items():
+            f = entry.model.compression
+            wanted: dict[str, int] = {}
+            if entry.weights == "retrained" and self.training:
+                wanted = {f"phase {n}": phase.resolution for n, phase in self.training.phases.items()}
+            wanted |= {f"evaluation set {item.label}": item.resolution for item in self.sets_of(name)}
+            for where, resolution in wanted.items():
+                if resolution % f:
+                    raise ValueError(f"resolution {resolution} of {where} is not a multiple of {f}, the f of {name}")
+        return self
+
+    @model_validator(mode="after")
+    def _rows_fit(self) -> Self:
+        for name in self.diffusion.rows if self.diffusion else ():
+            self._resolve(name)
+        return self
+
+    @property
+    def phases(self) -> tuple[int, ...]:
+        """Numbers of the training phases; empty when the profile trains no autoencoder."""
+        return tuple(sorted(self.training.phases)) if self.training else ()
+
+    def with_weights(self, *sources: WeightsSource) -> tuple[str, ...]:
+        """Names of the autoencoders whose weights have one of the given origins."""
+        return tuple(name for name, entry in self.autoencoders.items() if entry.weights in sources)
+
+    def sets_of(self, autoencoder: str) -> tuple[EvaluationSet, ...]:
+        """Evaluation sets of an autoencoder; all sets for an autoencoder that the profile does not name."""
+        entry = self.autoencoders.get(autoencoder)
+        chosen = entry.sets if entry is not None else None
+        return tuple(item for item in self.evaluation.sets if chosen is None or item.label in chosen)
+
+    def phase(self, autoencoder: str, number: int) -> PhaseSpec:
+        """Spec of a phase for one autoencoder, with the autoencoder's own learning rate if it has one."""
+        phase = self.required_training.phase(number)
+        lr = self.autoencoders[autoencoder].own_learning_rate(number)
+        if lr is None:
+            return phase
+        return phase.model_copy(update={"optimizer": phase.optimizer.model_copy(update={"lr": lr})})
+
+    def training_sets(self, number: int) -> tuple[str, ...]:
+        """Data sets that a phase trains on."""
+        return self.required_training.phase(number).datasets or self.required_training.datasets
+
+    def all_training_sets(self) -> tuple[str, ...]:
+        """Data sets that any phase trains on, each once, in order of first use."""
+        return tuple(dict.fromkeys(name for number in self.phases for name in self.training_sets(number)))
+
+    def datasets(self) -> tuple[str, ...]:
+        """Data sets that the profile needs, each once, in order of first use."""
+        of_rows = [name for data in self._row_data() for name in data.datasets]
+        return tuple(
+            dict.fromkeys([*self.all_training_sets(), *(item.dataset for item in self.evaluation.sets), *of_rows])
+        )
+
+    def largest_resolution(self, dataset: str, split: str) -> int | None:
+        """Largest resolution (px) at which the profile uses a split of a data set; None: an unused split."""
+        if split == "train":
+            used = [self.required_training.phase(n).resolution for n in self.phases if dataset in self.training_sets(n)]
+        else:
+            used = [item.resolution for item in self.evaluation.sets if (item.dataset, split) == (dataset, "eval")]
+        used += [data.resolution for data in self._row_data() if dataset in data.datasets and data.split == split]
+        return max(used, default=None)
+
+    def _row_data(self) -> list[LatentDataSpec]:
+        """Images that rows are trained on or compared with, each once."""
+        if self.diffusion is None:
+            return []
+        return [self.diffusion.data[name] for name in dict.fromkeys(row.data for row in self.diffusion.rows.values())]
+
+    def row(self, name: str) -> TrainedRow | ReleasedRow:
+        """A resolved row of the diffusion part. Raises :class:`ConfigError`, which lists the known names."""
+        if name not in self.required_diffusion.rows:
+            known = ", ".join(self.required_diffusion.rows)
+            raise ConfigError(f"--row {name}: profile {self.name} has no such row; it has {known}")
+        return self._resolve(name)
+
+    def trained_row(self, name: str) -> TrainedRow:
+        """A resolved row that is trained. Raises :class:`ConfigError` for an unknown or a released row."""
+        resolved = self.row(name)
+        if isinstance(resolved, ReleasedRow):
+            raise ConfigError(
+                f"--row {name}: its weights are released ({resolved.spec.released}), so that it is not trained; go on "
+                "with `dcae-bench sample`"
+            )
+        return resolved
+
+    def _resolve(self, name: str) -> TrainedRow | ReleasedRow:
+        return resolve_row(self.required_diffusion, name, self._profile_autoencoders)
+
+    @property
+    def required_diffusion(self) -> DiffusionSpec:
+        """The diffusion part. Raises :class:`ConfigError` when the profile has none."""
+        if self.diffusion is None:
+            raise ConfigError(f"profile {self.name}: has no 'diffusion'; name a profile that does with --profile")
+        return self.diffusion
+
+    @property
+    def _profile_autoencoders(self) -> dict[LatentSource, AutoencoderSpec]:
+        """Autoencoders of this profile that latents can come from; those of the catalogue come on top."""
+        entries = ((name, self.autoencoders[name]) for name in self.with_weights("retrained", "own"))
+        return {LatentSource(name, entry.weights): entry.model for name, entry in entries}
+
+    @property
+    def required_training(self) -> TrainingSpec:
+        """The training part. Raises :class:`ConfigError` when the profile has none."""
+        if self.training is None:
+            raise ConfigError(f"profile {self.name}: trains nothing; name a profile that does with --profile")
+        return self.training
+
+    def _conditions(self) -> dict[str, Any]:
+        """Fields that every result of the profile depends on."""
+        return self.model_dump(mode="json", include={"seed", "device", "precision", "threads", "pack_short_side"})
+
+    def _trained_conditions(self) -> dict[str, Any]:
+        """Fields that every training depends on. ``processes`` 1 is left out, so hashes from before it stay valid."""
+        return {**self._conditions(), **({"processes": self.processes} if self.processes > 1 else {})}
+
+    def recipe(self, autoencoder: str, number: int) -> dict[str, Any]:
+        """Everything that shapes the weights after a phase, except data and code. A change makes the phase stale."""
+        return {
+            **self._trained_conditions(),
+            "datasets": self.training_sets(number),
+            "loss": self.required_training.loss.model_dump(mode="json"),
+            "ema": self.required_training.ema.model_dump(mode="json"),
+            "execution": self.required_training.execution.model_dump(mode="json"),
+            "model": self.autoencoders[autoencoder].model.model_dump(mode="json"),
+            "phase": number,
+            "plan": self.phase(autoencoder, number).model_dump(mode="json"),
+        }
+
+    def diffusion_recipe(self, row: str) -> dict[str, Any]:
+        """Everything that shapes a trained denoiser, except the autoencoder's weights, data and code."""
+        return {**self._trained_conditions(), **self.trained_row(row).recipe()}
+
+    def latents_recipe(self, latent: str, images: str) -> dict[str, Any]:
+        """Everything that shapes cached latents, except weights, data and code.
+
+        ``latent`` is ``autoencoder@weights``; ``images`` is a name in the diffusion part's ``data``.
+        """
+        spec = self.required_diffusion
+        if images not in spec.data:
+            raise ConfigError(f"--images {images}: profile {self.name} has {', '.join(spec.data)}")
+        source = LatentSource.parse(latent)
+        scaling = catalogue().preset(source.autoencoder).scaling if source.weights == "released" else None
+        return {
+            **self._conditions(),
+            "latent": latent,
+            "data": spec.data[images].model_dump(mode="json"),
+            "model": self.latent_autoencoder(latent).model_dump(mode="json"),
+            "scaling": None if scaling is None else scaling.model_dump(mode="json"),
+            "batch": spec.encode_batch,
+        }
+
+    def latent_autoencoder(self, latent: str) -> AutoencoderSpec:
+        """Spec of the autoencoder in ``autoencoder@weights``. Raises :class:`ConfigError`."""
+        try:
+            return latent_spec(LatentSource.parse(latent), self._profile_autoencoders)
+        except ValueError as error:
+            raise ConfigError(f"profile {self.name}: {error}") from error
+
+    def sampling_recipe(self, row: str, guidance: GuidanceSpec) -> dict[str, Any]:
+        """Everything that shapes samples, except weights and code."""
+        resolved = self.row(row)
+        recipe = {
+            **self._conditions(),
+            **self.required_diffusion.model_dump(mode="json", include={"samples", "sample_batch", "seed_policy"}),
+            "sampler": resolved.sampler.model_dump(mode="json"),
+            "guidance": guidance.scale,
+            "denoiser": resolved.denoiser.model_dump(mode="json"),
+            "model": resolved.autoencoder.model_dump(mode="json"),
+        }
+        if isinstance(resolved, ReleasedRow):
+            recipe |= {"released": resolved.spec.released, "scaling": resolved.scaling.model_dump(mode="json")}
+        return recipe
+
+    def evaluation_recipe(self) -> dict[str, Any]:
+        """Everything that shapes an evaluation, except weights, data and code."""
+        return {**self._conditions(), **self.evaluation.recipe()}
+
+
+def load_profile(which: str | Path) -> Profile:
+    """Read a profile by its name (``demo``) or by its path (any text that ends in ``.yaml`` or ``.yml``).
+
+    Raises :class:`ConfigError`, whose line names the file, the field, the value and the remedy.
+    """
+    path = Path(which) if str(which).endswith((".yaml", ".yml")) else CONFIG / f"{which}.yaml"
+    try:
+        content = load_yaml(path)
+    except OSError as error:
+        known = ", ".join(sorted(p.stem for p in CONFIG.glob("*.yaml")))
+        raise ConfigError(
+            f"profile '{which}': {path} cannot be read ({error.strerror}); known profiles: {known}"
+        ) from error
+    return parse_profile(content, str(path))
+
+
+def parse_profile(content: Any, source: str) -> Profile:
+    """Check the content of a profile. Errors call the content ``source``. Raises :class:`ConfigError`."""
+    if not isinstance(content, dict):
+        raise ConfigError(f"{source}: is {type(content).__name__}, not a mapping of fields; see config/README.md")
+    try:
+        return Profile.model_validate(content)
+    except PydanticError as error:
+        raise ConfigError(f"{source}: {explain(error, Profile)}") from error

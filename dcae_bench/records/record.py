@@ -1,0 +1,145 @@
+"""Records: each is a JSON file with one measured result and everything that a reader needs to judge the result."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from dcae_bench.base.errors import ResultsError
+from dcae_bench.base.files import sha256_json, write_text
+from dcae_bench.base.typed import Strict
+from dcae_bench.records.provenance import Provenance
+from dcae_bench.specs.protocols import WeightsSource
+
+
+class Subject(Strict):
+    """The autoencoder that was measured."""
+
+    autoencoder: str = Field(description="name in the profile, e.g. dc-ae-f64c128")
+    family: str = Field(description="dc-ae, sd-vae, diffusers, custom or space-to-channel")
+    compression: int = Field(description="f: pixels per latent cell and side")
+    latent_channels: int = Field(description="c: channels of the latent")
+    weights_source: WeightsSource = Field(
+        description="retrained: by this harness; released: by the authors; own: brought by the user"
+    )
+    phase: int | None = Field(default=None, description="last training phase of retrained weights")
+    parameters: int = Field(description="parameters of encoder and decoder")
+    weights_sha256: str
+
+
+class DenoiserSubject(Strict):
+    """The denoiser that was trained or sampled, on latents of the record's autoencoder."""
+
+    row: str = Field(description="name in the profile")
+    name: str = Field(description="size, e.g. uvit-s")
+    family: Literal["uvit", "dit"]
+    process: Literal["vp", "learned-range", "flow"]
+    patch: int = Field(description="latent cells per side of a token")
+    tokens: int = Field(description="tokens of one latent")
+    classes: int | None = Field(description="number of classes; null: unconditional")
+    parameters: int = Field(description="trainable parameters")
+    gmacs: float = Field(description="1e9 multiply-accumulates of matrix products in one conditional forward pass")
+    weights_sha256: str
+    weights_source: Literal["retrained", "released"] = Field(
+        default="retrained", description="retrained: by this harness; released: by the authors"
+    )
+    released: str | None = Field(
+        default=None, description="name of released weights in the catalogue; null: trained by this harness"
+    )
+
+
+class Data(Strict):
+    """Images behind a result."""
+
+    name: str = Field(description="data set, e.g. photos-indoor; several are joined by '+'")
+    split: Literal["train", "eval"]
+    resolution: int = Field(description="side of the square input in pixels")
+    images: int = Field(description="number of images measured (training: images seen)")
+    sha256: str = Field(description="hash of the data set's manifest, which holds the hash of every photograph")
+
+
+class Interval(Strict):
+    """Confidence interval of a metric's value, in the metric's unit."""
+
+    low: float
+    high: float
+    level: float = Field(default=0.95, gt=0, lt=1)
+    method: str = Field(description="method behind the interval, e.g. normal, 100 bootstrap resamples")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"the interval's low {self.low} is above its high {self.high}")
+        return self
+
+    @property
+    def half_width(self) -> float:
+        """Half the distance between the ends."""
+        return (self.high - self.low) / 2
+
+
+class Metric(Strict):
+    """One number with its label, its unit and the notes that qualify it."""
+
+    label: str = Field(description="as tables print it, e.g. rFD (EfficientNet-Lite0)")
+    value: float
+    better: Literal["higher", "lower", "neither"] = "neither"
+    unit: str | None = None
+    notes: tuple[str, ...] = Field(default=(), description="what a reader must know, e.g. fewer images than features")
+    weights_sha256: str | None = Field(default=None, description="hash of the network that computes the metric, if any")
+    interval: Interval | None = Field(
+        default=None, description="uncertainty of the value by chance; null: not measured"
+    )
+
+
+class Record(Strict):
+    """One measured result. Tables print only what records hold."""
+
+    version: Literal[1] = 1
+    kind: Literal["training", "reconstruction", "latents", "diffusion_training", "generation"]
+    profile: str
+    protocol: str = Field(description="versioned name of the way of measuring, e.g. reconstruction/photos-v1")
+    subject: Subject
+    denoiser: DenoiserSubject | None = Field(default=None, description="null: the result is the autoencoder's")
+    data: Data
+    metrics: dict[str, Metric]
+    settings: dict[str, str] = Field(
+        default={}, description="settings that change numbers: posterior, tf32, extractor_precision"
+    )
+    provenance: Provenance
+
+    @property
+    def required_denoiser(self) -> DenoiserSubject:
+        """The denoiser. Raises :class:`ResultsError` for a result about the autoencoder alone."""
+        if self.denoiser is None:
+            raise ResultsError(f"a record of {self.kind} of {self.subject.autoencoder} has no denoiser; pass another")
+        return self.denoiser
+
+    @property
+    def key(self) -> str:
+        """Content key: two records with equal keys measure the same weights on the same data by the same code."""
+        parts = (
+            self.protocol,
+            self.subject.weights_sha256,
+            self.data.sha256,
+            self.data.resolution,
+            self.provenance.config_sha256,
+            self.provenance.code_sha256,
+        )
+        return sha256_json(parts if self.denoiser is None else (*parts, self.denoiser.weights_sha256))
+
+
+def save(record: Record, path: Path) -> None:
+    """Write a record as JSON, atomically. Raises :class:`ResultsError` when ``path`` cannot be written."""
+    write_text(path, record.model_dump_json(indent=2) + "\n")
+
+
+def load(path: Path) -> Record:
+    """Read a record. Raises :class:`ResultsError` when the file is missing or is not a record."""
+    try:
+        return Record.model_validate_json(Path(path).read_text())
+    except OSError as error:
+        raise ResultsError(f"{path}: cannot be read ({error.strerror}); run the rule that makes it") from error
+    except (ValidationError, UnicodeDecodeError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise ResultsError(f"{path}: is not a record of DC-AE Bench ({reason}); delete it and run again") from error

@@ -1,0 +1,117 @@
+"""Launching one command in several processes of this machine, each with its own GPU."""
+
+import logging
+import os
+import sys
+import tempfile
+import uuid
+from pathlib import Path
+from signal import SIGTERM, Signals
+from typing import TYPE_CHECKING
+
+from dcae_bench.base.errors import ConfigError, ProcessError
+from dcae_bench.profile.profile import Profile
+
+if TYPE_CHECKING:  # importing torch takes seconds, which a command in one process need not spend
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+FAILURES = "DCAE_BENCH_FAILURES"
+"""Environment variable with the folder where each started process writes its error message to a file."""
+
+
+def start_processes(profile: Profile, *, exactly: bool = False) -> bool:
+    """Run this command line in as many processes as the profile wants; return whether there were several.
+
+    If so, the call returns after all of them have ended, and the caller has nothing left to do. With fewer GPUs than
+    processes, there is one process per GPU. If the result depends on the number of processes, the caller sets
+    ``exactly``, and missing GPUs are an error. A process that ``torchrun`` started does not start others.
+
+    Raises :class:`ConfigError` for missing GPUs and :class:`ProcessError` for a process that failed.
+    """
+    # WORLD_SIZE above 1 comes from torchrun. Job schedulers set it to 1 for a job of one command.
+    if profile.processes == 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return False
+    count = profile.processes if profile.device == "cpu" else _count_on_gpus(profile, exactly)
+    if count > 1:
+        _start(count)
+    return count > 1
+
+
+def report_error(error: str) -> None:
+    """Print an error for the user, or write it for the process that started this one, which prints it once."""
+    if folder := os.environ.get(FAILURES):
+        Path(folder, os.environ["RANK"]).write_text(error)
+    else:
+        print(f"dcae-bench: error: {error}", file=sys.stderr)
+
+
+def _count_on_gpus(profile: Profile, exactly: bool) -> int:
+    """Number of processes on this machine's GPUs; without a GPU, a profile for any device keeps its number."""
+    import torch
+
+    if not torch.cuda.is_available():  # a profile with device 'cuda' fails later, with its own error
+        return profile.processes if profile.device == "auto" else 1
+    there = torch.cuda.device_count()
+    if there >= profile.processes or not exactly:
+        return min(there, profile.processes)
+    raise ConfigError(
+        f"profile {profile.name}: processes is {profile.processes}, a GPU for each, and this machine has {there}; set "
+        f"'processes: {there}' in a profile of your own, with more 'accumulate' where memory runs out"
+    )
+
+
+def _start(count: int) -> None:
+    """Run this command line in ``count`` processes and wait until they end."""
+    # The library logs each failure at length. The one-line error below is enough.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    with tempfile.TemporaryDirectory() as folder:
+        # All processes are on this machine: gloo can use the loopback interface, whatever the host's name resolves to.
+        os.environ |= {FAILURES: folder, "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo")}
+        started = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=count,
+            run_id=uuid.uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            local_addr="localhost",
+            max_restarts=0,
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+        )
+        try:
+            elastic_launch(started, sys.executable)("-m", "dcae_bench", *sys.argv[1:])
+        except SignalException as stopped:
+            sys.exit(128 + stopped.sigval)
+        except ChildFailedError as failed:
+            rank, failure = _root_failure(failed)
+            errors = sorted(
+                (path for path in Path(folder).iterdir() if path.is_file()), key=lambda p: p.stat().st_mtime_ns
+            )
+            if errors:
+                raise ProcessError(errors[0].read_text()) from failed
+            if failure.exitcode > 0:  # a bug; the process has printed its traceback
+                sys.exit(failure.exitcode)
+            raise ProcessError(
+                f"process {rank} of {count} was ended by {Signals(-failure.exitcode).name}, as where memory runs out; "
+                "run the same command again to go on"
+            ) from failed
+        finally:
+            del os.environ[FAILURES]
+
+
+def _root_failure(failed: "ChildFailedError") -> tuple[int, "ProcessFailure"]:
+    """Rank and failure of the process that caused the others to fail.
+
+    This is the first process to fail. Among processes that fail within 5 seconds, it is one that a signal of the system
+    killed: the others fail only because they lose their connection to it. The launcher itself ends the processes that
+    still run by SIGTERM (and by SIGKILL half a minute later), so SIGTERM is no sign of the cause.
+    """
+    first = failed.get_first_failure()
+    for rank, failure in failed.failures.items():
+        if failure.exitcode < 0 and failure.exitcode != -SIGTERM and failure.timestamp <= first[1].timestamp + 5:
+            return rank, failure
+    return first

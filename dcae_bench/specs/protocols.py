@@ -1,0 +1,26 @@
+"""Protocols: named ways of measuring reconstruction and generation, each with the settings that it fixes."""
+
+from typing import Literal, get_args
+
+PHOTOS = "reconstruction/photos-v1"
+PAPER = "reconstruction/paper-v1"
+GENERATION_PHOTOS = "generation/photos-v1"
+GENERATION_PAPER = "generation/paper-v1"
+GENERATION = {PHOTOS: GENERATION_PHOTOS, PAPER: GENERATION_PAPER}
+"""Protocol for generated images, by the profile's protocol for reconstructions."""
+
+# A protocol fixes the settings that change numbers. paper-v1 follows the authors' evaluation. It samples the latents of
+# KL autoencoders. Its convolutions use TF32 (PyTorch's default on GPUs that have it), its matrix products do not.
+SETTINGS: dict[str, dict[str, str]] = {
+    PHOTOS: {"posterior": "mean"},
+    PAPER: {"posterior": "sample", "tf32": "on", "extractor_precision": "fp32"},
+    GENERATION_PHOTOS: {},
+    GENERATION_PAPER: {"tf32": "on", "extractor_precision": "fp32"},
+}
+
+LPIPS_MIN_RESOLUTION = 32
+"""Smallest side in pixels: the poolings of AlexNet and VGG16 reduce a smaller image to nothing."""
+
+WeightsSource = Literal["retrained", "released", "own"]
+"""Origin of weights: trained by this harness, published by the authors, or brought by the user."""
+WEIGHTS_SOURCES: tuple[WeightsSource, ...] = get_args(WeightsSource)

@@ -1,0 +1,198 @@
+"""Choice of the autoencoder to measure, by a name of the profile or catalogue, or by a source of the user's own."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+from dcae_bench.base.errors import ConfigError
+from dcae_bench.catalogue.autoencoders import catalogue
+from dcae_bench.profile.diffusion import LatentSource
+from dcae_bench.profile.evaluation import EvaluationSet
+from dcae_bench.profile.profile import AutoencoderEntry, Profile
+from dcae_bench.specs.autoencoders import AutoencoderSpec, CustomSpec, DiffusersSpec
+from dcae_bench.specs.protocols import WeightsSource
+from dcae_bench.subjects.own import latent_weights, own_weights
+from dcae_bench.weights import hub
+from dcae_bench.weights import released as weights
+from dcae_bench.weights.diffusers_folder import read_config
+
+CLASS = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+PROBE_SIDE = 256
+"""Side in pixels of the grey image that is encoded to find f and c."""
+
+
+@dataclass(frozen=True)
+class ChosenAutoencoder:
+    """An autoencoder to measure, and the weights to open it with."""
+
+    name: str
+    spec: AutoencoderSpec
+    weights: Path | None
+    """File or folder of weights; None: the autoencoder keeps the weights that its class builds it with."""
+    source: WeightsSource
+    phase: int | None = None
+    """Last training phase of the weights; None: unknown or not retrained."""
+
+
+def choose_autoencoder(
+    profile: Profile,
+    wanted: str,
+    file: Path | None,
+    *,
+    f: int | None = None,
+    c: int | None = None,
+    sets: Sequence[EvaluationSet] | None = None,
+    phase: int | None = None,
+) -> ChosenAutoencoder:
+    """Find the autoencoder that the user names with ``wanted``.
+
+    ``wanted`` is tried in this order as a name of the profile, a name of the catalogue, ``module:Class``, a local
+    diffusers folder, and a hub id. For the last three, ``f`` and ``c`` state compression and latent channels; if one is
+    missing, encoding a grey image shows it. ``file`` replaces the weights that come with the autoencoder. ``sets`` are
+    the evaluation sets to measure on, by default all of the profile. ``phase`` is the last training phase of the
+    weights. Raises :class:`ConfigError` and :class:`WeightsError`.
+    """
+    sets = profile.evaluation.sets if sets is None else sets
+    shape_given = f is not None or c is not None
+    if wanted in profile.autoencoders:
+        _refuse_shape(shape_given, wanted)
+        return _choose_from_profile(profile, wanted, file, phase)
+    if wanted in catalogue().autoencoders:
+        _refuse_shape(shape_given, wanted)
+        return _choose_from_catalogue(wanted, file, sets, phase)
+    spec: AutoencoderSpec
+    if CLASS.match(wanted):
+        f, c = (f, c) if f and c else _probe_shape(CustomSpec(**_custom_fields(wanted, f or 1, c or 1)), f, c)
+        spec = CustomSpec(**_custom_fields(wanted, f, c))
+    elif Path(wanted).expanduser().is_dir() or hub.HUB_ID.match(wanted):
+        spec = _diffusers_spec(wanted, f, c)
+    else:
+        known = ", ".join(profile.autoencoders)
+        raise ConfigError(
+            f"--autoencoder {wanted}: profile {profile.name} has no such autoencoder (it has {known}), nor has the "
+            "catalogue (dcae-bench zoo), and it is no module:Class, diffusers folder or hub id (owner/name)"
+        )
+    return _choose_own(wanted, spec, file, sets, phase)
+
+
+def _refuse_shape(given: bool, name: str) -> None:
+    if given:
+        raise ConfigError(f"--f and --c do not apply to {name}: its model spec states both; leave them out")
+
+
+def choose_for_latents(
+    profile: Profile, source: LatentSource, spec: AutoencoderSpec, file: Path | None, option: str
+) -> ChosenAutoencoder:
+    """Choose the autoencoder behind latents. Released weights and the user's own are found by name.
+
+    ``file`` is the weights file, which only retrained weights need. ``option`` is the command line's name of ``file``,
+    for error messages. Raises :class:`ConfigError` where retrained weights have no file, and :class:`WeightsError`.
+    """
+    found = file if file is not None else latent_weights(profile, source, option)
+    return replace(choose_without_weights(profile, source, spec), weights=found)
+
+
+def choose_without_weights(profile: Profile, source: LatentSource, spec: AutoencoderSpec) -> ChosenAutoencoder:
+    """Choose the autoencoder behind latents for a description only: its weights are neither needed nor looked for."""
+    phase = max(profile.phases) if source.weights == "retrained" else None
+    return ChosenAutoencoder(source.autoencoder, spec, None, source.weights, phase)
+
+
+def _choose_from_profile(profile: Profile, name: str, file: Path | None, phase: int | None) -> ChosenAutoencoder:
+    entry = profile.autoencoders[name]
+    spec = entry.model
+    if entry.weights == "released":
+        return _choose_released(file, name, spec, phase)
+    if entry.weights == "own":
+        return ChosenAutoencoder(name, spec, file or own_weights(entry), "own", phase)
+    if file is not None:
+        return ChosenAutoencoder(name, spec, file, "retrained", phase)
+    if isinstance(spec, DiffusersSpec | CustomSpec):  # its source or class brings weights, from before any phase
+        return ChosenAutoencoder(name, spec, own_weights(entry), "own", phase)
+    raise ConfigError(f"--weights is missing: {name} of profile {profile.name} has no weights of its own")
+
+
+def _choose_from_catalogue(
+    name: str, file: Path | None, sets: Sequence[EvaluationSet], phase: int | None
+) -> ChosenAutoencoder:
+    spec = catalogue().spec(name)
+    _require_fit(name, spec, sets)
+    return _choose_released(file, name, spec, phase)
+
+
+def _choose_released(file: Path | None, name: str, spec: AutoencoderSpec, phase: int | None) -> ChosenAutoencoder:
+    """Choose the user's ``file``, which counts as own weights; without a file, the released weights."""
+    if file is not None:
+        return ChosenAutoencoder(name, spec, file, "own", phase)
+    return ChosenAutoencoder(name, spec, weights.locate(name).path, "released", phase)
+
+
+def _choose_own(
+    wanted: str, spec: AutoencoderSpec, file: Path | None, sets: Sequence[EvaluationSet], phase: int | None
+) -> ChosenAutoencoder:
+    name = re.sub(r"[^a-z0-9.-]+", "-", wanted.lower()).strip("-.") or "own"
+    _require_fit(name, spec, sets)
+    return ChosenAutoencoder(name, spec, file or own_weights(AutoencoderEntry(model=spec)), "own", phase)
+
+
+def _require_fit(name: str, spec: AutoencoderSpec, sets: Sequence[EvaluationSet]) -> None:
+    """Check that the resolution of every evaluation set is a multiple of f. Raises :class:`ConfigError`."""
+    for item in sets:
+        if item.resolution % spec.compression:
+            raise ConfigError(
+                f"--autoencoder {name}: resolution {item.resolution} of evaluation set {item.label} is not a multiple "
+                f"of {spec.compression}, its f; name other sets with --set, or another profile"
+            )
+
+
+def _custom_fields(class_name: str, f: int, c: int) -> dict[str, object]:
+    return {"family": "custom", "class_name": class_name, "compression": f, "latent_channels": c}
+
+
+def _diffusers_spec(source: str, f: int | None, c: int | None) -> DiffusersSpec:
+    """Make a spec from the config.json of a source. The source may be a pipeline with its autoencoder in ``vae``."""
+
+    def draft(class_name: str, subfolder: str) -> DiffusersSpec:
+        fields = {"source": source, "class_name": class_name, "subfolder": subfolder}
+        return DiffusersSpec(family="diffusers", compression=f or 1, latent_channels=c or 1, **fields)
+
+    subfolder = ""
+    try:
+        config = read_config(draft("AutoencoderKL", ""))
+    except hub.NoSuchFile:
+        config = read_config(draft("AutoencoderKL", subfolder := "vae"))
+    known = get_args(DiffusersSpec.model_fields["class_name"].annotation)
+    class_name = config.get("_class_name")
+    if not isinstance(class_name, str) or class_name not in known:
+        raise ConfigError(f"--autoencoder {source}: its config.json is of {class_name}, not of {', '.join(known)}")
+    spec = draft(class_name, subfolder)
+    f, c = (f, c) if f and c else _probe_shape(spec, f, c)
+    return spec.model_copy(update={"compression": f, "latent_channels": c})
+
+
+def _probe_shape(spec: CustomSpec | DiffusersSpec, f: int | None, c: int | None) -> tuple[int, int]:
+    """Find compression and latent channels by encoding a grey image; ``f`` and ``c`` win where they are given.
+
+    Raises :class:`ConfigError`.
+    """
+    import torch
+
+    from dcae_bench.models.external import CustomAutoencoder, DiffusersAutoencoder, latent_of
+
+    model = CustomAutoencoder(spec) if isinstance(spec, CustomSpec) else DiffusersAutoencoder(spec)
+    net = model.eval().net
+    name = spec.class_name if isinstance(spec, CustomSpec) else spec.source
+    try:
+        with torch.inference_mode():
+            z = latent_of(net.encode(torch.zeros(1, 3, PROBE_SIDE, PROBE_SIDE)))
+        channels, side = z.shape[1], z.shape[-1]
+    except Exception as error:  # code of the user may raise any error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConfigError(
+            f"--autoencoder {name}: encoding {PROBE_SIDE} px to find f and c failed ({reason}); state --f and --c"
+        ) from error
+    if not side or PROBE_SIDE % side:
+        raise ConfigError(f"--autoencoder {name}: {PROBE_SIDE} px became a latent of {side}; state --f and --c")
+    return f or PROBE_SIDE // side, c or channels

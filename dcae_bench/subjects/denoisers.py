@@ -1,0 +1,128 @@
+"""The opener of a row's denoiser for sampling: trained by the profile on cached latents, or released by its authors."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dcae_bench.base.errors import ConfigError
+from dcae_bench.data.latents import (
+    LatentManifest,
+    read_latent_manifest,
+    require_latents_of_row,
+    require_latents_of_weights,
+)
+from dcae_bench.models.autoencoder import Autoencoder
+from dcae_bench.models.cost import denoiser_cost
+from dcae_bench.models.denoiser import Denoiser
+from dcae_bench.models.denoiser_checkpoints import load_denoiser
+from dcae_bench.models.zoo import build_denoiser
+from dcae_bench.profile.profile import Profile
+from dcae_bench.profile.rows import ReleasedRow, Row, TrainedRow
+from dcae_bench.records.record import DenoiserSubject, Subject
+from dcae_bench.subjects.autoencoders import open_autoencoder
+from dcae_bench.subjects.choose import choose_for_latents
+from dcae_bench.weights import released as store
+
+
+@dataclass(frozen=True)
+class OpenDenoiser:
+    """A denoiser in evaluation mode, the autoencoder that decodes its latents, and the scale of the latents."""
+
+    model: Denoiser
+    sha256: str
+    autoencoder: Autoencoder
+    autoencoder_sha256: str
+    scaling_factor: float
+    shift: float
+    cache: LatentManifest | None
+    """Manifest of the latents that the denoiser learned from; None for a released denoiser."""
+
+    @property
+    def identity(self) -> list[object]:
+        """The values that tell this denoiser from others, as recipes hold them."""
+        if self.cache is not None:
+            return [self.sha256, self.cache.sha256, self.cache.scaling_factor]
+        return [self.sha256, self.autoencoder_sha256, self.scaling_factor, self.shift]
+
+
+def open_trained(
+    profile: Profile, resolved: TrainedRow, weights: Path | None, latents: Path | None, autoencoder: Path | None
+) -> OpenDenoiser:
+    """Open the denoiser of a trained row from its ``weights`` and the folder of the ``latents`` it learned from.
+
+    Only the manifest of the latents is read. ``autoencoder`` is the weights file of a retrained autoencoder. Raises
+    :class:`ConfigError` for a missing option, :class:`DataError` and :class:`WeightsError`.
+    """
+    trained = f"row {resolved.name} is trained by profile {profile.name}"
+    if weights is None:
+        raise ConfigError(f"--weights is missing: {trained}; name the model.safetensors that `train-diffusion` wrote")
+    if latents is None:
+        raise ConfigError(f"--latents is missing: {trained}; name the folder that `encode` wrote for it")
+    manifest = read_latent_manifest(latents)
+    require_latents_of_row(manifest, resolved, latents)
+    decoder, subject = open_decoder(profile, resolved, autoencoder)
+    require_latents_of_weights(manifest, subject.weights_sha256, latents)
+    model = build_denoiser(resolved.denoiser)
+    sha256 = load_denoiser(model, weights)
+    scale = manifest.scaling_factor, manifest.shift
+    return OpenDenoiser(model.eval(), sha256, decoder, subject.weights_sha256, *scale, manifest)
+
+
+def open_released(
+    profile: Profile, resolved: ReleasedRow, weights: Path | None, latents: Path | None, autoencoder: Path | None
+) -> OpenDenoiser:
+    """Open the denoiser of a released row and its autoencoder, both by name, with the scale that the authors declare.
+
+    ``weights``, ``latents`` and ``autoencoder`` are the command's options, and none of them applies here. Raises
+    :class:`ConfigError` for each that is given, and :class:`WeightsError`.
+    """
+    for option, given, name in (
+        ("--weights", weights, resolved.spec.released),
+        ("--autoencoder", autoencoder, resolved.spec.source.autoencoder),
+    ):
+        if given is not None:
+            raise ConfigError(
+                f"{option} {given}: row {resolved.name} takes the released weights of {name}; leave the option out, "
+                f"and put a file on record with `dcae-bench weights fetch {name} --path FILE`"
+            )
+    if latents is not None:
+        raise ConfigError(
+            f"--latents {latents}: row {resolved.name} has released weights, and their scale is the catalogue's; leave "
+            "the option out"
+        )
+    local = store.locate(resolved.spec.released)
+    decoder, subject = open_decoder(profile, resolved, None)
+    model = build_denoiser(resolved.denoiser)
+    sha256 = load_denoiser(model, local.path, sha256=local.sha256)
+    scale = resolved.scaling.factor, resolved.scaling.shift
+    return OpenDenoiser(model.eval(), sha256, decoder, subject.weights_sha256, *scale, None)
+
+
+def open_decoder(profile: Profile, resolved: Row, file: Path | None) -> tuple[Autoencoder, Subject]:
+    """Open the autoencoder behind a row's latents, in evaluation mode; returns model and description.
+
+    ``file`` is the weights file of a retrained autoencoder. Raises :class:`ConfigError` where a retrained autoencoder
+    has no file, and :class:`WeightsError`.
+    """
+    return open_autoencoder(
+        choose_for_latents(profile, resolved.spec.source, resolved.autoencoder, file, "--autoencoder")
+    )
+
+
+def describe_denoiser(resolved: Row, weights_sha256: str) -> DenoiserSubject:
+    """Describe a row's denoiser as records hold it."""
+    cost, spec = denoiser_cost(resolved.denoiser), resolved.denoiser
+    released = resolved.spec.released if isinstance(resolved, ReleasedRow) else None
+    return DenoiserSubject(
+        row=resolved.name,
+        name=resolved.spec.denoiser,
+        family=spec.family,
+        process=resolved.process,
+        patch=spec.latent.patch,
+        tokens=spec.latent.tokens,
+        classes=spec.classes,
+        parameters=cost.parameters,
+        gmacs=cost.gmacs,
+        weights_sha256=weights_sha256,
+        weights_source="retrained" if released is None else "released",
+        released=released,
+    )

@@ -1,0 +1,131 @@
+"""Own autoencoders of a profile (``weights: own``): the weights and files of each, found without torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dcae_bench.base.errors import ConfigError, WeightsError
+from dcae_bench.profile.diffusion import LatentSource
+from dcae_bench.profile.profile import AutoencoderEntry, Profile
+from dcae_bench.specs.autoencoders import CustomSpec, DiffusersSpec, unfolded
+from dcae_bench.weights import released as weights
+from dcae_bench.weights.diffusers_folder import (
+    CONFIG,
+    FOLDER_FILES,
+    HUB_FILES,
+    find_local,
+    find_weights,
+    folder_of,
+    is_local,
+    read_config,
+    source_weights,
+)
+from dcae_bench.weights.user_class import source_file
+
+
+@dataclass(frozen=True)
+class OwnFiles:
+    """The files that define one autoencoder of the profile. A change of any file makes a different autoencoder."""
+
+    present: tuple[Path, ...]
+    missing: tuple[str, ...]
+    """One message per absent file: what it is and how to get it."""
+
+
+def own_weights(entry: AutoencoderEntry) -> Path | None:
+    """File or folder of an entry's weights: the entry's ``file``, else the weights of its diffusers source.
+
+    None where the user's class brings its weights itself. Weights on the hub are downloaded unless they are cached.
+    Raises :class:`WeightsError`.
+    """
+    if entry.file is not None:
+        return entry.file.expanduser()
+    spec = unfolded(entry.model)
+    return source_weights(spec) if isinstance(spec, DiffusersSpec) else None
+
+
+def latent_weights(profile: Profile, source: LatentSource, option: str) -> Path | None:
+    """Weights of the autoencoder behind latents, found by name: released weights or the user's own.
+
+    None where the user's class brings its weights itself. Retrained weights are not found by name: for them a
+    :class:`ConfigError` asks for the command's ``option``. Raises :class:`WeightsError` too.
+    """
+    if source.weights == "released":
+        return weights.locate(source.autoencoder).path
+    if source.weights == "own":
+        return own_weights(profile.autoencoders[source.autoencoder])
+    raise ConfigError(
+        f"{option} is missing: name the weights of {source.autoencoder}@{source.weights} that training wrote"
+    )
+
+
+def fetch_own(profile: Profile, name: str) -> tuple[Path, ...]:
+    """Download the hub files of an own autoencoder; returns all its files.
+
+    Raises :class:`ConfigError` for a name that is no own autoencoder of the profile, and :class:`WeightsError`.
+    """
+    if name not in profile.with_weights("own"):
+        known = ", ".join(profile.with_weights("own")) or "none"
+        raise ConfigError(f"{name}: is no own autoencoder of profile {profile.name}; it has {known}")
+    entry = profile.autoencoders[name]
+    spec = unfolded(entry.model)
+    if isinstance(spec, DiffusersSpec):
+        if spec.config is None:
+            read_config(spec)
+        own_weights(entry)
+    found = own_files(name, entry)
+    if found.missing:
+        raise WeightsError(found.missing[0])
+    return found.present
+
+
+def own_files(name: str, entry: AutoencoderEntry) -> OwnFiles:
+    """List the files that define an entry: its weights, its source's config.json, and the module of its class."""
+    spec = unfolded(entry.model)
+    wanted: list[list[Path] | str] = []
+    if isinstance(spec, CustomSpec):
+        wanted.append(_class_files(name, spec))
+    if isinstance(spec, DiffusersSpec) and spec.config is None:
+        wanted.append(_source_files(name, spec, CONFIG))
+    if entry.file is not None:
+        wanted.append(_weights_files(name, entry.file.expanduser()))
+    elif isinstance(spec, DiffusersSpec):
+        wanted.append(_source_files(name, spec, *(FOLDER_FILES if is_local(spec) else HUB_FILES)))
+    found = [file for files in wanted if not isinstance(files, str) for file in files]
+    # Several files of a source may be absent for one reason, so equal messages are kept once.
+    return OwnFiles(tuple(found), tuple(dict.fromkeys(reason for reason in wanted if isinstance(reason, str))))
+
+
+def needs_fetch(name: str, entry: AutoencoderEntry) -> bool:
+    """Whether the entry's hub weights must still be downloaded."""
+    spec = unfolded(entry.model)
+    elsewhere = entry.file is None and isinstance(spec, DiffusersSpec) and not is_local(spec)
+    return elsewhere and bool(own_files(name, entry).missing)
+
+
+def _class_files(name: str, spec: CustomSpec) -> list[Path] | str:
+    try:
+        file = source_file(spec.class_name)
+    except ConfigError as error:
+        return f"class of {name}, {error}, or with its folder in PYTHONPATH"
+    return [] if file is None else [file]
+
+
+def _source_files(name: str, spec: DiffusersSpec, *files: str) -> list[Path] | str:
+    """Find the first of ``files`` that the source holds on this machine; else return a message with the remedy."""
+    if (found := find_local(spec, *files)) is not None:
+        return [found]
+    if is_local(spec):
+        return f"{folder_of(spec)}, the source of {name}, holds no {' or '.join(files)}: put one there"
+    return (
+        f"{spec.source}, the source of {name}, is neither a folder here nor in the hub's cache: put the folder there, "
+        f"or `dcae-bench weights fetch {name} --profile PROFILE`"
+    )
+
+
+def _weights_files(name: str, path: Path) -> list[Path] | str:
+    if not path.is_dir():
+        remedy = f"put the file there, or correct autoencoders.{name}.file"
+        return [path] if path.exists() else f"weights of {name} are not at {path}: {remedy}"
+    if (file := find_weights(path)) is None:
+        return f"{path}, the folder of {name}'s weights, holds no {' or '.join(FOLDER_FILES)}: put one there"
+    return [file, *([path / CONFIG] if (path / CONFIG).exists() else [])]

@@ -1,0 +1,66 @@
+"""Style that all figures share: colours, sizes, how an autoencoder is shown, and how a figure is saved."""
+
+from pathlib import Path
+from typing import BinaryIO, Literal, NamedTuple, Self, TypedDict
+
+from matplotlib.figure import Figure
+
+from dcae_bench.base.files import write_with
+from dcae_bench.records.record import Subject
+from dcae_bench.tables.runs import FAMILIES, family_rank
+
+COLOURS = {"sd-vae": "#D55E00", "dc-ae": "#0072B2"}
+"""Colours from Okabe and Ito's palette: readable with every common colour-vision deficiency, and in grey."""
+OTHER_COLOUR = "#555555"
+LINE_STYLES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
+WIDTH_IN, DPI = 10.0, 150
+"""Width in inches and resolution. A figure is 1500 px wide: sharp in a README, which shows about 1000 px."""
+
+
+class Alignment(TypedDict):
+    """Keyword arguments that align a text."""
+
+    ha: Literal["center"]
+    va: Literal["center"]
+
+
+CENTRED: Alignment = {"ha": "center", "va": "center"}
+
+
+class ShownAutoencoder(NamedTuple):
+    """An autoencoder as figures show it. Sorts by latent shape, then SD-VAE before DC-AE."""
+
+    compression: int
+    latent_channels: int
+    rank: int
+    family: str
+    autoencoder: str
+
+    @classmethod
+    def of(cls, subject: Subject) -> Self:
+        """The autoencoder that is the subject of a record."""
+        rank = family_rank(subject.family)
+        return cls(subject.compression, subject.latent_channels, rank, subject.family, subject.autoencoder)
+
+    @property
+    def title(self) -> str:
+        """Short name: family and latent shape, or the profile's own name if that says more."""
+        shape = f"f{self.compression}c{self.latent_channels}"
+        if self.autoencoder != f"{self.family}-{shape}":
+            return self.autoencoder
+        return f"{FAMILIES.get(self.family, self.family)} {shape}"
+
+    @property
+    def colour(self) -> str:
+        """Colour of the family."""
+        return COLOURS.get(self.family, OTHER_COLOUR)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, atomically. Raises :class:`ResultsError` when the folder cannot be written."""
+
+    def save(file: BinaryIO) -> None:
+        # Without matplotlib's version in the file, equal inputs give equal bytes.
+        figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
+
+    write_with(Path(path), save)

@@ -1,0 +1,1 @@
+"""The generation table (the paper's Tables 3 and 1)."""

@@ -1,0 +1,1 @@
+"""The reconstruction table (the paper's Table 2)."""

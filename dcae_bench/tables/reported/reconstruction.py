@@ -1,0 +1,71 @@
+"""Reported reconstruction quality: the rows of the paper's Table 2, one autoencoder on one data set each."""
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from dcae_bench.base.files import BASELINES
+from dcae_bench.base.yaml_files import read_shipped
+from dcae_bench.specs.protocols import WeightsSource
+from dcae_bench.tables.reported.values import ReportedValue, SourcedFile, SourcedRow
+
+TABLE2 = BASELINES / "reported" / "table2_reconstruction.yaml"
+
+ReconstructionMetric = Literal["rfid", "psnr", "ssim", "lpips"]
+
+
+class ReconstructionRow(SourcedRow):
+    """One row of the paper's Table 2: one autoencoder on one data set at one resolution."""
+
+    table: str
+    dataset: str
+    split: Literal["train", "eval"]
+    resolution: PositiveInt = Field(description="side of the square input in pixels")
+    compression: PositiveInt = Field(description="f: pixels per latent cell and side")
+    latent_channels: PositiveInt = Field(description="c: channels of the latent")
+    family: Literal["sd-vae", "dc-ae"]
+    autoencoder_note: str
+    weights_source: WeightsSource = Field(
+        description="weights that the paper measured; a verdict needs the same source"
+    )
+    parameters: PositiveInt | None = Field(description="of encoder and decoder; null if unknown")
+    parameters_min: PositiveInt | None = Field(description="lower bound where the number is unknown")
+    images: PositiveInt | None = Field(description="number of images measured; null if not stated")
+    metrics: dict[ReconstructionMetric, ReportedValue] = Field(description="empty if no value of the row is known")
+
+    @model_validator(mode="after")
+    def _whole_latent(self) -> Self:
+        if self.resolution % self.compression:
+            raise ValueError(f"resolution {self.resolution} is not a multiple of compression {self.compression}")
+        return self
+
+    def values(self) -> Iterator[tuple[str, ReportedValue]]:
+        """Every printed value with its metric."""
+        yield from self.metrics.items()
+
+    @property
+    def latent_shape(self) -> str:
+        """Shape of the latent as height x width x channels, e.g. 8x8x128."""
+        side = self.resolution // self.compression
+        return f"{side}x{side}x{self.latent_channels}"
+
+
+class ReconstructionFile(SourcedFile[ReconstructionRow]):
+    """The file ``baselines/reported/table2_reconstruction.yaml``."""
+
+
+def load_reconstruction_file(path: Path = TABLE2) -> ReconstructionFile:
+    """Read and check reported reconstructions. Raises :class:`ConfigError` that names the file and the field."""
+    return read_shipped(path, ReconstructionFile)
+
+
+def load_reported_reconstruction(path: Path = TABLE2, *, measured: Collection[str] = ()) -> list[ReconstructionRow]:
+    """Read the rows of Table 2.
+
+    Rows without any value come last, and only those of the data sets ``measured``. Raises :class:`ConfigError` that
+    names the file and the field.
+    """
+    file = load_reconstruction_file(path)
+    return [*file.rows, *(row for row in file.unreported if row.dataset in measured)]

@@ -1,0 +1,78 @@
+"""Runs: measured records with their files, and how tables name and sort them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dcae_bench.base.errors import ResultsError
+from dcae_bench.base.files import REPOSITORY
+from dcae_bench.records.record import Metric, Record, load
+
+FAMILIES = {"sd-vae": "SD-VAE", "dc-ae": "DC-AE"}
+"""Printed names of the compared families, in the order of rows: the baseline first."""
+DATA_SETS = {"imagenet": "ImageNet", "ffhq": "FFHQ", "mjhq": "MJHQ-30K", "mapillary-vistas": "Mapillary Vistas"}
+"""Printed names of the paper's data sets."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One measured row of a table: a record and the file that holds the record."""
+
+    path: Path
+    record: Record
+
+    @property
+    def shown_path(self) -> str:
+        """Path of the record as tables print it."""
+        return shown_path(self.path)
+
+
+def load_records(paths: Iterable[Path]) -> dict[Path, Record]:
+    """Read records by their paths. Raises :class:`ResultsError` when a file is missing or is not a record."""
+    return {Path(path): load(path) for path in paths}
+
+
+def family_rank(family: str) -> int:
+    """Place of an autoencoder's family in the order of rows: SD-VAE, DC-AE, then all others."""
+    families = list(FAMILIES)
+    return families.index(family) if family in families else len(families)
+
+
+def metric_columns(runs: Iterable[Run], prefixes: Sequence[str]) -> dict[str, Metric]:
+    """The metric columns of a table: for each key of the runs' metrics, the first metric with that key.
+
+    Columns are sorted by the first of ``prefixes`` that begins their key. Raises :class:`ResultsError` when two runs
+    label the same key differently.
+    """
+    found: dict[str, Metric] = {}
+    for run in runs:
+        for key, metric in run.record.metrics.items():
+            if found.setdefault(key, metric).label != metric.label:
+                raise ResultsError(f"{run.path}: calls {key} {metric.label!r}, others do not; measure it again")
+    ranks = {
+        key: next((i for i, start in enumerate(prefixes) if key.startswith(start)), len(prefixes)) for key in found
+    }
+    return {key: found[key] for key in sorted(found, key=ranks.__getitem__)}
+
+
+def made_by(runs: Iterable[Run]) -> str:
+    """Commits and hardware that made the runs, each named once."""
+    provenances = [run.record.provenance for run in runs]
+    commits = unique(
+        f"commit {made.commit[:7]}{'+dirty' if made.dirty else ''}" if made.commit else "outside git"
+        for made in provenances
+    )
+    devices = [made.device for made in provenances]
+    hardware = unique(f"{device.machine}, {device.precision}" for device in devices)
+    return f"{', '.join(commits)} · {'; '.join(hardware)}"
+
+
+def unique(texts: Iterable[str]) -> list[str]:
+    """The texts without repetitions, in order of first appearance."""
+    return list(dict.fromkeys(texts))
+
+
+def shown_path(path: Path) -> str:
+    """A path as tables print it: relative to the repository if the path lies inside, else absolute."""
+    path = path.resolve()
+    return (path.relative_to(REPOSITORY) if path.is_relative_to(REPOSITORY) else path).as_posix()

@@ -1,0 +1,112 @@
+"""Builder of the throughput table: finds records of timings, merges restarts and pairs each row with its baseline."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from dcae_bench.base.errors import ResultsError
+from dcae_bench.measurement.record import ThroughputRecord, load, merge, speed_up
+from dcae_bench.tables.reported.throughput import ReportedThroughput, load_throughput
+from dcae_bench.tables.throughput.judge import is_degraded, judge_ratio
+from dcae_bench.tables.throughput.table import BASELINE, ThroughputRow, ThroughputTable
+
+REPORTED_RESOLUTION = 512
+"""Side in pixels of the images that the paper timed."""
+WORK_ORDER = (
+    *("train", "forward", "sample", "sample_decode", "encode", "decode"),
+    *("phase1", "phase2", "phase3"),
+)
+
+
+def find_records(paths: Iterable[Path]) -> list[ThroughputRecord]:
+    """Read records of timings from files and, recursively, from folders.
+
+    Raises :class:`ResultsError` when there are none.
+    """
+    paths, found = list(paths), []
+    for path in paths:
+        if path.is_dir():
+            files = sorted(path.rglob("*.json"))
+            found += [load(file) for file in files if is_record(file)]
+        else:
+            found.append(load(path))
+    if not found:
+        raise ResultsError(f"{', '.join(map(str, paths))}: no records of timings; run `dcae-bench measure` first")
+    return found
+
+
+def is_record(path: Path) -> bool:
+    """Whether a JSON file starts like a record of a timing. Raises :class:`ResultsError` if the file is unreadable."""
+    try:
+        with open(path, "rb") as file:
+            return b'"kind":"throughput"' in b"".join(file.read(200).split())
+    except OSError as error:
+        raise ResultsError(f"{path}: cannot be read ({error.strerror}); make it readable or remove it") from error
+
+
+def build(
+    records: Sequence[ThroughputRecord], *, degraded: bool = False, reported: ReportedThroughput | None = None
+) -> ThroughputTable:
+    """Merge restarts, pair each row with its baseline on the same device, and judge the speed-ups.
+
+    ``degraded`` keeps rows whose measurement is degraded; otherwise they are left out.
+    """
+    reported = reported or load_throughput()
+    groups: dict[str, list[ThroughputRecord]] = defaultdict(list)
+    for record in records:
+        groups[record.key].append(record)
+    merged = _newest(merge(group) for group in groups.values())
+    rows = []
+    for record in merged:
+        baseline = next((other for other in merged if _is_baseline(other, record)), None)
+        at_512 = record.model.resolution == REPORTED_RESOLUTION
+        row = reported.find(record.model.name, record.model.latent_space) if at_512 else None
+        base_row = reported.find(record.model.name, BASELINE) if at_512 else None
+        ratio = speed_up(record, baseline) if baseline and baseline is not record else None
+        judgement = judge_ratio(record, baseline, ratio, row, base_row)
+        rows.append(ThroughputRow(record, baseline, ratio, row, base_row, judgement))
+    rows.sort(key=_order)
+    kept = [row for row in rows if degraded or not is_degraded(row.record)]
+    return ThroughputTable(tuple(kept), tuple(row for row in rows if row not in kept), reported.sources)
+
+
+def _device(record: ThroughputRecord) -> str:
+    """What identifies the device: the GPU's UUID, or the processor's name."""
+    gpu = record.environment.gpu
+    return gpu.uuid if gpu else record.environment.processor
+
+
+def _setting(record: ThroughputRecord) -> tuple:
+    """Everything that two rows must share for a speed-up."""
+    model = record.model
+    named = record.settings.get("batch") == "named by the user"
+    # A batch from the authors' map or from a search depends on the latent space, so two such batches may differ.
+    batch = record.batch if named else None
+    return record.protocol, model.name, model.resolution, record.work, record.mode, batch, _device(record)
+
+
+def _is_baseline(other: ThroughputRecord, record: ThroughputRecord) -> bool:
+    return other.model.latent_space == BASELINE and _setting(other) == _setting(record)
+
+
+def _newest(records: Iterable[ThroughputRecord]) -> list[ThroughputRecord]:
+    """The measurement that ended last, of those that differ in nothing but code or configuration."""
+    found: dict[tuple, ThroughputRecord] = {}
+    for record in sorted(records, key=lambda one: one.provenance.finished):
+        found[(*_setting(record), record.model.latent_space)] = record
+    return list(found.values())
+
+
+def _order(row: ThroughputRow) -> tuple:
+    """Sort key of a row: protocol, device, model, resolution, work, then many tokens before few."""
+    model = row.record.model
+    work = WORK_ORDER.index(row.record.work)
+    return (
+        row.record.protocol,
+        _device(row.record),
+        model.name,
+        model.resolution,
+        work,
+        -(model.tokens or 0),
+        str(model.latent_space),
+    )

@@ -1,0 +1,65 @@
+"""Files of the throughput table: Markdown, and ``.csv`` and ``.json`` twins with every number of a row."""
+
+from pathlib import Path
+from typing import Any
+
+from dcae_bench.measurement.instruments.statistics import Estimate
+from dcae_bench.tables.files import write_table
+from dcae_bench.tables.throughput.page import markdown
+from dcae_bench.tables.throughput.table import ThroughputRow, ThroughputTable
+
+
+def write(table: ThroughputTable, path: Path) -> None:
+    """Write Markdown with a ``.csv`` and a ``.json`` twin, each atomically.
+
+    Raises :class:`ResultsError` when the folder cannot be written.
+    """
+    lines = [_csv_line(row) for row in table.rows]
+    left_out = [_csv_line(row) for row in table.left_out]
+    content = {"rows": lines, "left_out": left_out, "sources": table.sources}
+    write_table(path, page=markdown(table), lines=lines, content=content)
+
+
+def _csv_line(row: ThroughputRow) -> dict[str, Any]:
+    """All numbers of a row in one flat mapping; null for what was not measured."""
+    record, found, gpu = row.record, row.record.derived, row.record.environment.gpu
+    model, theirs = record.model, row.reported_value
+    facts = {
+        "protocol": record.protocol,
+        "device": gpu.name if gpu else record.environment.processor,
+        "power_limit_w": gpu.power_limit_w if gpu else None,
+        "threads": record.environment.threads,
+        **model.model_dump(),
+        "work": record.work,
+        "mode": record.mode,
+        "precision": record.precision,
+        "batch": record.batch,
+        "status": record.status,
+        "reason": record.reason,
+        "restarts": len(record.restarts),
+    }
+    for name in ("images_per_s", "iteration_ms", "energy_per_image_j"):
+        facts |= _estimate_cells(name, getattr(found, name) if found else None)
+    facts |= _estimate_cells("speed_up", row.speed_up)
+    judged = row.judgement
+    return facts | {
+        "energy_reason": found.energy_reason if found else None,
+        "peak_gib": found.peak_gib if found else None,
+        "ceiling_tflops": found.ceiling_tflops.value if found and found.ceiling_tflops else None,
+        "mfu": found.mfu if found else None,
+        "mac_ratio": row.mac_ratio,
+        "sampled_images_per_s": row.sampled_per_s,
+        "reported_images_per_s": theirs.value if theirs else None,
+        "reported_confidence": theirs.confidence if theirs else None,
+        "reported_speed_up": row.reported_speed_up,
+        "verdict": str(judged.verdict),
+        "verdict_reason": judged.reason,
+        "state": found.gate.state if found else None,
+        "state_reasons": "; ".join(reason.text for reason in found.gate.reasons) if found else None,
+    }
+
+
+def _estimate_cells(name: str, estimate: Estimate | None) -> dict[str, float | None]:
+    """CSV cells of an estimate: its value, and both ends of its interval."""
+    parts = (estimate.value, estimate.low, estimate.high) if estimate else (None, None, None)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), parts, strict=True))

@@ -1,0 +1,150 @@
+"""Page of the throughput table in Markdown."""
+
+from collections.abc import Iterator
+
+from dcae_bench.measurement.instruments.statistics import Estimate
+from dcae_bench.measurement.record import ThroughputRecord
+from dcae_bench.measurement.workloads.recipes import RECIPES
+from dcae_bench.tables.markdown import Footnotes, grid, millions
+from dcae_bench.tables.throughput.judge import degraded_because, is_degraded
+from dcae_bench.tables.throughput.table import BASELINE, ThroughputRow, ThroughputTable
+
+HEADERS = [
+    *("model", "latent space", "work", "tokens", "params", "GMAC", "batch", "img/s", "ms", "img/J", "GiB", "MFU"),
+    *("speed-up", "MAC ratio", "reported img/s", "reported speed-up", "verdict", "state"),
+]
+
+
+def markdown(table: ThroughputTable) -> str:
+    """The whole page. It depends on the records alone, so that evidence can be compared with it byte by byte."""
+    notes = Footnotes()
+    every = [*table.rows, *table.left_out]
+    lines = [
+        f"Throughput. {'; '.join(dict.fromkeys(_hardware(row.record) for row in every))}; "
+        f"{'; '.join(dict.fromkeys(_code(row.record) for row in every))}.\n"
+    ]
+    for protocol in dict.fromkeys(row.record.protocol for row in every):
+        rows = [row for row in table.rows if row.record.protocol == protocol]
+        lines.append(f"\n## {protocol}\n\n{_protocol_text(protocol)}\n")
+        if rows:
+            lines.append("\n" + grid(HEADERS, [_cells(row, notes) for row in rows], "lll" + "r" * 13 + "ll"))
+        else:
+            lines.append("\nNo row was measured in a good state.\n")
+    lines.append(f"\n{notes.text()}" if notes.text() else "")
+    if table.left_out:
+        lines.append("\n## Left out\n\nDegraded measurements; `dcae-bench table-throughput --degraded` shows them.\n\n")
+        for row in table.left_out:
+            record = row.record
+            lines.append(f"- {record.protocol}, {_subject(record)}, {record.work}: {degraded_because(record)}\n")
+    lines.append(_legend())
+    return "".join(lines)
+
+
+def _cells(row: ThroughputRow, notes: Footnotes) -> list[str]:
+    record, found = row.record, row.record.derived
+    model = record.model
+    resolution = f" {model.resolution} px" if model.resolution != 512 else ""
+    work = record.work + notes.mark(list(_phase_notes(record)))
+    head = [model.name + resolution, model.latent_space or "-", work, str(model.tokens or "-")]
+    head += [millions(model.parameters), f"{model.gmacs:.4g}", str(record.batch)]
+    theirs = row.reported_value
+    reported = theirs.text + notes.mark([f"{theirs.confidence}: {theirs.source}"]) if theirs else "-"
+    verdict = f"{row.judgement.verdict}{notes.mark([row.judgement.reason])}"
+    answers = [*_ratio_cells(row, notes), reported, _reported_ratio(row), verdict]
+    if found is None:
+        return [*head, record.status + notes.mark([record.reason or ""]), *["-"] * 4, *answers, "-"]
+    joules = found.energy_per_image_j
+    if joules is None:
+        energy = "null" + notes.mark([f"no energy: {found.energy_reason}"])
+    else:
+        energy = _interval(Estimate(**joules.model_dump() | _inverse(joules)))
+    images = _interval(found.images_per_s) + notes.mark([f"interval: {found.images_per_s.method}"])
+    if row.sampled_per_s is not None and row.reported is not None:
+        also = f"one forward pass; reported is full sampling = forward / (2 x {row.reported.nfe} NFE), which here is "
+        images += notes.mark([f"{also}{_digits(row.sampled_per_s)} img/s"])
+    state = found.gate.state + notes.mark([*(reason.text for reason in found.gate.reasons), *found.gate.notes])
+    return [
+        *head,
+        images,
+        _interval(found.iteration_ms),
+        energy,
+        "-" if found.peak_gib is None else f"{found.peak_gib:.1f}",
+        "-" if found.mfu is None else f"{100 * found.mfu:.0f} %",
+        *answers,
+        state,
+    ]
+
+
+def _phase_notes(record: ThroughputRecord) -> Iterator[str]:
+    """What one step of an autoencoder's training phase does; nothing for other work."""
+    said = record.settings
+    if "trains" in said and record.flops_per_image is not None:
+        yield (
+            f"one optimizer step as {said['plan']} has it: trains {said['trains']} "
+            f"({millions(int(said['trained_parameters']))} parameters) for {said['loss']}; batch: {said['batch']}; the "
+            f"GMAC are of one reconstruction, a step has {record.flops_per_image / 2e9:.4g} an image, those of its "
+            "losses' networks among them"
+        )
+
+
+def _ratio_cells(row: ThroughputRow, notes: Footnotes) -> list[str]:
+    ratio = f"{row.mac_ratio:.2f}" if row.mac_ratio else "-"
+    baseline = row.baseline
+    if row.speed_up is None or baseline is None:
+        return ["1" if baseline is row.record else "-", ratio]
+    degraded = is_degraded(baseline)
+    doubt = [f"the measurement on {BASELINE} is degraded: {degraded_because(baseline)}"] if degraded else []
+    return [_interval(row.speed_up) + notes.mark(doubt), ratio]
+
+
+def _reported_ratio(row: ThroughputRow) -> str:
+    value = row.reported_speed_up
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _inverse(joules: Estimate) -> dict[str, float]:
+    """Value and interval in images per joule; the upper end is the value if the lower end in joules is not positive."""
+    high = 1 / joules.low if joules.low > 0 else 1 / joules.value
+    return {"value": 1 / joules.value, "low": 1 / joules.high, "high": high}
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{_digits(estimate.value)} [{_digits(estimate.low)}, {_digits(estimate.high)}]"
+
+
+def _digits(value: float) -> str:
+    """A number with three or four digits, never with an exponent."""
+    magnitude = abs(value)
+    places = 0 if magnitude >= 1000 else 1 if magnitude >= 100 else 2 if magnitude >= 10 else 3
+    return f"{value:.{places}f}"
+
+
+def _subject(record: ThroughputRecord) -> str:
+    return " ".join(filter(None, (record.model.name, record.model.latent_space, f"{record.model.resolution} px")))
+
+
+def _hardware(record: ThroughputRecord) -> str:
+    gpu, where = record.environment.gpu, record.environment
+    if gpu is None:
+        return f"CPU: {where.processor}, {where.threads} threads"
+    limit = f", power limit {gpu.power_limit_w:.0f} W" if gpu.power_limit_w else ""
+    return f"GPU: {gpu.name}{limit}, at most {gpu.sm_max_mhz} MHz"
+
+
+def _code(record: ThroughputRecord) -> str:
+    made = record.provenance
+    commit = made.commit[:12] if made.commit else "none"
+    return f"commit {commit}{' with changes' if made.dirty else ''}, torch {record.environment.torch}"
+
+
+def _protocol_text(protocol: str) -> str:
+    return next((recipe.what for recipe in RECIPES.values() if recipe.protocol == protocol), "A protocol of its own.")
+
+
+def _legend() -> str:
+    return (
+        "\nIntervals are at 95 %. GMAC: multiply-accumulates of matrix products of one forward pass for one image. "
+        "MFU: operations (recomputation left out; a denoiser's training counts three passes, a phase of an autoencoder "
+        "what its step computes) over those of a large matrix product in the same run. Speed-up and MAC ratio: over "
+        f"the same model on {BASELINE}. Verdicts are on ratios, never on absolute numbers.\n"
+    )

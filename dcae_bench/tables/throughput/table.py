@@ -1,0 +1,59 @@
+"""The throughput table: timings, their speed-ups over SD-VAE-f8p2, and the verdicts on the speed-ups."""
+
+from dataclasses import dataclass
+
+from dcae_bench.measurement.instruments.statistics import Estimate
+from dcae_bench.measurement.record import ThroughputRecord
+from dcae_bench.tables.reported.throughput import ReportedModel, ReportedSpeed
+from dcae_bench.tables.reported.verdict import Judgement
+
+BASELINE = "sd-vae-f8c4 p2"
+"""Latent space that every speed-up is relative to."""
+
+
+@dataclass(frozen=True)
+class ThroughputRow:
+    """One timing, merged from its restarts, with the baseline's timing and the reported rows of both."""
+
+    record: ThroughputRecord
+    baseline: ThroughputRecord | None
+    """Timing of the same setting on the baseline; the row's own record if the row is the baseline."""
+    speed_up: Estimate | None
+    """Images/s over the baseline's; None for the baseline itself."""
+    reported: ReportedModel | None
+    reported_baseline: ReportedModel | None
+    judgement: Judgement
+
+    @property
+    def mac_ratio(self) -> float | None:
+        """Multiply-accumulates of the baseline over those of this row."""
+        return self.baseline.model.gmacs / self.record.model.gmacs if self.baseline else None
+
+    @property
+    def reported_value(self) -> ReportedSpeed | None:
+        """Images/s that the paper prints for this work: training, or full sampling for one forward pass."""
+        return self.reported.images_per_s(self.record.work) if self.reported else None
+
+    @property
+    def reported_speed_up(self) -> float | None:
+        """The paper's speed-up, if the paper prints both numbers."""
+        slow = self.reported_baseline.images_per_s(self.record.work) if self.reported_baseline else None
+        fast = self.reported_value
+        return fast.value / slow.value if fast and slow and self.baseline is not self.record else None
+
+    @property
+    def sampled_per_s(self) -> float | None:
+        """Images/s of full sampling that follow from one forward pass: forward / (2 NFE)."""
+        if self.record.work != "forward" or self.record.derived is None or self.reported is None:
+            return None
+        return self.record.derived.images_per_s.value / (2 * self.reported.nfe)
+
+
+@dataclass(frozen=True)
+class ThroughputTable:
+    """Rows in order, and the rows that were left out because their measurement is degraded."""
+
+    rows: tuple[ThroughputRow, ...]
+    left_out: tuple[ThroughputRow, ...]
+    sources: dict[str, str]
+    """Sources of the reported speeds, by key."""

@@ -1,0 +1,163 @@
+"""Released weights of autoencoders and denoisers: downloaded or copied by hand, and verified by hash."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from dcae_bench.base.errors import ConfigError, WeightsError
+from dcae_bench.base.files import cache_dir, sha256_file, write_text
+from dcae_bench.base.typed import Sha256, Strict
+from dcae_bench.catalogue.autoencoders import catalogue
+from dcae_bench.catalogue.denoisers import denoiser_catalogue
+from dcae_bench.catalogue.entries import ReleasedWeights, suggest_names
+from dcae_bench.weights import hub
+
+
+class Receipt(Strict):
+    """Note of the file that was fetched for one name."""
+
+    path: Path
+    sha256: Sha256
+    size: int = Field(description="bytes")
+    commit: str | None = Field(description="commit of the hub's repository; null: a file copied by hand")
+
+
+class _Receipts(Strict):
+    version: int = 1
+    receipts: dict[str, Receipt] = Field(default={})
+
+
+@dataclass(frozen=True)
+class VerifiedWeights:
+    """A weights file on this machine that has the expected hash."""
+
+    path: Path
+    sha256: str
+    size: int
+    commit: str | None
+    recorded: bool
+    """Whether the catalogue or an earlier receipt states the hash; if not, the hash is recorded for the first time."""
+
+
+def receipts_path() -> Path:
+    """File that holds the receipts of all fetched weights."""
+    return cache_dir() / "weights.json"
+
+
+def released_weights() -> dict[str, ReleasedWeights]:
+    """Released weights of both catalogues by name: autoencoders, then denoisers."""
+    autoencoders = {name: preset.weights for name, preset in catalogue().autoencoders.items() if preset.weights}
+    return autoencoders | {name: preset.weights for name, preset in denoiser_catalogue().denoisers.items()}
+
+
+def fetch(name: str, *, revision: str | None = None, path: Path | None = None) -> VerifiedWeights:
+    """Download the weights of an autoencoder or denoiser, check their hash, and write a receipt.
+
+    ``path`` names a file to use instead of the hub's. Without ``revision`` the function takes the commit of the
+    catalogue, else of an earlier receipt, else the newest commit. Raises :class:`WeightsError` and
+    :class:`ConfigError`.
+    """
+    source = _require_released(name)
+    before = _read().receipts.get(name)
+    if path is not None:
+        path = path.expanduser().resolve()
+        try:
+            found, size, commit = sha256_file(path), path.stat().st_size, None
+        except OSError as error:
+            raise WeightsError(f"--path {path}: cannot be read ({error.strerror}); name the downloaded file") from error
+    elif source.repo is None:
+        raise WeightsError(
+            f"{name}: its weights are not on the hub; get {source.file} from {source.address}, then "
+            f"`dcae-bench weights fetch {name} --path FILE`"
+        )
+    else:
+        wanted = revision or source.revision or (before.commit if before else None)
+        by_hand = f"get the file on another machine and name it with `dcae-bench weights fetch {name} --path FILE`"
+        file = hub.download(source.repo, source.file, wanted, by_hand=by_hand)
+        path, found, size, commit = file.path, file.sha256, file.size, file.commit
+    expected = _expected(source, before, commit)
+    if expected is not None and found != expected:
+        raise WeightsError(
+            f"{path}: has SHA-256 {found}, but {expected} is recorded for {name}; fetch it again or correct the record"
+        )
+    _write(name, Receipt(path=path, sha256=found, size=size, commit=commit))
+    return VerifiedWeights(path, found, size, commit, recorded=expected is not None)
+
+
+def locate(name: str) -> VerifiedWeights:
+    """Weights of a name: the fetched file if :func:`is_fetched`, otherwise a new download. Verifies the hash.
+
+    Raises :class:`WeightsError` and :class:`ConfigError`.
+    """
+    return verify(name) if is_fetched(name) else fetch(name)
+
+
+def is_fetched(name: str) -> bool:
+    """Whether there is a fetched file for a name that has the catalogue's commit or was copied by hand.
+
+    Does not read the file. Raises :class:`WeightsError` and :class:`ConfigError`.
+    """
+    source = _require_released(name)
+    before = receipt(name)
+    return bool(before and before.path.exists() and (before.commit is None or source.revision in (before.commit, None)))
+
+
+def verify(name: str) -> VerifiedWeights:
+    """Hash the fetched file again. Raises :class:`WeightsError` when the file is missing or has changed."""
+    source = _require_released(name)
+    before = _read().receipts.get(name)
+    if before is None:
+        raise WeightsError(f"{name}: was not fetched; run `dcae-bench weights fetch {name}`")
+    try:
+        found = sha256_file(before.path)
+    except OSError as error:
+        raise WeightsError(
+            f"{before.path}: weights of {name} cannot be read ({error.strerror}); fetch them again"
+        ) from error
+    expected = _expected(source, before, before.commit) or before.sha256
+    if found != expected:
+        raise WeightsError(f"{before.path}: has SHA-256 {found}, but {expected} is recorded for {name}; fetch it again")
+    return VerifiedWeights(before.path, found, before.size, before.commit, recorded=True)
+
+
+def receipt(name: str) -> Receipt | None:
+    """Receipt of a name, or None. Does not read the weights."""
+    return _read().receipts.get(name)
+
+
+def _require_released(name: str) -> ReleasedWeights:
+    """Catalogue entry of the weights of a name. Raises :class:`WeightsError` and :class:`ConfigError`."""
+    known = released_weights()
+    if name in known:
+        return known[name]
+    if name in catalogue().autoencoders:
+        raise WeightsError(f"{name}: has no released weights; train it, or pass your own with --weights")
+    names = dict.fromkeys([*catalogue().autoencoders, *known])
+    raise ConfigError(
+        f"'{name}' has no weights in the catalogues{suggest_names(name, names, 'dcae-bench weights list')}"
+    )
+
+
+def _expected(source: ReleasedWeights, before: Receipt | None, commit: str | None) -> str | None:
+    """Recorded hash for a commit, or None. A file copied by hand (no commit) must have the catalogue's hash, if any."""
+    if source.sha256 and commit in (source.revision, None):
+        return source.sha256
+    return before.sha256 if before and before.commit == commit and commit is not None else None
+
+
+def _read() -> _Receipts:
+    path = receipts_path()
+    try:
+        return _Receipts.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return _Receipts()
+    except (OSError, ValidationError) as error:
+        raise WeightsError(f"{path}: is not a record of fetched weights; delete it and fetch again") from error
+
+
+def _write(name: str, new: Receipt) -> None:
+    before = _read()
+    after = _Receipts(receipts={**before.receipts, name: new})
+    if after != before:
+        write_text(receipts_path(), after.model_dump_json(indent=2) + "\n")

@@ -1,0 +1,269 @@
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
+from threading import Barrier, local
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from dcae_bench.base.errors import ConfigError, DataError, ResultsError
+from dcae_bench.base.files import sha256_file
+from dcae_bench.cli.main import main
+from dcae_bench.data.labelled import open_labelled
+from dcae_bench.data.latents import LATENTS, MANIFEST, Latents
+from dcae_bench.data.pixels import normalise
+from dcae_bench.generation import encode
+from dcae_bench.generation.encode import Encoding, encode_dataset
+from dcae_bench.models.checkpoints import load_weights, save_weights
+from dcae_bench.models.zoo import build
+from dcae_bench.running.processes import Worker
+from tests import tiny_diffusion as tiny
+
+LATENT = "sd-vae@retrained"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny.write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return tiny.write_weights(tmp_path_factory.mktemp("weights") / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory, data, weights):
+    output = tmp_path_factory.mktemp("cache") / "two"
+    encode_dataset(tiny.profile(), LATENT, "two", data=data, output=output, weights=weights)
+    return output
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def model_of(weights: Path):
+    model = build(tiny.profile().autoencoders["sd-vae"].model)
+    load_weights(model, weights)
+    return model.eval()
+
+
+def test_the_cache_holds_what_the_model_encodes_and_says_so(cache, data, weights):
+    latents, crops = Latents(cache), open_labelled(tiny.profile().diffusion.data["two"], data, 3)
+    manifest = latents.manifest
+    assert len(latents) == len(crops) == 14 and manifest.shape == (3, 4, 4)
+    assert latents.labels.tolist() == [0] * 8 + [1] * 6 and manifest.classes == 2
+    with torch.inference_mode():
+        wanted = model_of(weights).encode(normalise(torch.stack([crops[index] for index in range(14)]))).numpy()
+    raw = np.load(cache / LATENTS)
+    np.testing.assert_allclose(raw, wanted, rtol=1e-4, atol=1e-5)
+    assert manifest.scaling == "measured" and manifest.posterior == "mean"
+    found = latents.read(range(14))
+    assert np.sqrt(np.mean(found.astype(np.float64) ** 2)) == pytest.approx(1, rel=1e-6)
+    assert manifest.statistics.mean == pytest.approx(raw.mean(dtype=np.float64), rel=1e-9)
+    np.testing.assert_allclose(manifest.statistics.channel_std, raw.std(axis=(0, 2, 3), dtype=np.float64), rtol=1e-6)
+    order = [9, 0, 13, 0]
+    assert np.array_equal(latents.read(order), found[order])
+    latents.verify()
+    assert sorted(content(cache)) == ["labels.npy", "latents.npy", "manifest.json"]
+
+
+def test_half_precision_and_mirrored_images(tmp_path, data, weights):
+    manifest = encode_dataset(tiny.profile(), LATENT, "plain", data=data, output=tmp_path, weights=weights)
+    crops = open_labelled(tiny.profile().diffusion.data["plain"], data, 3)
+    latents, raw = Latents(tmp_path), np.load(tmp_path / LATENTS)
+    assert raw.dtype == np.float16 and len(raw) == 2 * len(crops) == 6 and manifest.flips
+    assert latents.labels.tolist() == [-1] * 6 and manifest.classes is None
+    with torch.inference_mode():
+        mirrored = model_of(weights).encode(normalise(torch.stack([crops[index].flip(-1) for index in range(3)])))
+    np.testing.assert_allclose(raw[3:], mirrored.numpy(), rtol=2e-3, atol=1e-3)
+
+
+def test_an_interrupted_pass_goes_on_where_it_was(tmp_path, data, weights, cache, monkeypatch):
+    class Stopped(Exception):
+        pass
+
+    encoded = []
+    whole = Encoding._encode
+
+    def counted(self, batch, images, crops):
+        if len(encoded) in stops:
+            stops.clear()
+            raise Stopped
+        encoded.append(batch.start)
+        return whole(self, batch, images, crops)
+
+    monkeypatch.setattr(Encoding, "_encode", counted)
+    for stop in (0, 2, 4):
+        stops = {stop}
+        with pytest.raises(Stopped):
+            encode_dataset(tiny.profile(), LATENT, "two", data=data, output=tmp_path, weights=weights)
+        assert not (tmp_path / MANIFEST).exists()
+    stops = set()
+    # Killed once more, after the array is in its place and before the manifest is.
+    with monkeypatch.context() as patch:
+        patch.setattr(encode, "write_text", lambda path, text: (_ for _ in ()).throw(Stopped()))
+        with pytest.raises(Stopped):
+            encode_dataset(tiny.profile(), LATENT, "two", data=data, output=tmp_path, weights=weights)
+    encode_dataset(tiny.profile(), LATENT, "two", data=data, output=tmp_path, weights=weights)
+    assert encoded == [0, 3, 6, 9, 12], "no batch was encoded twice"
+    assert content(tmp_path) == content(cache)
+    monkeypatch.setattr(Encoding, "run", lambda self: pytest.fail("encoded again"))
+    encode_dataset(tiny.profile(), LATENT, "two", data=data, output=tmp_path, weights=weights)
+
+
+def test_two_processes_write_the_same_cache(tmp_path, data, weights, cache, monkeypatch):
+    barrier, current, encoded = Barrier(2, timeout=60), local(), {0: [], 1: []}
+
+    class Together(Worker):
+        def wait(self):
+            barrier.wait()
+
+    whole = Encoding._encode
+
+    def counted(self, batch, images, crops):
+        encoded[self.process.rank].append(batch.start)
+        return whole(self, batch, images, crops)
+
+    def one(rank):
+        current.process = Together(rank, 2)
+        encode_dataset(tiny.profile(), LATENT, "two", data=data, output=tmp_path, weights=weights)
+
+    monkeypatch.setattr(Encoding, "_encode", counted)
+    monkeypatch.setattr(encode, "join_processes", lambda: nullcontext(current.process))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(one, range(2)))
+    assert encoded == {0: [0, 6, 12], 1: [3, 9]}
+    assert content(tmp_path) == content(cache)
+
+
+def test_another_autoencoders_latents_are_refused_with_both_hashes(tmp_path, data, weights, cache):
+    other = tiny.write_weights(tmp_path / "other.safetensors", seed=2)
+    before = content(cache)
+    with pytest.raises(DataError) as caught:
+        encode_dataset(tiny.profile(), LATENT, "two", data=data, output=cache, weights=other)
+    assert all(sha256_file(path) in str(caught.value) for path in (weights, other))
+    with pytest.raises(DataError, match="holds latents of recipe"):
+        encode_dataset(tiny.profile({("seed",): 4}), LATENT, "two", data=data, output=cache, weights=weights)
+    assert content(cache) == before
+
+
+def test_latents_that_are_not_finite_are_refused_on_both_sides(tmp_path, data, weights, cache):
+    state = model_of(weights).state_dict()
+    state["encoder.conv_out.weight" if "encoder.conv_out.weight" in state else next(iter(state))].mul_(1e30)
+    save_weights(state, tmp_path / "large.safetensors")
+    with pytest.raises(DataError, match=r"dark-0#0: its latent is not finite in float16.*; take other weights, or"):
+        encode_dataset(
+            tiny.profile(), LATENT, "plain", data=data, output=tmp_path / "a", weights=tmp_path / "large.safetensors"
+        )
+    (tmp_path / "b").mkdir()
+    for name, raw in content(cache).items():
+        (tmp_path / "b" / name).write_bytes(raw)
+    broken = np.load(tmp_path / "b" / LATENTS, mmap_mode="r+")
+    broken[7, 1, 2, 3] = np.nan
+    broken.flush()
+    latents = Latents(tmp_path / "b")
+    latents.read([6, 8])
+    with pytest.raises(DataError, match="latent 7 is not finite; delete"):
+        latents.read([8, 7])
+    with pytest.raises(DataError, match="sha256 is"):
+        latents.verify()
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path, data, weights, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.pwrite", full)
+    with pytest.raises(ResultsError, match=r"latents\.npy: cannot be written \(No space left on device\); free some"):
+        encode_dataset(tiny.profile(), LATENT, "two", data=data, output=tmp_path, weights=weights)
+
+
+def test_a_cache_that_is_missing_or_damaged_is_refused(tmp_path, cache):
+    with pytest.raises(DataError, match=r"manifest\.json: cannot be read .*encode the data first"):
+        Latents(tmp_path)
+    for name, raw in content(cache).items():
+        (tmp_path / name).write_bytes(raw[:-4] if name == LATENTS else raw)
+    with pytest.raises(DataError, match=r"latents\.npy: is damaged .*delete"):
+        Latents(tmp_path)
+    np.save(tmp_path / LATENTS, np.zeros((2, 3, 4, 4), np.float32))
+    with pytest.raises(DataError, match="its manifest says"):
+        Latents(tmp_path)
+
+
+def test_the_command_names_what_is_wrong(tmp_path, data, capsys, monkeypatch):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny.content()))
+    for latent, images, wanted in (
+        ("sd-vae", "two", "write it as autoencoder@retrained"),
+        ("dc-ae@retrained", "two", "the profile retrains sd-vae"),
+        (LATENT, "three", "--images three: profile tiny has plain, two"),
+        (LATENT, "two", "--weights is missing"),
+    ):
+        options = ["--latent", latent, "--images", images, "--data", str(data), "--output", str(tmp_path / "out")]
+        monkeypatch.setattr(sys, "argv", ["dcae-bench", "encode", "--profile", str(tmp_path / "tiny.yaml"), *options])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert caught.value.code == 2 and wanted in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "wanted"),
+    [
+        (("rows", "uvit", "latent"), "dc-ae@retrained", "the profile retrains sd-vae"),
+        (("rows", "uvit", "latent"), "nothing@released", "no such released weights"),
+        (("rows", "uvit", "denoiser"), "uvit-nan", "did you mean"),
+        (("rows", "uvit", "patch"), 3, "cannot be cut in patches of 3"),
+        (("rows", "uvit", "images"), 26, "not a multiple of log_images 4"),
+        (("rows", "usit", "guidance"), [{"s": 1.5}], "the model is unconditional"),
+        (("data", "two", "classes"), 2, "'classes' is for labels 'folder'"),
+        (("data", "plain", "labels"), "folder", "need 'classes'"),
+        (("trainings", "uvit", "sampler"), {"name": "ddpm"}, "is for process 'learned-range'"),
+    ],
+)
+def test_a_profile_that_cannot_work_is_refused(path, value, wanted):
+    with pytest.raises(ConfigError, match=wanted):
+        tiny.profile({("diffusion", *path): value})
+
+
+def test_noise_of_a_draw_lies_where_the_images_are(tmp_path):
+    """On a device that is not the processor's; of PyTorch's only "meta" is everywhere."""
+    found = []
+
+    class Posterior:
+        has_posterior = True
+
+        def draw(self, x, noise):
+            found.extend([x.device.type, noise(torch.Size((3, 4, 4))).device.type])
+            return torch.zeros(len(x), 3, 4, 4)
+
+    encoding = Encoding(
+        profile=tiny.profile(),
+        spec=tiny.profile().diffusion.data["two"],
+        crops=None,
+        model=Posterior(),
+        subject=SimpleNamespace(weights_source="released", weights_sha256="0" * 64),
+        device=torch.device("meta"),
+        process=Worker(),
+        output=tmp_path,
+        recipe_sha256="0" * 64,
+    )
+    encoding._encode(range(2), torch.zeros(2, 3, 16, 16, dtype=torch.uint8), None)
+    assert found == ["meta", "meta"]
+
+
+def test_latents_do_not_depend_on_the_callers_tf32(tmp_path, data, weights, monkeypatch):
+    whole, found = Encoding._encode, set()
+
+    def seen(self, *arguments):
+        found.add((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(Encoding, "_encode", seen)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    encode_dataset(tiny.profile(), LATENT, "two", data=data, output=tmp_path, weights=weights)
+    assert found == {(False, False)} and torch.backends.cudnn.allow_tf32

@@ -1,0 +1,122 @@
+"""Commands whose profile has several processes."""
+
+import os
+import sys
+from signal import SIGKILL
+
+import pytest
+import torch
+
+from dcae_bench.base.errors import ConfigError, ProcessError
+from dcae_bench.cli.main import main
+from dcae_bench.running.launch import FAILURES, start_processes
+from tests import tiny_diffusion as tiny
+
+WORKER = """#!/bin/sh
+if [ "$WORLD_SIZE" != 2 ]; then exit 7; fi
+{body}
+"""
+
+
+@pytest.fixture
+def worker(tmp_path, monkeypatch):
+    """Stand-ins for the processes: a shell script takes the place of the interpreter."""
+
+    def write(body: str) -> None:
+        path = tmp_path / "worker"
+        path.write_text(WORKER.format(body=body))
+        path.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(path))
+
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    return write
+
+
+def profile(**changes):
+    return tiny.profile({(key,): value for key, value in {"processes": 2, **changes}.items()})
+
+
+def test_the_command_line_is_run_by_each_process(worker, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["dcae-bench", "train", "--row", "a row"])
+    worker(f'for word in "$@"; do echo "$word" >> {tmp_path}/words-$RANK; done')
+    assert start_processes(profile())
+    for rank in range(2):
+        words = (tmp_path / f"words-{rank}").read_text().splitlines()
+        assert words == ["-m", "dcae_bench", "train", "--row", "a row"]
+    assert FAILURES not in os.environ
+
+
+def test_one_process_and_started_ones_work_themselves(worker, monkeypatch):
+    worker("exit 1")
+    assert not start_processes(profile(processes=1))
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert not start_processes(profile())
+
+
+def test_a_scheduler_that_counts_one_process_started_none(worker, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("RANK", "0")
+    worker(f"touch {tmp_path}/rank-$RANK")
+    assert start_processes(profile())
+    assert len(list(tmp_path.glob("rank-*"))) == 2
+
+
+def test_an_error_of_all_processes_is_told_once_and_ends_those_that_wait(worker):
+    worker(f'if [ $RANK = 1 ]; then echo "row x: wrong" > ${FAILURES}/1; exit 2; fi; sleep 600')
+    with pytest.raises(ProcessError, match=r"^row x: wrong\n$"):
+        start_processes(profile())
+
+
+def test_a_killed_process_is_named(worker):
+    worker("if [ $RANK = 1 ]; then kill -9 $$; fi; sleep 600")
+    with pytest.raises(ProcessError, match=f"process 1 of 2 was ended by {SIGKILL.name}.*run the same command again"):
+        start_processes(profile())
+
+
+def test_a_killed_process_is_named_where_another_fails_of_it_at_once(worker, tmp_path):
+    """Without its connection the other ends too, often before the first is missed."""
+    gone = tmp_path / "gone"
+    worker(
+        f"if [ $RANK = 1 ]; then touch {gone}; kill -9 $$; fi; "
+        f"while [ ! -e {gone} ]; do sleep 0.01; done; sleep 0.01; exit 1"
+    )
+    with pytest.raises(ProcessError, match=f"process 1 of 2 was ended by {SIGKILL.name}"):
+        start_processes(profile())
+
+
+def test_a_fault_of_the_program_keeps_its_exit_code(worker):
+    worker("exit 1")
+    with pytest.raises(SystemExit, match="1"):
+        start_processes(profile())
+
+
+def test_gpus_that_are_not_there(worker, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    worker("exit 1")
+    assert not start_processes(profile(device="cuda"))  # what does not depend on the number of processes
+    with pytest.raises(ConfigError, match="processes is 2, a GPU for each, and this machine has 1; set 'processes: 1'"):
+        start_processes(profile(device="auto"), exactly=True)
+
+
+def test_a_batch_that_processes_cannot_share_is_refused():
+    with pytest.raises(ConfigError, match="batch_size 4 of phase 1 is not a multiple of 3 processes x accumulate 1"):
+        profile(processes=3)
+
+
+def test_processes_are_part_of_the_recipe_of_weights_alone():
+    one, two = profile(processes=1), profile()
+    assert one.diffusion_recipe("uvit") != two.diffusion_recipe("uvit")
+    assert one.recipe("sd-vae", 1) != two.recipe("sd-vae", 1)
+    assert one.evaluation_recipe() == two.evaluation_recipe()
+    assert one.latents_recipe("sd-vae@retrained", "two") == two.latents_recipe("sd-vae@retrained", "two")
+
+
+def test_a_process_that_was_started_leaves_its_error_to_the_one_that_started_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["dcae-bench", "plan", "--profile", "no-such-profile"])
+    monkeypatch.setenv(FAILURES, str(tmp_path))
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "no-such-profile" in (tmp_path / "1").read_text()
+    assert not capsys.readouterr().err
