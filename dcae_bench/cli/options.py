@@ -45,6 +45,16 @@ CompressionOption = Annotated[
 ChannelsOption = Annotated[
     int | None, typer.Option("--c", help="Latent channels c of your own autoencoder; by default probed.", min=1)
 ]
+TrainedOption = Annotated[
+    Path,
+    typer.Option(
+        help="File for the finished weights; record.json and log.jsonl are written beside it.", metavar="FILE"
+    ),
+]
+RunDirOption = Annotated[
+    Path,
+    typer.Option(help="Folder for the state of the unfinished run, which survives an interruption.", metavar="DIR"),
+]
 RowOption = Annotated[str, typer.Option("--row", help="Row of the profile's diffusion part.", metavar="NAME")]
 LatentsOption = Annotated[
     Path, typer.Option("--latents", help="Folder of the latents that `encode` wrote.", metavar="DIR")

@@ -6,20 +6,17 @@ from typing import Annotated
 import typer
 
 from dcae_bench.base.errors import ConfigError
-from dcae_bench.cli.options import AutoencoderOption, DataOption, ProfileOption, find_autoencoder
+from dcae_bench.cli.options import (
+    AutoencoderOption,
+    DataOption,
+    ProfileOption,
+    RunDirOption,
+    TrainedOption,
+    find_autoencoder,
+)
 from dcae_bench.profile.profile import load_profile
 from dcae_bench.running.launch import start_processes
 
-Output = Annotated[
-    Path,
-    typer.Option(
-        help="File for the finished weights; record.json and log.jsonl are written beside it.", metavar="FILE"
-    ),
-]
-RunDir = Annotated[
-    Path,
-    typer.Option(help="Folder for the state of the unfinished run, which survives an interruption.", metavar="DIR"),
-]
 Initial = Annotated[Path | None, typer.Option(help="Weights of the phase before (phases 2 and 3).", metavar="FILE")]
 
 
@@ -27,8 +24,8 @@ def train(
     autoencoder: AutoencoderOption,
     phase: Annotated[int, typer.Option(help="Phase 1, 2 or 3.", min=1, max=3)],
     data: DataOption,
-    output: Output,
-    run_dir: RunDir,
+    output: TrainedOption,
+    run_dir: RunDirOption,
     initial: Initial = None,
     profile: ProfileOption = "demo",
 ) -> None:

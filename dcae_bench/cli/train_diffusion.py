@@ -1,7 +1,13 @@
 """``dcae-bench train-diffusion``: trains a denoiser on cached latents; the same command resumes the training."""
 
-from dcae_bench.cli.options import DenoiserAutoencoderOption, LatentsOption, ProfileOption, RowOption
-from dcae_bench.cli.train import Output, RunDir
+from dcae_bench.cli.options import (
+    DenoiserAutoencoderOption,
+    LatentsOption,
+    ProfileOption,
+    RowOption,
+    RunDirOption,
+    TrainedOption,
+)
 from dcae_bench.profile.profile import load_profile
 from dcae_bench.running.launch import start_processes
 
@@ -9,8 +15,8 @@ from dcae_bench.running.launch import start_processes
 def train_diffusion(
     row: RowOption,
     latents: LatentsOption,
-    output: Output,
-    run_dir: RunDir,
+    output: TrainedOption,
+    run_dir: RunDirOption,
     autoencoder: DenoiserAutoencoderOption = None,
     profile: ProfileOption = "demo",
 ) -> None:

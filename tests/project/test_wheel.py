@@ -93,7 +93,7 @@ def test_what_is_known_by_name_is_inside(run):
 
 def test_a_plan_says_that_the_workflow_needs_a_checkout(run):
     printed = run(*verb("plan", "--profile", "demo"))
-    assert "train_phase" in printed
+    assert "evaluate" in printed
     (line,) = [line for line in printed.splitlines() if "checkout" in line]
     assert "snakemake" in line
 

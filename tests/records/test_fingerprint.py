@@ -256,6 +256,18 @@ def watched(rule: str) -> set[str]:
     return set(Sources(PACKAGE).watched([entry], pages=page))
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_a_verb_watches_no_other_verb(rule):
+    entry, _ = RULES[rule]
+    shared = {"dcae_bench.cli", "dcae_bench.cli.options", entry}
+    assert {name for name in watched(rule) if name.startswith("dcae_bench.cli")} <= shared
+
+
+@pytest.mark.parametrize("rule", ["encode", "train_diffusion", "sample"])
+def test_an_edit_of_lpips_trains_no_denoiser_again(rule):
+    assert not [name for name in watched(rule) if name.startswith("dcae_bench.extractors")]
+
+
 @pytest.mark.parametrize("rule", ["prepare", "train_phase", "encode", "train_diffusion", "sample"])
 def test_an_edit_in_metrics_or_evaluation_trains_encodes_and_samples_nothing_again(rule):
     assert not [name for name in watched(rule) if name.startswith(("dcae_bench.metrics.", "dcae_bench.evaluation."))]
