@@ -34,10 +34,12 @@ def check_ladder(ladder: Ladder) -> list[Check]:
         if key == "psnr":
             found.append(Check("psnr of the identity is infinite", value == math.inf, f"{value:g}"))
         elif key.startswith("ssim"):
-            found.append(Check(f"{key} of the identity is 1", abs(value - 1) <= ZERO, f"{value:.9f}"))
+            claim = f"{key} of the identity is 1 within {ZERO:g}"
+            found.append(Check(claim, abs(value - 1) <= ZERO, f"{value:.9f}"))
         else:
             zero = abs(value) <= ZERO * abs(last[key])
-            found.append(Check(f"{key} of the identity is 0", zero, f"{value:.3g}, and {last[key]:.3g} at the end"))
+            claim = f"{key} of the identity is 0 within {ZERO:g} of the last rung's"
+            found.append(Check(claim, zero, f"{value:.3g}, and {last[key]:.3g} at the end"))
     for key in identity:
         series = [scores[key] for scores in ladder.values()]
         falls = key == "psnr" or key.startswith("ssim")
