@@ -30,7 +30,7 @@ from dcae_bench.cli import (
     weights,
     zoo,
 )
-from dcae_bench.running.launch import report_error
+from dcae_bench.running.launch import end_with_launcher, report_error
 from dcae_bench.running.run_lock import join_jobs
 
 app = typer.Typer(
@@ -67,6 +67,7 @@ app.command("schema")(schema.schema)
 
 def main() -> None:
     """Run the command line. A user's error prints one line on standard error and exits with code 2."""
+    end_with_launcher()
     join_jobs()
     try:
         app()

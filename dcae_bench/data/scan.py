@@ -5,19 +5,18 @@ import itertools
 import multiprocessing
 import os
 import sqlite3
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
 from dcae_bench.base.errors import DataError
 from dcae_bench.base.files import cache_dir
+from dcae_bench.base.parent import end_with_parent
 from dcae_bench.data.decode import ImageError, open_image, read_file
 from dcae_bench.data.layout import Listed
 
@@ -143,7 +142,7 @@ def scan(
     if workers > 1:
         # Spawned instead of forked, because the parent may have threads. Workers import little beside this module.
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent)
     ahead = 2 * workers if pool else 0
     pending: deque[_Chunk] = deque()
     done = 0
@@ -204,14 +203,3 @@ def _stat(path: Path) -> os.stat_result | None:
         return path.stat()
     except OSError:
         return None  # the attempt to read the file reports the reason
-
-
-def _end_with_parent() -> None:
-    """End this worker when its parent process is killed. Without this the worker would wait for work for ever."""
-    if (parent := multiprocessing.parent_process()) is not None:
-        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
-
-
-def _exit_after(process: BaseProcess) -> None:
-    process.join()
-    os._exit(1)

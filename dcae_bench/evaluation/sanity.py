@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dcae_bench.base.errors import CheckError
 from dcae_bench.base.files import write_text
+from dcae_bench.base.parent import end_with_parent
 from dcae_bench.data.images import Crops, open_crops
 from dcae_bench.evaluation.distances import frechet
 from dcae_bench.evaluation.protocols import protocol_of
@@ -207,6 +208,7 @@ def _run_processes(checked: CheckedSet, path: Path, count: int, context: SpawnCo
 
 def _measure_share(checked: CheckedSet, path: Path, place: dict[str, str]) -> None:
     """Join the processes under the environment ``place``, measure a share, and in the first write the scores."""
+    end_with_parent()
     os.environ.update(place)
     with join_processes() as process:
         evaluator = replace(checked.evaluator(process), use_cache=False)

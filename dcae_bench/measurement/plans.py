@@ -1,6 +1,7 @@
 """Plans: lists of sessions, the most important first. Each session runs in its own process; existing records stay."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from dcae_bench.measurement.workloads.cases import DENOISERS, LATENTS, Case, Lat
 from dcae_bench.measurement.workloads.paper_phases import PHASE_WORK, paper_profile
 from dcae_bench.measurement.workloads.recipes import recipe_for
 from dcae_bench.records.fingerprint import fingerprint
+from dcae_bench.running.launch import LAUNCHER
 
 STATE = "plan.json"
 _F8, _F32, _F64 = "sd-vae-f8c4-p2", "dc-ae-f32c32-p1", "dc-ae-f64c128-p1"
@@ -203,8 +205,14 @@ def _was_measured_by(path: Path, code: str) -> bool:
 
 
 def _launch(command: list[str], limit_s: float | None) -> int:
-    """Run ``dcae-bench`` in its own process. Returns the exit code; below 0 if the time ran out."""
+    """Run ``dcae-bench`` in its own process, which ends with this one.
+
+    Returns the exit code; below 0 if the time ran out.
+    """
+    environment = {**os.environ, LAUNCHER: str(os.getpid())}
     try:
-        return subprocess.run([sys.executable, "-m", "dcae_bench", *command], timeout=limit_s).returncode
+        return subprocess.run(
+            [sys.executable, "-m", "dcae_bench", *command], timeout=limit_s, env=environment
+        ).returncode
     except subprocess.TimeoutExpired:
         return -1

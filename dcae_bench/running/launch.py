@@ -1,12 +1,15 @@
 """Launching one command in several processes of this machine, each with its own GPU."""
 
+import ctypes
 import logging
 import os
 import sys
 import tempfile
+import threading
+import time
 import uuid
 from pathlib import Path
-from signal import SIGTERM, Signals
+from signal import SIGKILL, SIGTERM, Signals
 from typing import TYPE_CHECKING
 
 from dcae_bench.base.errors import ConfigError, ProcessError
@@ -17,6 +20,11 @@ if TYPE_CHECKING:  # importing torch takes seconds, which a command in one proce
 
 FAILURES = "DCAE_BENCH_FAILURES"
 """Environment variable with the folder where each started process writes its error message to a file."""
+
+LAUNCHER = "DCAE_BENCH_LAUNCHER"
+"""Environment variable with the process id of the command that started this process."""
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+WATCH_S = 0.5
 
 
 def start_processes(profile: Profile, *, exactly: bool = False) -> bool:
@@ -37,12 +45,36 @@ def start_processes(profile: Profile, *, exactly: bool = False) -> bool:
     return count > 1
 
 
+def end_with_launcher() -> None:
+    """Let the kernel kill this process when the command that started it ends, even if that command was killed.
+
+    Otherwise the processes of a killed command would go on, and write the same files as its next run.
+    """
+    launcher = int(os.environ.pop(LAUNCHER, "0"))  # what this process starts has another
+    if not launcher:
+        return
+    try:
+        watched = ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(SIGKILL), 0, 0, 0) == 0
+    except (AttributeError, OSError):  # no Linux
+        watched = False
+    if os.getppid() != launcher:  # it ended before
+        os.kill(os.getpid(), SIGKILL)
+    if not watched:
+        threading.Thread(target=_watch_launcher, args=(launcher,), name="launcher", daemon=True).start()
+
+
 def report_error(error: str) -> None:
     """Print an error for the user, or write it for the process that started this one, which prints it once."""
     if folder := os.environ.get(FAILURES):
         Path(folder, os.environ["RANK"]).write_text(error)
     else:
         print(f"dcae-bench: error: {error}", file=sys.stderr)
+
+
+def _watch_launcher(launcher: int) -> None:
+    while os.getppid() == launcher:
+        time.sleep(WATCH_S)
+    os.kill(os.getpid(), SIGKILL)
 
 
 def _count_on_gpus(profile: Profile, exactly: bool) -> int:
@@ -70,7 +102,8 @@ def _start(count: int) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         # All processes are on this machine: gloo can use the loopback interface, whatever the host's name resolves to.
-        os.environ |= {FAILURES: folder, "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo")}
+        os.environ |= {FAILURES: folder, LAUNCHER: str(os.getpid())}
+        os.environ |= {"GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo")}
         started = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -100,7 +133,7 @@ def _start(count: int) -> None:
                 "run the same command again to go on"
             ) from failed
         finally:
-            del os.environ[FAILURES]
+            del os.environ[FAILURES], os.environ[LAUNCHER]
 
 
 def _root_failure(failed: "ChildFailedError") -> tuple[int, "ProcessFailure"]:

@@ -1,15 +1,19 @@
 """Commands whose profile has several processes."""
 
 import os
+import subprocess
 import sys
+import time
+from pathlib import Path
 from signal import SIGKILL
 
 import pytest
 import torch
 
 from dcae_bench.base.errors import ConfigError, ProcessError
+from dcae_bench.base.files import REPOSITORY
 from dcae_bench.cli.main import main
-from dcae_bench.running.launch import FAILURES, start_processes
+from dcae_bench.running.launch import FAILURES, LAUNCHER, start_processes
 from tests import tiny_diffusion as tiny
 
 WORKER = """#!/bin/sh
@@ -120,3 +124,70 @@ def test_a_process_that_was_started_leaves_its_error_to_the_one_that_started_it(
         main()
     assert "no-such-profile" in (tmp_path / "1").read_text()
     assert not capsys.readouterr().err
+
+
+STARTS = """
+import sys
+from types import SimpleNamespace
+from dcae_bench.running import launch
+sys.argv = ["dcae-bench"]
+sys.executable = {worker!r}
+launch.start_processes(SimpleNamespace(processes=2, device="cpu"))
+"""
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(true, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.02)
+    return true()
+
+
+def test_processes_end_when_the_command_that_started_them_is_killed(tmp_path):
+    worker = tmp_path / "worker"
+    worker.write_text(
+        f"#!{sys.executable}\n"
+        "import os, sys, time\n"
+        f"sys.path.insert(0, {str(REPOSITORY)!r})\n"
+        "from dcae_bench.running.launch import end_with_launcher\n"
+        "end_with_launcher()\n"
+        f"open({str(tmp_path)!r} + '/' + os.environ['RANK'] + '.pid', 'w').write(str(os.getpid()) + ' ')\n"
+        "time.sleep(600)\n"
+    )
+    worker.chmod(0o755)
+    code = STARTS.format(worker=str(worker))
+    environment = {key: value for key, value in os.environ.items() if key != "WORLD_SIZE"}
+    environment["PYTHONPATH"] = str(REPOSITORY)
+    command = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    files = [tmp_path / f"{rank}.pid" for rank in range(2)]
+    try:
+        assert wait_until(lambda: all(file.exists() and file.read_text().endswith(" ") for file in files))
+    finally:
+        command.kill()
+        command.wait()
+    pids = [int(file.read_text()) for file in files]
+    assert wait_until(lambda: not any(map(is_alive, pids)), 10)
+
+
+def test_a_process_whose_command_is_gone_already_ends_at_once():
+    code = "from dcae_bench.running.launch import end_with_launcher; end_with_launcher(); print('lives')"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), LAUNCHER: "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert done.returncode == -SIGKILL and not done.stdout
+
+
+def test_a_process_of_this_command_lives_and_passes_nothing_on(monkeypatch):
+    code = (
+        "import os; from dcae_bench.running.launch import end_with_launcher, LAUNCHER; end_with_launcher();"
+        "print(os.environ.get(LAUNCHER))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), LAUNCHER: str(os.getpid())}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "None\n")
