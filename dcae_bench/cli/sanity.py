@@ -29,6 +29,7 @@ def sanity(
     from dcae_bench.evaluation.sanity import CheckedSet, measure_in_processes, measure_invariance, measure_ladder
     from dcae_bench.records.provenance import git_state
     from dcae_bench.running.device import describe
+    from dcae_bench.running.output_lock import sole_writer
     from dcae_bench.running.processes import Worker
     from dcae_bench.tables.sanity import check_ladder, check_variants, page
 
@@ -36,9 +37,11 @@ def sanity(
     crops = checked.crops()
     evaluator = checked.evaluator(Worker())
     console = Console(stderr=True)
-    rungs = measure_ladder(evaluator, crops, output.parent, console)
-    variants = measure_invariance(evaluator, crops, output.parent, console)
-    variants |= measure_in_processes(checked, output.parent, console)
+    # The passes keep their states in the folder of the page.
+    with sole_writer(output.parent / ".sanity"):
+        rungs = measure_ladder(evaluator, crops, output.parent, console)
+        variants = measure_invariance(evaluator, crops, output.parent, console)
+        variants |= measure_in_processes(checked, output.parent, console)
     found = [*check_ladder(rungs), *check_variants(variants)]
     commit, dirty = git_state()
     part = "the first " if images is not None and images <= len(crops) else ""

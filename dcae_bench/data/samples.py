@@ -94,7 +94,7 @@ class SampleManifest(Strict):
     seed_policy: Literal["sample", "paper_8gpu"]
     precision: Literal["fp32"] = "fp32"
     tf32: bool = False
-    seconds: float = Field(description="duration of the command's last run, without loading")
+    seconds: float = Field(description="wall-clock seconds of sampling, summed over resumed runs")
     sha256: str = Field(description="hash of samples.npy")
     labels_sha256: str
     recipe_sha256: str = Field(description="hash of everything that shaped the samples, code included")

@@ -28,6 +28,8 @@ from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.provenance import Provenance, Stopwatch, collect
 from dcae_bench.records.record import Data, Record, Subject, save
 from dcae_bench.running.device import choose, describe
+from dcae_bench.running.kept_clock import kept_clock
+from dcae_bench.running.output_lock import sole_writers
 from dcae_bench.running.processes import Worker, join_processes
 from dcae_bench.subjects.autoencoders import open_autoencoder
 from dcae_bench.subjects.choose import ChosenAutoencoder
@@ -90,8 +92,18 @@ class Evaluation:
 
     def run(self, item: EvaluationSet, crops: Crops, output: Path) -> None:
         """Measure one set and write its files. The record is written last, so a record never lacks its other files."""
-        spec, clock = self.profile.evaluation, Stopwatch()
         state = output / f".{item.label}-{self._recipe(crops)[:12]}"
+        with (
+            sole_writers(output / f"{item.label}.json", self.process),
+            kept_clock(state, keep=self.process.first) as clock,
+        ):
+            self._run(item, crops, output, state, clock)
+            self.process.wait()
+            if self.process.first:
+                self.evaluator.forget(state)
+
+    def _run(self, item: EvaluationSet, crops: Crops, output: Path, state: Path, clock: Stopwatch) -> None:
+        spec = self.profile.evaluation
         with Progress(console=self.console, disable=not self.console.is_terminal) as bar:
             task = bar.add_task(f"{self.subject.autoencoder} on {item.label}", total=len(crops))
             self.evaluator.progress = lambda done, total: bar.update(task, completed=done, total=total)
@@ -117,10 +129,6 @@ class Evaluation:
             self.console.print(
                 f"{self.subject.autoencoder} on {item.label}: {shown}{_speed_text(measured.speed)}", soft_wrap=True
             )
-        del measured
-        self.process.wait()
-        if self.process.first:
-            self.evaluator.forget(state)
 
     def _recipe(self, crops: Crops) -> str:
         """Hash of everything that shapes the per-image state: a pass never resumes the state of another recipe."""

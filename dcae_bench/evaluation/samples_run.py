@@ -23,6 +23,8 @@ from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.provenance import Stopwatch, collect
 from dcae_bench.records.record import Data, DenoiserSubject, Metric, Record, Subject, load, save
 from dcae_bench.running.device import choose, describe
+from dcae_bench.running.kept_clock import kept_clock
+from dcae_bench.running.output_lock import sole_writers
 from dcae_bench.running.processes import Worker, join_processes
 from dcae_bench.specs.protocols import SETTINGS
 from dcae_bench.subjects.autoencoders import describe_autoencoder
@@ -52,7 +54,7 @@ def evaluate_samples(
 
     Raises :class:`ConfigError`, :class:`DataError`, :class:`WeightsError` and :class:`ResultsError`.
     """
-    resolved, clock = profile.row(row), Stopwatch()
+    resolved = profile.row(row)
     drawn = read_sample_manifest(samples)
     if isinstance(resolved, ReleasedRow):
         subject, denoiser = _describe_released(profile, resolved, drawn, samples, training)
@@ -63,37 +65,13 @@ def evaluate_samples(
         _require_equal(samples, resolved, ("images behind the latents", drawn.crops_sha256, crops.sha256))
     with join_processes() as process:
         comparison = _Comparison(profile, resolved, drawn, images, crops, output, process, inception)
-        metrics = comparison.run(batch)
-        if process.first:
-            record = Record(
-                kind="generation",
-                profile=profile.name,
-                protocol=comparison.protocol.name,
-                subject=subject,
-                denoiser=denoiser,
-                data=Data(
-                    name=crops.name,
-                    split=crops.split,
-                    resolution=crops.resolution,
-                    images=len(images),
-                    sha256=crops.manifest_sha256,
-                ),
-                metrics=metrics,
-                settings=comparison.settings,
-                provenance=collect(
-                    code=fingerprint(__name__),
-                    config=comparison.recipe(batch),
-                    seed=profile.seed,
-                    device=describe(comparison.device, profile, process.count),
-                    clock=clock,
-                ),
-            )
-            save(record, output)
-            shown = ", ".join(f"{metric.label} {metric.value:.4g}" for metric in metrics.values())
-            comparison.console.print(f"{row}, guidance {comparison.settings['guidance']}: {shown}", soft_wrap=True)
-        process.wait()
-        if process.first:
-            comparison.features.forget(comparison.state)
+        with sole_writers(output, process), kept_clock(comparison.state, keep=process.first) as clock:
+            metrics = comparison.run(batch)
+            if process.first:
+                comparison.save_record(metrics, subject, denoiser, batch, clock)
+            process.wait()
+            if process.first:
+                comparison.features.forget(comparison.state)
 
 
 def settings_of(profile: Profile, drawn: SampleManifest, reference_images: int) -> dict[str, str]:
@@ -124,7 +102,7 @@ class _Comparison:
         process: Worker,
         inception: Path | None,
     ):
-        self.profile, self.resolved, self.images, self.crops = profile, resolved, images, crops
+        self.profile, self.resolved, self.images, self.crops, self.output = profile, resolved, images, crops, output
         self.protocol: GenerationProtocol = generation_protocol_of(profile)
         self.settings = settings_of(profile, drawn, len(crops))
         self.device: torch.device = process.device(choose(profile))
@@ -166,6 +144,42 @@ class _Comparison:
         if not self.features.process.first:
             return {}
         return generation_metrics(self.protocol, self.features.extractors, real, fake, adm)
+
+    def save_record(
+        self,
+        metrics: dict[str, Metric],
+        subject: Subject,
+        denoiser: DenoiserSubject,
+        batch: Path | None,
+        clock: Stopwatch,
+    ) -> None:
+        """Write the record and show its metrics."""
+        record = Record(
+            kind="generation",
+            profile=self.profile.name,
+            protocol=self.protocol.name,
+            subject=subject,
+            denoiser=denoiser,
+            data=Data(
+                name=self.crops.name,
+                split=self.crops.split,
+                resolution=self.crops.resolution,
+                images=len(self.images),
+                sha256=self.crops.manifest_sha256,
+            ),
+            metrics=metrics,
+            settings=self.settings,
+            provenance=collect(
+                code=fingerprint(__name__),
+                config=self.recipe(batch),
+                seed=self.profile.seed,
+                device=describe(self.device, self.profile, self.features.process.count),
+                clock=clock,
+            ),
+        )
+        save(record, self.output)
+        shown = ", ".join(f"{metric.label} {metric.value:.4g}" for metric in metrics.values())
+        self.console.print(f"{self.resolved.name}, guidance {self.settings['guidance']}: {shown}", soft_wrap=True)
 
 
 def _describe_trained(

@@ -36,6 +36,7 @@ from dcae_bench.profile.profile import Profile
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.record import Subject
 from dcae_bench.running.device import choose
+from dcae_bench.running.output_lock import sole_writers
 from dcae_bench.running.precision import pinned
 from dcae_bench.running.processes import Worker, batches_of, join_processes
 from dcae_bench.subjects.autoencoders import open_autoencoder
@@ -65,9 +66,10 @@ def encode_dataset(
         model, subject = open_autoencoder(chosen)
         digest = sha256_json([recipe, crops.sha256, subject.weights_sha256, fingerprint(__name__)])
         encoding = Encoding(profile, spec, crops, model.to(device), subject, device, process, output, digest)
-        if (found := encoding.finished()) is None:
-            encoding.run()
-            found = read_latent_manifest(output)
+        with sole_writers(output / LATENTS, process):
+            if (found := encoding.finished()) is None:
+                encoding.run()
+                found = read_latent_manifest(output)
         return found
 
 

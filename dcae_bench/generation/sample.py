@@ -25,6 +25,8 @@ from dcae_bench.profile.rows import ReleasedRow, TrainedRow
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.provenance import Stopwatch
 from dcae_bench.running.device import choose
+from dcae_bench.running.kept_clock import kept_clock
+from dcae_bench.running.output_lock import sole_writers
 from dcae_bench.running.precision import pinned
 from dcae_bench.running.processes import Worker, batches_of, join_processes
 from dcae_bench.specs.diffusion import AncestralSpec, GuidanceSpec, SamplerSpec
@@ -69,14 +71,16 @@ def sample_images(
             denoiser = open_trained(profile, resolved, *files)
         recipe = [profile.sampling_recipe(row, guidance), *denoiser.identity, fingerprint(__name__)]
         sampling = Sampling(profile, resolved, denoiser, guidance, device, process, output, sha256_json(recipe))
-        if (found := sampling.finished()) is None:
-            sampling.run()
-            found = read_sample_manifest(output)
-        elif process.first:
-            console = Console(stderr=True)
-            console.print(f"row {row}: these {found.count} samples are in {output} already", soft_wrap=True)
+        with sole_writers(output / SAMPLES, process):
+            if (found := sampling.finished()) is None:
+                sampling.run()
+                found = read_sample_manifest(output)
+            elif process.first:
+                console = Console(stderr=True)
+                console.print(f"row {row}: these {found.count} samples are in {output} already", soft_wrap=True)
         if png is not None:
-            write_pngs(Samples(output, found.sha256), png, process, threads=profile.evaluation.workers)
+            with sole_writers(png, process):
+                write_pngs(Samples(output, found.sha256), png, process, threads=profile.evaluation.workers)
         return found
 
 
@@ -130,12 +134,16 @@ class Sampling:
         """Sample the missing images, and write the manifest last."""
         side = self.resolved.data.resolution
         state = PackedArray(self.output / SAMPLES, self.recipe_sha256, (self.count, side, side, 3), "uint8")
+        with kept_clock(state.folder, keep=self.process.first) as clock:
+            self._run(state, clock)
+
+    def _run(self, state: PackedArray, clock: Stopwatch) -> None:
         if self.process.first:
             state.create_or_resume()
         self.process.wait()
         self.denoiser.model.to(self.device)
         self.denoiser.autoencoder.to(self.device)
-        clock, console = Stopwatch(), Console(stderr=True, quiet=not self.process.first)
+        console = Console(stderr=True, quiet=not self.process.first)
         with Progress(console=console, disable=not console.is_terminal) as bar, pinned(tf32=False):
             task = bar.add_task(f"row {self.resolved.name}: sampling", total=self.count)
             for rows, noise in self._batches(state):

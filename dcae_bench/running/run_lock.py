@@ -65,7 +65,7 @@ def _remove_stale_locks(folder: Path) -> bool:
         if not _lock(jobs, fcntl.LOCK_EX):
             jobs_listed = [line.partition(" ") for line in (folder / JOBS).read_text().splitlines()]
             working = [
-                f"process {pid} on {host}" for pid, _, host in jobs_listed if host != node() or _is_alive(int(pid))
+                f"process {pid} on {host}" for pid, _, host in jobs_listed if host != node() or is_alive(int(pid))
             ]
             raise ResultsError(
                 f"{folder.parent}: jobs of a killed run are still at work here ({', '.join(working)}); wait until they "
@@ -95,7 +95,8 @@ def _lock(descriptor: int, kind: int) -> bool:
     return True
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine lives."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

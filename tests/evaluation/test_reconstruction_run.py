@@ -2,6 +2,8 @@
 
 import os
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,11 +11,13 @@ import pytest
 import torch
 
 from dcae_bench.cli.main import main
-from dcae_bench.evaluation.reconstruction_run import settings_of
+from dcae_bench.evaluation.reconstruction_run import evaluate_reconstruction, settings_of
+from dcae_bench.evaluation.store import Store
 from dcae_bench.models.zoo import build
 from dcae_bench.profile.profile import load_profile
 from dcae_bench.records.record import load
 from dcae_bench.specs.autoencoders import SDVAESpec
+from dcae_bench.subjects.choose import choose_autoencoder
 
 LABEL = "photos-indoor-32"
 
@@ -43,6 +47,42 @@ def test_every_file_of_a_set_agrees_with_its_record(tiny, monkeypatch):
     assert np.load(output / f"{LABEL}.samples.npy").shape == (3, 2, 32, 32, 3)
     with np.load(output / f"{LABEL}.gallery.npz") as gallery:
         assert gallery["key"][0] == table["key"][int(np.argmax(table["lpips_alex_u8"]))]
+
+
+class Stopped(Exception):
+    """Stands for a kill."""
+
+
+def test_the_record_of_a_resumed_pass_has_the_seconds_of_all_runs(tiny, monkeypatch):
+    output, write = tiny.folder / "out", Store.write
+
+    def stopped(self, *arguments):
+        write(self, *arguments)
+        time.sleep(0.7)
+        raise Stopped
+
+    for _ in range(2):
+        with monkeypatch.context() as patch, pytest.raises(Stopped):
+            patch.setattr(Store, "write", stopped)
+            patch.setattr("sys.argv", ["dcae-bench", "evaluate", *tiny.options, "--output", str(output)])
+            main()
+    assert evaluate(tiny, output, monkeypatch) == 0
+    assert load(output / f"{LABEL}.json").provenance.seconds > 1.4
+    assert not [path.name for path in output.iterdir() if path.name.startswith(".")]
+
+
+def test_evaluations_at_once_take_turns(tiny, monkeypatch):
+    output = tiny.folder / "out"
+    profile = load_profile(tiny.folder / "tiny.yaml")
+    chosen = choose_autoencoder(profile, "sd-vae-f2c4", tiny.folder / "model.safetensors")
+
+    def run(_):
+        evaluate_reconstruction(profile, chosen, data=tiny.folder / "data", output=output)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(run, range(3)))
+    assert load(output / f"{LABEL}.json").data.images == 14
+    assert not [path.name for path in output.iterdir() if path.name.startswith(".")]
 
 
 WORKER = """

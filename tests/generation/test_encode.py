@@ -117,6 +117,15 @@ def test_an_interrupted_pass_goes_on_where_it_was(tmp_path, data, weights, cache
     encode_dataset(tiny.profile(), LATENT, "two", data=data, output=tmp_path, weights=weights)
 
 
+def test_commands_at_once_take_turns(tmp_path, data, weights, cache):
+    def run(_):
+        encode_dataset(tiny.profile(), LATENT, "two", data=data, output=tmp_path, weights=weights)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(run, range(6)))
+    assert content(tmp_path) == content(cache)
+
+
 def test_two_processes_write_the_same_cache(tmp_path, data, weights, cache, monkeypatch):
     barrier, current, encoded = Barrier(2, timeout=60), local(), {0: [], 1: []}
 

@@ -1,6 +1,7 @@
 """Images from a trained denoiser."""
 
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from threading import Barrier, local
@@ -96,6 +97,7 @@ def test_an_interrupted_pass_goes_on_where_it_was(draw, tmp_path, monkeypatch):
     def counted(self, rows, noise):
         if len(calls) == 1 and not stopped:
             stopped.append(True)
+            time.sleep(0.7)
             raise Stopped
         calls.append(rows.start)
         return whole(self, rows, noise)
@@ -106,10 +108,22 @@ def test_an_interrupted_pass_goes_on_where_it_was(draw, tmp_path, monkeypatch):
         draw("dit", tmp_path / "parts")
     first = draw("dit", tmp_path / "parts")
     assert calls == [0, 2, 4]
+    assert first.seconds > 0.7, "the seconds of the stopped run count too"
     again = draw("dit", tmp_path / "parts")
     assert calls == [0, 2, 4] and again == first
     assert draw("dit", tmp_path / "whole").sha256 == first.sha256
     assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == ["labels.npy", "samples.json", "samples.npy"]
+
+
+def test_commands_at_once_take_turns(draw, tmp_path):
+    def run(_):
+        return draw("uvit", tmp_path / "shared", png=tmp_path / "png")
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(run, range(4)))
+    assert all(manifest == found[0] for manifest in found), "the first one samples, the others find it done"
+    assert len(list((tmp_path / "png").iterdir())) == found[0].count
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["png", "shared"]
 
 
 def test_the_authors_streams_are_replayed_whatever_was_there_before(draw, tmp_path, monkeypatch):

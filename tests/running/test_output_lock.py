@@ -1,0 +1,155 @@
+"""Locks on outputs: who waits, who is refused, and when a dead owner's lock is taken."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from platform import node
+
+import pytest
+
+from dcae_bench.base.errors import ResultsError
+from dcae_bench.base.files import REPOSITORY
+from dcae_bench.running import output_lock
+from dcae_bench.running.output_lock import sole_writer
+
+HOLDER = """
+import sys
+from pathlib import Path
+from dcae_bench.running.output_lock import sole_writer
+with sole_writer(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "folder" / "model.safetensors"
+
+
+@pytest.fixture
+def holder(output):
+    """Another process that holds the lock."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(output)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def lock_of(output):
+    return output.parent / ".model.safetensors.lock"
+
+
+def write_owner(output, beat="2026-01-01T00:00:00Z", host="elsewhere", pid=7):
+    lock_of(output).parent.mkdir(exist_ok=True)
+    owner = {"pid": pid, "host": host, "started": "s", "beat": beat, "token": "t", "command": "dcae-bench train"}
+    lock_of(output).write_text(json.dumps(owner))
+
+
+def test_the_second_command_is_refused_in_one_line_or_waits(output, holder, capsys):
+    with pytest.raises(ResultsError) as refused, sole_writer(output, wait=False):
+        pass
+    message = str(refused.value)
+    assert message.startswith(f"{output}: process {holder.pid} on {node()} since 20") and "\n" not in message
+    assert message.endswith("is writing it; wait until it ends, or end it, then run the same command again")
+    threading.Timer(0.5, holder.stdin.close).start()
+    begin = time.monotonic()
+    with sole_writer(output):
+        assert time.monotonic() - begin > 0.4
+        assert json.loads(lock_of(output).read_text())["pid"] == os.getpid()
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"{output}: waiting for process {holder.pid} on {node()}" in said
+    assert not list(output.parent.iterdir()), "nothing is left"
+
+
+def test_a_killed_owner_holds_nothing(output, holder):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert lock_of(output).exists()
+    with sole_writer(output, wait=False):
+        pass
+    assert not lock_of(output).exists()
+
+
+def test_many_at_once_take_turns(output):
+    inside, most = [], []
+
+    def work(_):
+        with sole_writer(output):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.01)
+            inside.pop()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(16)))
+    assert most == [1] * 16
+
+
+def test_an_owner_on_another_host_counts_as_dead_once_its_heart_is_silent(output, monkeypatch, capsys):
+    monkeypatch.setattr(output_lock, "SILENT_S", 0.5)
+    write_owner(output)
+    begin = time.monotonic()
+    with sole_writer(output, wait=False):
+        assert time.monotonic() - begin >= 0.5
+    assert "waiting for process 7 on elsewhere since s (dcae-bench train)" in capsys.readouterr().err
+
+    write_owner(output)
+    beating = threading.Timer(0.3, write_owner, (output, "2026-01-01T00:00:05Z"))
+    beating.start()
+    with pytest.raises(ResultsError, match="process 7 on elsewhere"), sole_writer(output, wait=False):
+        pass
+    beating.join()
+
+
+def test_the_heart_beats_while_the_work_lasts(output, monkeypatch):
+    monkeypatch.setattr(output_lock, "BEAT_S", 0.05)
+    times = iter(f"2026-01-01T00:00:{second:02}Z" for second in range(60))
+    monkeypatch.setattr(output_lock, "_now", lambda: next(times))
+    with sole_writer(output):
+        first = json.loads(lock_of(output).read_text())
+        time.sleep(0.3)
+        later = json.loads(lock_of(output).read_text())
+    assert later["beat"] > first["beat"] and {**later, "beat": None} == {**first, "beat": None}
+
+
+def test_a_file_system_without_locks_has_the_heartbeat(output, monkeypatch):
+    def no_locks(descriptor, kind):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    monkeypatch.setattr(output_lock, "SETTLE_S", 0.05)
+    monkeypatch.setattr(output_lock, "BEAT_S", 0.2)
+    test_many_at_once_take_turns(output)
+    write_owner(output, host=node(), pid=2**22 + 1)  # no such process
+    with sole_writer(output, wait=False):
+        pass
+
+
+@pytest.mark.parametrize("reason", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_nobody_can_write_needs_no_lock(output, monkeypatch, reason):
+    def refused(*arguments):
+        raise OSError(reason, os.strerror(reason))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.open", refused)
+        with sole_writer(output):
+            pass
+    with monkeypatch.context() as patch, pytest.raises(ResultsError, match=r"model\.safetensors: cannot be written"):
+        patch.setattr("os.open", lambda *arguments: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+        with sole_writer(output):
+            pass
