@@ -20,6 +20,7 @@ from dcae_bench.training.diffusion import QUARTERS, DiffusionRun, DiffusionTrain
 from dcae_bench.training.finished import remove_state, skip_if_finished
 from dcae_bench.training.log import read_log
 from dcae_bench.training.progress import train_with_progress
+from dcae_bench.training.run_folder import keep_recipe, sole_training
 
 PROTOCOL = "training/diffusion-v1"
 FLOP_PER_MAC = 6
@@ -50,24 +51,28 @@ def train_diffusion(
     # One folder per recipe: a changed recipe starts a new run, and changing it back continues the old run.
     directory = run_dir / recipe_sha256[:12]
     beside = ("log.jsonl", "preview.npy") if resolved.training.previews else ("log.jsonl",)
-    if skip_if_finished(f"row {row}", output, directory, recipe_sha256, beside):
-        return
-    run = DiffusionRun(profile, resolved, cache, model, directory, recipe_sha256)
-    trainer = DiffusionTrainer(run)
-    clock = Stopwatch(trainer.seconds_before)
-    console = Console(stderr=True, quiet=not trainer.accelerator.is_main_process)
-    if trainer.images:
-        console.print(f"row {row}: resumed at image {trainer.images} of {resolved.spec.images}")
-    train_with_progress(trainer, clock, console)
-    if trainer.accelerator.is_main_process:
-        record = _record(trainer, clock, subject, recipe, save_weights(trainer.ema.state, output))
-        write_bytes(output.parent / "log.jsonl", (run.directory / "log.jsonl").read_bytes())
-        if resolved.training.previews:
-            _write_previews(trainer, output.parent / "preview.npy")
-        # The record is written last, so that a record never exists without the other files.
-        save(record, output.parent / "record.json")
-        remove_state(directory)
-        console.print(f"row {row}: {resolved.spec.images} images in {clock.seconds:.0f} s -> {output}", soft_wrap=True)
+    with sole_training(output, directory):
+        if skip_if_finished(f"row {row}", output, directory, recipe_sha256, beside):
+            return
+        keep_recipe(f"row {row}", directory, recipe)
+        run = DiffusionRun(profile, resolved, cache, model, directory, recipe_sha256)
+        trainer = DiffusionTrainer(run)
+        clock = Stopwatch(trainer.seconds_before)
+        console = Console(stderr=True, quiet=not trainer.accelerator.is_main_process)
+        if trainer.images:
+            console.print(f"row {row}: resumed at image {trainer.images} of {resolved.spec.images}")
+        train_with_progress(trainer, clock, console)
+        if trainer.accelerator.is_main_process:
+            record = _record(trainer, clock, subject, recipe, save_weights(trainer.ema.state, output))
+            write_bytes(output.parent / "log.jsonl", (run.directory / "log.jsonl").read_bytes())
+            if resolved.training.previews:
+                _write_previews(trainer, output.parent / "preview.npy")
+            # The record is written last, so that a record never exists without the other files.
+            save(record, output.parent / "record.json")
+            remove_state(directory)
+            console.print(
+                f"row {row}: {resolved.spec.images} images in {clock.seconds:.0f} s -> {output}", soft_wrap=True
+            )
 
 
 def _record(

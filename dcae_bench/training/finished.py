@@ -1,6 +1,5 @@
 """Finished trainings: running the same command again does nothing."""
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from dcae_bench.base.errors import ResultsError
 from dcae_bench.models.checkpoints import weights_sha256
 from dcae_bench.records.record import load
 from dcae_bench.training.checkpoint import CHECKPOINT
+from dcae_bench.training.run_folder import is_first_process
 
 
 def skip_if_finished(
@@ -31,7 +31,7 @@ def skip_if_finished(
     trained = made.denoiser or made.subject
     if (made.provenance.config_sha256, trained.weights_sha256) != (recipe_sha256, weights_sha256(output)):
         return False
-    if os.environ.get("RANK", "0") == "0":  # one of several processes
+    if is_first_process():
         remove_state(directory)
         Console(stderr=True).print(f"{name}: finished before -> {output}", soft_wrap=True)
     return True

@@ -20,6 +20,7 @@ from dcae_bench.training.autoencoder import PhaseRun, PhaseTrainer
 from dcae_bench.training.finished import remove_state, skip_if_finished
 from dcae_bench.training.log import read_log
 from dcae_bench.training.progress import train_with_progress
+from dcae_bench.training.run_folder import keep_recipe, sole_training
 
 PROTOCOL = "training/three-phase-v1"
 
@@ -52,35 +53,42 @@ def train_phase(
     recipe_sha256 = sha256_json(recipe)
     # One folder per recipe: a changed recipe starts a new run, and changing it back continues the old run.
     directory = run_dir / recipe_sha256[:12]
-    if skip_if_finished(f"{autoencoder}, phase {phase}", output, directory, recipe_sha256):
-        return
-    run = PhaseRun(
-        profile=profile,
-        autoencoder=autoencoder,
-        phase=phase,
-        photos=JoinedPhotos(packs, profile.phase(autoencoder, phase).min_side),
-        initial=initial,
-        directory=directory,
-        recipe_sha256=recipe_sha256,
-        readers=profile.threads if any(isinstance(pack, FilePhotos) for pack in packs) else 0,
-    )
-    trainer = PhaseTrainer(run)
-    clock = Stopwatch(trainer.seconds_before)
-    console = Console(stderr=True, quiet=not trainer.accelerator.is_main_process)
-    if trainer.images:
-        console.print(f"{autoencoder}, phase {phase}: resumed at image {trainer.images} of {run.phase_spec.images}")
-    train_with_progress(trainer, clock, console)
-    if trainer.accelerator.is_main_process:
-        _finish(trainer, clock, packs, recipe, output)
-        remove_state(directory)
-        console.print(
-            f"{autoencoder}, phase {phase}: {run.phase_spec.images} images in {clock.seconds:.0f} s -> {output}",
-            soft_wrap=True,
+    name = f"{autoencoder}, phase {phase}"
+    with sole_training(output, directory):
+        if skip_if_finished(name, output, directory, recipe_sha256):
+            return
+        keep_recipe(name, directory, recipe)
+        spec = profile.phase(autoencoder, phase)
+        photos = JoinedPhotos(packs, spec.min_side)
+        run = PhaseRun(
+            profile=profile,
+            autoencoder=autoencoder,
+            phase=phase,
+            photos=photos,
+            initial=initial,
+            directory=directory,
+            recipe_sha256=recipe_sha256,
+            readers=profile.threads if any(isinstance(pack, FilePhotos) for pack in packs) else 0,
         )
+        trainer = PhaseTrainer(run)
+        clock = Stopwatch(trainer.seconds_before)
+        console = Console(stderr=True, quiet=not trainer.accelerator.is_main_process)
+        if trainer.images:
+            console.print(f"{name}: resumed at image {trainer.images} of {run.phase_spec.images}")
+        train_with_progress(trainer, clock, console)
+        if trainer.accelerator.is_main_process:
+            _finish(trainer, clock, packs, recipe, output)
+            remove_state(directory)
+            images = run.phase_spec.images
+            console.print(f"{name}: {images} images in {clock.seconds:.0f} s -> {output}", soft_wrap=True)
 
 
 def _finish(
-    trainer: PhaseTrainer, clock: Stopwatch, packs: Sequence[TrainingSet], recipe: dict[str, Any], output: Path
+    trainer: PhaseTrainer,
+    clock: Stopwatch,
+    packs: Sequence[TrainingSet],
+    recipe: dict[str, Any],
+    output: Path,
 ) -> None:
     """Write weights and log, and then the record, so that a record never exists without them."""
     run, model = trainer.run, trainer.autoencoder
