@@ -45,6 +45,16 @@ def train_window(photos: PhotoSet, seed: int, index: int, resolution: int) -> Wi
     return _draw_window(photos, photo, resolution, keyed_generator(seed, "train window", index))
 
 
+def describe_enlarged(sides: np.ndarray, resolution: int, crop: Crop) -> str | None:
+    """Say how many photographs are enlarged to ``resolution``, given their shorter ``sides``; None if none is."""
+    small = sides[sides < resolution]
+    if crop != "window" or not len(small):
+        return None
+    return (
+        f"{len(small)} of {len(sides)} photographs are enlarged to {resolution} px, the smallest from {small.min()} px"
+    )
+
+
 def train_photo(photos: PhotoSet, seed: int, index: int) -> int:
     """Index of the photograph behind the training image ``index``.
 

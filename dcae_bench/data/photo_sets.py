@@ -98,6 +98,12 @@ class JoinedPhotos:
         photos, inner = self._find(index)
         return photos.key(inner)
 
+    @property
+    def sides(self) -> np.ndarray:
+        """Shorter side of every photograph."""
+        sides = np.concatenate([_sides(photos) for photos in self._sets])
+        return sides if self._kept is None else sides[self._kept]
+
     def _find(self, index: int) -> tuple[PhotoSet, int]:
         if not 0 <= index < len(self):
             raise IndexError(index)

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from dcae_bench.base.files import sha256_json, write_bytes
+from dcae_bench.data.crops import describe_enlarged
 from dcae_bench.data.photo_sets import FilePhotos, JoinedPhotos, TrainingSet, open_training_set
 from dcae_bench.extractors.embedded import embedded_sha256
 from dcae_bench.extractors.lpips import NETS
@@ -73,11 +74,15 @@ def train_phase(
         trainer = PhaseTrainer(run)
         clock = Stopwatch(trainer.seconds_before)
         console = Console(stderr=True, quiet=not trainer.accelerator.is_main_process)
+        enlarged = describe_enlarged(photos.sides, spec.resolution, spec.crop)
+        if enlarged is not None:
+            remedy = f"'min_side: {spec.resolution}' of the phase leaves them out"
+            console.print(f"{name}: {enlarged}; {remedy}", soft_wrap=True)
         if trainer.images:
             console.print(f"{name}: resumed at image {trainer.images} of {run.phase_spec.images}")
         train_with_progress(trainer, clock, console)
         if trainer.accelerator.is_main_process:
-            _finish(trainer, clock, packs, recipe, output)
+            _finish(trainer, clock, packs, recipe, output, enlarged)
             remove_state(directory)
             images = run.phase_spec.images
             console.print(f"{name}: {images} images in {clock.seconds:.0f} s -> {output}", soft_wrap=True)
@@ -89,6 +94,7 @@ def _finish(
     packs: Sequence[TrainingSet],
     recipe: dict[str, Any],
     output: Path,
+    enlarged: str | None,
 ) -> None:
     """Write weights and log, and then the record, so that a record never exists without them."""
     run, model = trainer.run, trainer.autoencoder
@@ -141,6 +147,7 @@ def _finish(
             sha256=sha256_json([pack.manifest_sha256 for pack in packs]),
         ),
         metrics=metrics,
+        settings={"crop": run.phase_spec.crop, **({"enlarged": enlarged} if enlarged else {})},
         provenance=collect(
             code=fingerprint(__name__),
             config=recipe,

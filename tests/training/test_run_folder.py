@@ -121,3 +121,17 @@ def test_fields_that_differ_have_names():
     one = {"a": {"b": 1, "c": [1]}, "d": None, "e": 1}
     assert differing(one, {"a": {"b": 2, "c": [2]}, "d": {"x": 1}, "f": 1}) == ["a.b", "a.c", "d", "e", "f"]
     assert differing(one, dict(one)) == []
+
+
+def test_enlarged_photographs_are_told_and_recorded(train, capsys):
+    weights = train({(*PHASE, "resolution"): 128})
+    told = "sd-vae, phase 1: 24 of 24 photographs are enlarged to 128 px, the smallest from 32 px; 'min_side: 128'"
+    assert told in capsys.readouterr().err
+    settings = load(weights.with_name("record.json")).settings
+    assert settings == {
+        "crop": "window",
+        "enlarged": "24 of 24 photographs are enlarged to 128 px, the smallest from 32 px",
+    }
+    plain = train(None, "plain")
+    assert "are enlarged" not in capsys.readouterr().err
+    assert load(plain.with_name("record.json")).settings == {"crop": "window"}
