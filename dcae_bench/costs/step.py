@@ -27,7 +27,7 @@ from dcae_bench.training.discriminator import PatchDiscriminator
 from dcae_bench.training.losses import ReconstructionLoss
 from dcae_bench.training.objective import Objective
 from dcae_bench.training.phases import Freezer
-from dcae_bench.weights.user_class import source_file
+from dcae_bench.weights.user_class import source_modules
 
 BATCH = 2  # a BatchNorm in training mode needs more than one value per channel
 FP32 = 4  # bytes
@@ -297,8 +297,8 @@ def _conv_backward_flop(
 def autoencoder_key(spec: AutoencoderSpec) -> list[object]:
     """An autoencoder's part of a cache key: its spec, and for a user's class the hash of the class's code."""
     own = unfolded(spec)
-    file = source_file(own.class_name) if isinstance(own, CustomSpec) else None
-    return [spec.model_dump(mode="json"), *([sha256_file(file)] if file is not None else [])]
+    files = source_modules(own.class_name).values() if isinstance(own, CustomSpec) else ()
+    return [spec.model_dump(mode="json"), *map(sha256_file, files)]
 
 
 def cached(kind: type[Cost], key: Sequence[object], count: Callable[[], Cost]) -> Cost:

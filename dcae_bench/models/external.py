@@ -15,7 +15,12 @@ from dcae_bench.base.errors import ConfigError
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.specs.autoencoders import CustomSpec, DiffusersSpec, SpaceToChannelSpec
 from dcae_bench.weights.diffusers_folder import read_config
-from dcae_bench.weights.user_class import cannot_be_imported, current_folder_importable, is_missing_module
+from dcae_bench.weights.user_class import (
+    cannot_be_imported,
+    current_folder_importable,
+    is_missing_module,
+    source_modules,
+)
 
 
 class External(Autoencoder):
@@ -91,6 +96,7 @@ class CustomAutoencoder(External):
     """A class of the user's own: ``encode`` maps (n, 3, H, W) in [-1, 1] to (n, c, H/f, W/f), ``decode`` maps back."""
 
     family = "custom"
+    spec: CustomSpec
 
     def __init__(self, spec: CustomSpec):
         super().__init__()
@@ -98,11 +104,23 @@ class CustomAutoencoder(External):
         self.net = instantiate(spec.class_name, spec.kwargs)
 
     def source(self) -> bytes:
-        """Content of the class's source file, which defines the function beside the weights; empty without a file."""
+        """Content of the user's source files, which define the function beside the weights; empty without files.
+
+        The file of the class is first. The others are those of :func:`source_modules`, each after its module's name.
+        """
         try:
-            return Path(inspect.getfile(type(self.net))).read_bytes()
+            file = Path(inspect.getfile(type(self.net))).resolve()
+            content = file.read_bytes()
         except (TypeError, OSError):  # a built-in class, or a class typed at a prompt
-            return b""
+            file, content = None, b""
+        try:
+            modules = source_modules(self.spec.class_name)
+        except ConfigError:  # the module was made in memory
+            modules = {}
+        for name, other in modules.items():
+            if other.resolve() != file:
+                content += f"\n{name}\n".encode() + other.read_bytes()
+        return content
 
 
 class SpaceToChannel(Autoencoder):

@@ -19,7 +19,7 @@ from dcae_bench.weights.diffusers_folder import (
     read_config,
     source_weights,
 )
-from dcae_bench.weights.user_class import source_file
+from dcae_bench.weights.user_class import source_modules
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def fetch_own(profile: Profile, name: str) -> tuple[Path, ...]:
 
 
 def own_files(name: str, entry: AutoencoderEntry) -> OwnFiles:
-    """List the files that define an entry: its weights, its source's config.json, and the module of its class."""
+    """List the files that define an entry: its weights, its source's config.json, and the modules of its class."""
     spec = unfolded(entry.model)
     wanted: list[list[Path] | str] = []
     if isinstance(spec, CustomSpec):
@@ -104,10 +104,9 @@ def needs_fetch(name: str, entry: AutoencoderEntry) -> bool:
 
 def _class_files(name: str, spec: CustomSpec) -> list[Path] | str:
     try:
-        file = source_file(spec.class_name)
+        return [*source_modules(spec.class_name).values()]
     except ConfigError as error:
         return f"class of {name}, {error}, or with its folder in PYTHONPATH"
-    return [] if file is None else [file]
 
 
 def _source_files(name: str, spec: DiffusersSpec, *files: str) -> list[Path] | str:

@@ -1,13 +1,18 @@
 """The user's own class, ``module:Class``. The current folder is importable, as for ``python`` on the command line."""
 
+import ast
 import importlib
 import importlib.util
+import site
 import sys
-from collections.abc import Iterator
+import sysconfig
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from dcae_bench.base.errors import ConfigError
+from dcae_bench.base.files import PACKAGE
 
 
 @contextmanager
@@ -33,23 +38,110 @@ def cannot_be_imported(class_name: str, reason: object) -> ConfigError:
     )
 
 
-def source_file(class_name: str) -> Path | None:
-    """Path of the module that defines a class. Imports the module's parent packages, not the module.
+def source_modules(class_name: str) -> dict[str, Path]:
+    """Files of the module that defines a class and of the user's own modules that it imports, by module name.
 
-    Returns None for a built-in module. Also returns None if a parent package fails to import; the later import of the
-    class reports that failure. Raises :class:`ConfigError` when the module does not exist.
+    The class's module is first. The others, which it reaches directly or through each other, follow by name. Modules of
+    the standard library, of installed packages and of this package are left out. The modules are read, not run, so
+    imports under names that are computed are not seen. Empty for a built-in module, and where a parent package fails to
+    import: the later import of the class reports that. Raises :class:`ConfigError` when the module does not exist.
     """
     module = class_name.partition(":")[0]
     importlib.invalidate_caches()
     with current_folder_importable():
-        try:
-            found = importlib.util.find_spec(module)
-        except ModuleNotFoundError as error:
-            if is_missing_module(module, error):
-                raise cannot_be_imported(class_name, error) from error
-            return None
-        except Exception:  # the user's package may raise any error
-            return None
-    if found is None:
+        spec = _find(module)
+        if spec is None or _file(spec) is None:
+            spec = _find_by_import(class_name)
+        if spec is None or (file := _file(spec)) is None:
+            return {}
+        found, seen, waiting = {module: file}, {module}, [spec] if _is_own(file) else []
+        while waiting:
+            for name in _imported_names(waiting.pop()) - seen:
+                seen.add(name)
+                spec = _find(name)
+                if spec is not None and (file := _file(spec)) is not None and _is_own(file):
+                    found[name] = file
+                    waiting.append(spec)
+    return {name: found[name] for name in [module, *sorted(found.keys() - {module})]}
+
+
+def _find_by_import(class_name: str) -> ModuleSpec | None:
+    """Find a class's module by running its parent packages, which may change where their modules are found."""
+    module = class_name.partition(":")[0]
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError as error:
+        if is_missing_module(module, error):
+            raise cannot_be_imported(class_name, error) from error
+        return None
+    except Exception:  # the user's package may raise any error
+        return None
+    if spec is None:
         raise cannot_be_imported(class_name, f"No module named '{module}'")
-    return Path(found.origin) if found.has_location and found.origin else None
+    return spec
+
+
+def _find(name: str) -> ModuleSpec | None:
+    """Find a module without running its parent packages; None where it is not there."""
+    path: Sequence[str] | None = None
+    if parent := name.rpartition(".")[0]:
+        package = _find(parent)
+        if package is None or package.submodule_search_locations is None:
+            return None
+        path = [*package.submodule_search_locations]
+    for finder in sys.meta_path:
+        try:
+            spec = finder.find_spec(name, path)
+        except (
+            Exception
+        ):  # finders of others may raise any error, and Python's own does for a folder without __init__.py
+            continue
+        if spec is not None:
+            return spec
+    folders = [folder for place in path or () if (folder := Path(place, name.rpartition(".")[2])).is_dir()]
+    if not folders:
+        return None
+    package = ModuleSpec(name, None, is_package=True)
+    package.submodule_search_locations = [str(folder) for folder in folders]
+    return package
+
+
+def _file(spec: ModuleSpec) -> Path | None:
+    return Path(spec.origin) if spec.has_location and spec.origin else None
+
+
+def _is_own(file: Path) -> bool:
+    """Whether a module is the user's: neither of the standard library, nor installed, nor of this package."""
+    others = {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}
+    others |= {*site.getsitepackages(), site.getusersitepackages(), str(PACKAGE)}
+    resolved = file.resolve()
+    return not any(resolved.is_relative_to(Path(folder).resolve()) for folder in others)
+
+
+def _imported_names(spec: ModuleSpec) -> set[str]:
+    """Names of all modules that a module's source may import, with their parent packages."""
+    file = _file(spec)
+    if file is None or file.suffix != ".py":
+        return set()
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, ValueError, SyntaxError, RecursionError):  # the later import of the class reports it
+        return set()
+    package = spec.name if spec.submodule_search_locations is not None else spec.name.rpartition(".")[0]
+    names = {spec.name}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            try:
+                base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            except ImportError:
+                continue
+            # What is imported from a package may be one of its modules.
+            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if called in ("import_module", "__import__") and isinstance(node.args[0].value, str):
+                names.add(node.args[0].value.lstrip("."))
+    parts = [name.split(".") for name in names if name]
+    return {".".join(part[: end + 1]) for part in parts for end in range(len(part))}

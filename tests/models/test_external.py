@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from dcae_bench.base.errors import ConfigError, DataError, WeightsError
+from dcae_bench.costs.step import autoencoder_key
 from dcae_bench.models.checkpoints import load_weights, save_weights
 from dcae_bench.models.zoo import build
 from dcae_bench.specs.autoencoders import CustomSpec, DiffusersSpec, SDVAESpec, SpaceToChannelSpec
+from dcae_bench.subjects.autoencoders import state_sha256
 from dcae_bench.weights.diffusers_folder import source_weights
 
 TINY = SDVAESpec(family="sd-vae", latent_channels=4, widths=(8, 8, 16), layers_per_block=1, norm_groups=4)
@@ -247,3 +249,20 @@ def test_only_the_whole_of_it_can_be_trained():
     del model.net.gain
     with pytest.raises(ConfigError, match="trainable all: this autoencoder of family custom has no parameters there"):
         Freezer(model, ["all"])
+
+
+def test_an_edit_of_a_module_that_a_class_imports_makes_another_autoencoder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "with_helper.py").write_text(
+        "from its_helper import factor\nclass AE:\n    encode = decode = staticmethod(lambda x: factor * x)\n"
+    )
+    spec = CustomSpec(family="custom", class_name="with_helper:AE", compression=4, latent_channels=3)
+    helper = tmp_path / "its_helper.py"
+    hashes, keys = [], []
+    for content in ("factor = 1\n", "factor = 2\n", "factor = 1\n"):
+        helper.write_text(content)
+        hashes.append(state_sha256(build(spec)))
+        keys.append(autoencoder_key(spec))
+    for found in (hashes, keys):
+        assert found[0] == found[2] != found[1]
+    assert build(spec).source().startswith((tmp_path / "with_helper.py").read_bytes())

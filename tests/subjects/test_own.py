@@ -10,7 +10,7 @@ from dcae_bench.profile.profile import AutoencoderEntry
 from dcae_bench.subjects.own import fetch_own, latent_weights, needs_fetch, own_files, own_weights
 from dcae_bench.tables.absence import ReconstructionAbsence
 from dcae_bench.tables.reported.reconstruction import load_reported_reconstruction
-from dcae_bench.weights.user_class import source_file
+from dcae_bench.weights.user_class import source_modules
 from tests import tiny_diffusion as tiny
 
 CLASS = {"family": "custom", "class_name": "thumb:Thumbnail", "compression": 4, "latent_channels": 3}
@@ -87,14 +87,55 @@ def test_a_class_counts_with_its_module_which_is_not_run(here):
 def test_where_modules_of_classes_lie(here):
     (here / "package").mkdir()
     (here / "package" / "model.py").touch()
-    assert source_file("package.model:AE") == here / "package" / "model.py"  # without __init__.py
+    assert source_modules("package.model:AE") == {"package.model": here / "package" / "model.py"}  # no __init__.py
+    assert source_modules("sys:AE") == {}
+    (here / "moving_package").mkdir()
+    (here / "elsewhere").mkdir()
+    (here / "moving_package" / "__init__.py").write_text(f"__path__.append({str(here / 'elsewhere')!r})")
+    (here / "elsewhere" / "model.py").touch()
+    assert source_modules("moving_package.model:AE")["moving_package.model"] == here / "elsewhere" / "model.py"
     (here / "failing_package").mkdir()
     (here / "failing_package" / "__init__.py").write_text("import no_such_thing")
-    (here / "failing_package" / "model.py").touch()
-    assert source_file("failing_package.model:AE") is None and source_file("sys:AE") is None
+    assert source_modules("failing_package.model:AE") == {}
     with pytest.raises(ConfigError, match=r"No module named 'package\.other'"):
-        source_file("package.other:AE")
+        source_modules("package.other:AE")
     assert str(here) not in sys.path
+
+
+def test_a_class_counts_with_all_modules_of_the_user_that_it_reaches(here):
+    (here / "thumb.py").write_text(
+        "raise SystemExit  # none of these modules is run\n"
+        "import json, numpy as np, torch.nn, sys\n"
+        "import missing_module\n"
+        "from dcae_bench.base.errors import ConfigError\n"
+        "from parts.layers import Down\n"
+        "def build():\n"
+        "    import late\n"
+    )
+    files = {
+        "late.py": "import importlib\nhelper = importlib.import_module('named')\n",
+        "named.py": "import thumb\n",
+        "parts/__init__.py": "from . import config\n",
+        "parts/config.py": "this is no Python (\n",
+        "parts/layers.py": "from .deep.blocks import Block\nfrom ..beyond import nothing\n",
+        "parts/deep/blocks.py": "from .. import other\n",
+        "parts/other.py": "",
+        "parts/not_imported.py": "",
+    }
+    for name, content in files.items():
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_text(content)
+    found = own_files("thumb", entry(CLASS)).present
+    assert [str(path.relative_to(here)) for path in found] == [
+        "thumb.py",
+        "late.py",
+        "named.py",
+        "parts/__init__.py",
+        "parts/config.py",
+        "parts/deep/blocks.py",
+        "parts/layers.py",
+        "parts/other.py",
+    ]
 
 
 def test_a_local_source_counts_with_weights_and_config(here):
