@@ -14,7 +14,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,8 +57,8 @@ def sole_writer(path: Path, *, wait: bool = True) -> Iterator[None]:
     raises :class:`ResultsError`, as it does where the lock file cannot be made.
     """
     lock = Path(path).parent / f".{Path(path).name}.lock"
+    made = [folder for folder in lock.parents if not folder.exists()]
     try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _acquire(lock, Path(path), wait)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -70,8 +70,10 @@ def sole_writer(path: Path, *, wait: bool = True) -> Iterator[None]:
     end = threading.Event()
     heart = threading.Thread(target=_beat, args=(descriptor, end), name="heartbeat", daemon=True)
     heart.start()
+    failed = True
     try:
         yield
+        failed = False
     finally:
         end.set()
         heart.join()
@@ -79,6 +81,8 @@ def sole_writer(path: Path, *, wait: bool = True) -> Iterator[None]:
         if _is_current(lock, descriptor):
             lock.unlink(missing_ok=True)
         os.close(descriptor)
+        if failed:
+            _remove_empty(made)
 
 
 @contextmanager
@@ -95,7 +99,7 @@ def _acquire(lock: Path, path: Path, wait: bool) -> int:
     """Take the lock and write this process into it; return its open file."""
     watch, told = _Watch(), False
     while True:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        descriptor = _open(lock)
         try:
             locked = _flock(descriptor)
             owner = _read(descriptor)
@@ -117,6 +121,27 @@ def _acquire(lock: Path, path: Path, wait: bool) -> int:
             print(f"dcae-bench: {path}: waiting for {owner or 'another command'}", file=sys.stderr, flush=True)
             told = True
         time.sleep(POLL_S)
+
+
+def _open(lock: Path) -> int:
+    """Open the lock file, and make it and its folder where they are missing."""
+    while True:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        except FileNotFoundError:  # a command that failed has just removed the folder
+            if not lock.parent.is_dir():
+                continue
+            raise
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders, the innermost first, as far as they are empty."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
 
 
 class _Watch:

@@ -54,9 +54,9 @@ def train_diffusion(
     with sole_training(output, directory):
         if skip_if_finished(f"row {row}", output, directory, recipe_sha256, beside):
             return
-        keep_recipe(f"row {row}", directory, recipe)
         run = DiffusionRun(profile, resolved, cache, model, directory, recipe_sha256)
         trainer = DiffusionTrainer(run)
+        keep_recipe(f"row {row}", directory, recipe)
         clock = Stopwatch(trainer.seconds_before)
         console = Console(stderr=True, quiet=not trainer.accelerator.is_main_process)
         if trainer.images:

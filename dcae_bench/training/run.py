@@ -58,7 +58,6 @@ def train_phase(
     with sole_training(output, directory):
         if skip_if_finished(name, output, directory, recipe_sha256):
             return
-        keep_recipe(name, directory, recipe)
         spec = profile.phase(autoencoder, phase)
         photos = JoinedPhotos(packs, spec.min_side)
         run = PhaseRun(
@@ -72,6 +71,7 @@ def train_phase(
             readers=profile.threads if any(isinstance(pack, FilePhotos) for pack in packs) else 0,
         )
         trainer = PhaseTrainer(run)
+        keep_recipe(name, directory, recipe)
         clock = Stopwatch(trainer.seconds_before)
         console = Console(stderr=True, quiet=not trainer.accelerator.is_main_process)
         enlarged = describe_enlarged(photos.sides, spec.resolution, spec.crop)

@@ -28,8 +28,8 @@ def sole_training(output: Path, directory: Path) -> Iterator[None]:
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     with ExitStack() as held:
         if is_first_process():
-            held.enter_context(sole_writer(output, wait=alone))
             held.enter_context(sole_writer(directory, wait=alone))
+            held.enter_context(sole_writer(output, wait=alone))
         yield
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -320,13 +321,36 @@ def test_unwritable_run_folder(train, refused, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_unwritable_output_keeps_the_finished_state(train, refused, tmp_path, monkeypatch):
-    """The work is not lost: with the obstacle gone, the same command only writes the result."""
+def test_an_output_that_cannot_be_written_is_told_before_the_work(train, refused, tmp_path):
     (tmp_path / "out").write_text("in the way")
+    assert "model.safetensors: cannot be written" in refused(*train)
+    assert not list(tmp_path.rglob("checkpoint.pt"))
+
+
+@pytest.fixture
+def lose_output(tmp_path, monkeypatch):
+    """Put a file in the way of the output while the training runs."""
+    from dcae_bench.training.autoencoder import PhaseTrainer
+
+    close = PhaseTrainer.close
+
+    def lose(self):
+        close(self)
+        shutil.rmtree(tmp_path / "out")
+        (tmp_path / "out").write_text("in the way")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PhaseTrainer, "close", lose)
+        yield patch
+
+
+def test_unwritable_output_keeps_the_finished_state(train, refused, lose_output, tmp_path, monkeypatch):
+    """The work is not lost: with the obstacle gone, the same command only writes the result."""
     assert "model.safetensors: cannot be written" in refused(*train, worked=True)
     assert (tmp_path / "out").read_text() == "in the way"
     assert list((tmp_path / "run").glob("*/checkpoint.pt"))
     (tmp_path / "out").unlink()
+    lose_output.undo()
     monkeypatch.setattr("dcae_bench.training.autoencoder.PhaseTrainer.step", lambda self: pytest.fail("trained again"))
     with pytest.raises(SystemExit) as ended:
         main()
@@ -348,9 +372,9 @@ def test_unwritable_folder_of_prepare(refused, tmp_path):
     assert "cannot be written" in refused("prepare", "photos-indoor", "--output", tmp_path / "out")
 
 
-def test_damaged_checkpoint(train, refused, tmp_path):
-    (tmp_path / "out").write_text("in the way")
+def test_damaged_checkpoint(train, refused, lose_output, tmp_path):
     refused(*train, worked=True)
+    (tmp_path / "out").unlink()
     (checkpoint,) = (tmp_path / "run").glob("*/checkpoint.pt")
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     line = refused(*train)
