@@ -10,7 +10,6 @@ import fcntl
 import json
 import os
 import secrets
-import shlex
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ from platform import node
 
 from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.files import cannot_write
+from dcae_bench.records.provenance import command_line
 from dcae_bench.running.processes import Worker
 from dcae_bench.running.run_lock import is_alive
 
@@ -166,8 +166,7 @@ class _Watch:
 
 def _take(lock: Path, descriptor: int, locked: bool | None) -> bool:
     """Write this process into the lock file; return whether it owns the lock."""
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    owner = Owner(os.getpid(), node(), _now(), _now(), secrets.token_hex(8), command[: MAX_BYTES // 4])
+    owner = Owner(os.getpid(), node(), _now(), _now(), secrets.token_hex(8), command_line()[: MAX_BYTES // 8])
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, _content(owner), 0)
