@@ -1,12 +1,15 @@
 """Files: atomic writes, hashes and the user's cache directory."""
 
+import errno
 import hashlib
 import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -103,9 +106,51 @@ def require_free_space(folder: Path, free_mib: int) -> None:
         raise ResultsError(f"{existing}: only {free} MiB are free on its disk, {free_mib} are needed; free some space")
 
 
+KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+"""Names of what a path may be instead of a regular file."""
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a regular file, or a link to one, for reading.
+
+    Reading a named pipe or a device may wait or go on for ever. Raises :class:`OSError`, whose ``strerror`` says what
+    the path is instead.
+    """
+    return open(path, "rb", opener=_open_regular)
+
+
+def _open_regular(path: str, flags: int) -> int:
+    # Without O_NONBLOCK, opening a named pipe waits for a writer. For a regular file the flag changes nothing.
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # `open` itself refuses a folder
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, f"is {KINDS.get(stat.S_IFMT(mode), 'something else')}, not a regular file", path)
+
+
+def require_regular_file(path: Path) -> None:
+    """Check a file before a library opens it by its path. Raises :class:`OSError` as :func:`open_regular` does."""
+    open_regular(path).close()
+
+
+def read_bytes(path: Path) -> bytes:
+    """Content of a regular file. Raises :class:`OSError` as :func:`open_regular` does."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def read_text(path: Path) -> str:
+    """Content of a regular file in UTF-8; every end of a line becomes a line feed.
+
+    Raises :class:`OSError` as :func:`open_regular` does, and :class:`UnicodeDecodeError`.
+    """
+    return read_bytes(path).decode().replace("\r\n", "\n").replace("\r", "\n")
+
+
 def sha256_file(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's content."""
-    with open(path, "rb") as file:
+    """Hexadecimal SHA-256 of a regular file. Raises :class:`OSError` as :func:`open_regular` does."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

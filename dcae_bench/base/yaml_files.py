@@ -7,6 +7,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from dcae_bench.base.errors import ConfigError
+from dcae_bench.base.files import read_text
 
 Content = TypeVar("Content", bound=BaseModel)
 
@@ -27,7 +28,7 @@ class Loader(yaml.SafeLoader):
 def load_yaml(path: Path) -> Any:
     """Content of a YAML file. Raises :class:`ConfigError` for invalid YAML and OSError for an unreadable file."""
     try:
-        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader)
+        return yaml.load(read_text(path), Loader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that does not exist
         raise ConfigError(f"{path}: is not valid YAML ({' '.join(str(error).split())}); correct it") from error
 

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from dcae_bench.base.errors import DataError
+from dcae_bench.base.files import open_regular
 
 MAX_BYTES = 2**28
 """Largest file that is read, in bytes."""
@@ -43,7 +44,7 @@ def path_inside(root: Path, relative: str) -> Path:
 def read_file(path: Path) -> bytes:
     """Read a file of at most :data:`MAX_BYTES`. Raises :class:`ImageError`."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ImageError(path, "unreadable", error.strerror or str(error)) from error

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from dcae_bench.base.errors import DataError
-from dcae_bench.base.files import sha256_file
+from dcae_bench.base.files import read_bytes, require_regular_file, sha256_file
 from dcae_bench.base.typed import Strict
 from dcae_bench.profile.rows import TrainedRow
 from dcae_bench.specs.autoencoders import AutoencoderSpec
@@ -71,6 +71,8 @@ class Latents:
         self.path = self.folder / LATENTS
         remedy = f"delete {self.folder} and encode again"
         try:
+            require_regular_file(self.path)
+            require_regular_file(self.folder / LABELS)
             mapped = np.load(self.path, mmap_mode="r", allow_pickle=False)
             self.labels: np.ndarray = np.load(self.folder / LABELS, allow_pickle=False)
             self._file = os.open(self.path, os.O_RDONLY)
@@ -139,7 +141,7 @@ def read_latent_manifest(folder: Path) -> LatentManifest:
     """Read the manifest of a finished cache. Raises :class:`DataError`."""
     path = Path(folder) / MANIFEST
     try:
-        return LatentManifest.model_validate_json(path.read_bytes())
+        return LatentManifest.model_validate_json(read_bytes(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); encode the data first (dcae-bench encode)") from (
             error

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
 from dcae_bench.base.errors import DataError
-from dcae_bench.base.files import atomic_write, write_text
+from dcae_bench.base.files import atomic_write, read_bytes, require_regular_file, write_text
 from dcae_bench.base.typed import Strict
 from dcae_bench.data.decode import path_inside, read_rgb
 from dcae_bench.data.layout import FileSplit
@@ -139,7 +139,8 @@ class FileManifest:
         self.path = Path(path)
         remedy = "prepare the data again (dcae-bench prepare)"
         try:
-            self.info = ManifestInfo.model_validate_json(info_path(self.path).read_bytes())
+            self.info = ManifestInfo.model_validate_json(read_bytes(info_path(self.path)))
+            require_regular_file(self.path)
             self._file = pq.ParquetFile(self.path)
         except OSError as error:
             raise DataError(f"{error.filename or self.path}: cannot be read ({_reason(error)}); {remedy}") from error

@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic import Field, ValidationError
 
 from dcae_bench.base.errors import DataError
-from dcae_bench.base.files import sha256_file, write_bytes, write_text
+from dcae_bench.base.files import read_bytes, sha256_file, write_bytes, write_text
 from dcae_bench.base.typed import Strict
 from dcae_bench.data.photos import PhotoManifest, Split, read_photo
 
@@ -108,7 +108,7 @@ class PackedPhotos(Photos):
         path = Path(path)
         remedy = "delete it and prepare the data again"
         try:
-            index = PackIndex.model_validate_json(index_path(path).read_bytes())
+            index = PackIndex.model_validate_json(read_bytes(index_path(path)))
             found = sha256_file(path)
             if found != index.sha256:
                 raise DataError(f"{path}: sha256 is {found}, its index says {index.sha256}; {remedy}")

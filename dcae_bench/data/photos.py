@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from pydantic import Field
 
 from dcae_bench.base.errors import DataError
-from dcae_bench.base.files import sha256_json
+from dcae_bench.base.files import read_bytes, sha256_json
 from dcae_bench.base.typed import Strict
 
 Split = Literal["train", "eval"]
@@ -92,7 +92,7 @@ def read_photo(photo: Photo) -> np.ndarray:
     """
     path = locate(photo)
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); {_remedy(photo)}") from error
     found = hashlib.sha256(content).hexdigest()

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 
 from dcae_bench.base.errors import DataError
+from dcae_bench.base.files import read_bytes, require_regular_file
 from dcae_bench.base.typed import Strict
 from dcae_bench.specs.diffusion import SamplerSpec
 
@@ -57,6 +58,7 @@ class Samples(ArrayImages):
 
 def _open_array(path: Path) -> np.ndarray:
     try:
+        require_regular_file(path)
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); {REMEDY}") from error
@@ -104,7 +106,7 @@ def read_sample_manifest(folder: Path) -> SampleManifest:
     """Read the manifest of finished samples. Raises :class:`DataError`."""
     path = Path(folder) / MANIFEST
     try:
-        return SampleManifest.model_validate_json(path.read_bytes())
+        return SampleManifest.model_validate_json(read_bytes(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); sample first (dcae-bench sample)") from error
     except ValidationError as error:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 
 from dcae_bench.base.errors import ResultsError
-from dcae_bench.base.files import atomic_write, cache_dir, sha256_json, write_text
+from dcae_bench.base.files import atomic_write, cache_dir, open_regular, sha256_json, write_text
 from dcae_bench.data.images import Crops
 from dcae_bench.extractors import by_name
 from dcae_bench.extractors.extractor import FeatureExtractor
@@ -60,7 +60,7 @@ class Reference:
         Raises :class:`ResultsError` for a file that cannot be read or whose digest is wrong.
         """
         try:
-            with open(self.path, "rb") as file:
+            with open_regular(self.path) as file:
                 digest = self._digest_of(file)
                 found = file.read()
                 features = np.memmap(file, np.float32, "r", shape=self.shape)

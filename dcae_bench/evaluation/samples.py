@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from dcae_bench.base.errors import ConfigError, DataError
-from dcae_bench.base.files import sha256_file
+from dcae_bench.base.files import require_regular_file, sha256_file
 from dcae_bench.data.samples import ArrayImages
 from dcae_bench.evaluation.distances import (
     as_tensor,
@@ -95,6 +95,7 @@ def load_reference_batch(path: Path, features: FeaturePass, network: str, folder
     a batch.
     """
     try:
+        require_regular_file(path)
         with np.load(path, allow_pickle=False) as file:
             found = {key: file[key] for key in (("mu", "sigma") if "mu" in file else ("arr_0",))}
     except OSError as error:

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 
 from dcae_bench.base.errors import ResultsError, WeightsError
-from dcae_bench.base.files import cache_dir, sha256_file, write_bytes
+from dcae_bench.base.files import cache_dir, open_regular, read_bytes, sha256_file, write_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
 
 def _read_cached(path: Path, spec: Embedded) -> dict[str, torch.Tensor] | None:
     try:
-        tensors = safetensors.torch.load(path.read_bytes())
+        tensors = safetensors.torch.load(read_bytes(path))
     except (OSError, SafetensorError, ValueError, KeyError):
         return None
     return tensors if tensors_sha256(tensors) == spec.tensors_sha256 else None
@@ -139,7 +139,7 @@ def _convert(name: str, spec: Embedded) -> dict[str, torch.Tensor]:
 
 def read_arrays(path: Path) -> dict[str, Any]:
     """Read a pickle of nested dictionaries of NumPy arrays. Raises :class:`WeightsError` for any other content."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         try:
             return _ArrayUnpickler(file).load()
         except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:

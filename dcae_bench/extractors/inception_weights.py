@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dcae_bench.base.errors import WeightsError
-from dcae_bench.base.files import atomic_write, cache_dir, sha256_file
+from dcae_bench.base.files import atomic_write, cache_dir, open_regular, sha256_file
 from dcae_bench.weights.https import Progress, download
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def fetch_inception(path: Path | None = None, *, progress: Progress = lambda don
         return target
     checked = inception_weights(path)
     if checked.resolve() != target.resolve():
-        with atomic_write(target) as file, open(checked, "rb") as source:
+        with atomic_write(target) as file, open_regular(checked) as source:
             while chunk := source.read(1 << 20):
                 file.write(chunk)
     return inception_weights(target)

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from dcae_bench.base.errors import MeasurementError, ResultsError, UserError
-from dcae_bench.base.files import sha256_file, write_text
+from dcae_bench.base.files import read_bytes, read_text, sha256_file, write_text
 from dcae_bench.measurement.instruments.energy import energy_of
 from dcae_bench.measurement.instruments.gate import judge
 from dcae_bench.measurement.instruments.nvml import read_trace
@@ -60,7 +60,7 @@ def verify(folder: Path) -> Findings:
     records = 0
     for name in sorted(present):
         path = folder / name
-        if path.suffix == ".json" and _THROUGHPUT.search(path.read_bytes()):
+        if path.suffix == ".json" and _THROUGHPUT.search(read_bytes(path)):
             records += 1
             try:
                 problems += [f"{name}: {text}" for text in check_record(load(path), path.parent)]
@@ -103,7 +103,7 @@ def _check_restart(restart: Restart, folder: Path) -> Iterator[str]:
 def _read_hashes(path: Path) -> dict[str, str]:
     """The listed hashes by file name. Raises :class:`MeasurementError`."""
     try:
-        lines = path.read_text().splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise MeasurementError(f"{path}: cannot be read; name a folder that `verify --seal` sealed") from error
     found = {}

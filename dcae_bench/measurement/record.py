@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field, ValidationError, model_validator
 
 from dcae_bench.base.errors import ResultsError
-from dcae_bench.base.files import sha256_json, write_text
+from dcae_bench.base.files import read_bytes, sha256_json, write_text
 from dcae_bench.base.typed import Strict
 from dcae_bench.measurement.instruments.energy import Energy
 from dcae_bench.measurement.instruments.environment import Environment
@@ -214,7 +214,7 @@ def save(record: ThroughputRecord, path: Path) -> None:
 def load(path: Path) -> ThroughputRecord:
     """Read a record. Raises :class:`ResultsError` if the file is missing or is not the record of a timing."""
     try:
-        return ThroughputRecord.model_validate_json(Path(path).read_bytes())
+        return ThroughputRecord.model_validate_json(read_bytes(path))
     except OSError as error:
         raise ResultsError(f"{path}: cannot be read ({error.strerror}); measure it") from error
     except ValidationError as error:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from dcae_bench.base.errors import WeightsError
-from dcae_bench.base.files import sha256_file, write_bytes, write_text, write_with
+from dcae_bench.base.files import open_regular, read_text, sha256_file, write_bytes, write_text, write_with
 from dcae_bench.models.diffusers_config import CLASSES, config_conflict, diffusers_config
 from dcae_bench.models.keys import Layout, layouts, read_layout, write_layout
 from dcae_bench.specs.autoencoders import AutoencoderSpec, DCAESpec, SDVAESpec, unfolded
@@ -88,7 +88,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 def read_content(path: Path) -> object:
     """Read a safetensors file or a pickle, without running code in the file. Raises :class:`WeightsError`."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             head = file.read(2)
         if head not in (b"PK", b"\x80\x02"):
             return load_file(path)
@@ -122,7 +122,7 @@ def tensors_of(content: object, path: Path) -> dict[str, Tensor]:
 def _weights_in_folder(folder: Path, spec: AutoencoderSpec | None) -> Path:
     """The weights file of a folder, after a check of the folder's config.json against the spec."""
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config = json.loads(read_text(folder / CONFIG))
     except OSError:
         config = {}
     except ValueError as error:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcae_bench.base.errors import ConfigError
+from dcae_bench.base.files import read_bytes
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.specs.autoencoders import CustomSpec, DiffusersSpec, SpaceToChannelSpec
 from dcae_bench.weights.diffusers_folder import read_config
@@ -110,7 +111,7 @@ class CustomAutoencoder(External):
         """
         try:
             file = Path(inspect.getfile(type(self.net))).resolve()
-            content = file.read_bytes()
+            content = read_bytes(file)
         except (TypeError, OSError):  # a built-in class, or a class typed at a prompt
             file, content = None, b""
         try:
@@ -119,7 +120,7 @@ class CustomAutoencoder(External):
             modules = {}
         for name, other in modules.items():
             if other.resolve() != file:
-                content += f"\n{name}\n".encode() + other.read_bytes()
+                content += f"\n{name}\n".encode() + read_bytes(other)
         return content
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dcae_bench.base.errors import ConfigError
-from dcae_bench.base.files import BASELINES
+from dcae_bench.base.files import BASELINES, read_text
 from dcae_bench.data.external import find_dataset
 from dcae_bench.data.photos import DATASETS as EMBEDDED
 from dcae_bench.data.photos import load_manifest
@@ -170,7 +170,7 @@ class Workflow:
 
     def _listed_root(self, dataset: str, split: str) -> str | None:
         try:
-            return json.loads(Path(self.places.split(dataset, split, ".json")).read_text())["root"]
+            return json.loads(read_text(Path(self.places.split(dataset, split, ".json"))))["root"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from dcae_bench.base.errors import ResultsError
-from dcae_bench.base.files import sha256_json, write_text
+from dcae_bench.base.files import read_text, sha256_json, write_text
 from dcae_bench.base.typed import Strict
 from dcae_bench.records.provenance import Provenance
 from dcae_bench.specs.protocols import WeightsSource
@@ -137,7 +137,7 @@ def save(record: Record, path: Path) -> None:
 def load(path: Path) -> Record:
     """Read a record. Raises :class:`ResultsError` when the file is missing or is not a record."""
     try:
-        return Record.model_validate_json(Path(path).read_text())
+        return Record.model_validate_json(read_text(path))
     except OSError as error:
         raise ResultsError(f"{path}: cannot be read ({error.strerror}); run the rule that makes it") from error
     except (ValidationError, UnicodeDecodeError) as error:

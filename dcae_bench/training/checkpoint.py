@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from dcae_bench.base.errors import TrainingError
-from dcae_bench.base.files import write_with
+from dcae_bench.base.files import require_regular_file, write_with
 
 CHECKPOINT = "checkpoint.pt"
 DIVERGED = "diverged.pt"
@@ -28,6 +28,7 @@ def load_checkpoint(path: Path, recipe_sha256: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
+        require_regular_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
         found = state["recipe_sha256"]
     except Exception as error:  # torch's reader raises many kinds of errors for damaged bytes

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from dcae_bench.base.errors import ResultsError
-from dcae_bench.base.files import write_text
+from dcae_bench.base.files import read_text, write_text
 
 
 class TrainingLog:
@@ -44,7 +44,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
     if not path.exists():
         return []
     lines = []
-    for line in path.read_text().splitlines(keepends=True):
+    for line in read_text(path).splitlines(keepends=True):
         if line.endswith("\n"):
             lines.append(json.loads(line))
     return lines

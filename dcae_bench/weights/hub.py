@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dcae_bench.base.errors import WeightsError
-from dcae_bench.base.files import sha256_file
+from dcae_bench.base.files import read_bytes, sha256_file
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata
@@ -182,7 +182,7 @@ def _require_hash(path: Path, sha256: str, name: str, wanted: str) -> None:
     if SHA256.match(wanted):
         found = sha256
     elif COMMIT.match(wanted):  # git's SHA-1 has as many digits as a commit
-        content = path.read_bytes()
+        content = read_bytes(path)
         found = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
     else:
         raise WeightsError(f"{name}: the hub gives no hash for {path}; get the file and name it with --path")

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from dcae_bench.base.errors import ConfigError, WeightsError
-from dcae_bench.base.files import cache_dir, sha256_file, write_text
+from dcae_bench.base.files import cache_dir, read_bytes, sha256_file, write_text
 from dcae_bench.base.typed import Sha256, Strict
 from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.catalogue.denoisers import denoiser_catalogue
@@ -149,7 +149,7 @@ def _expected(source: ReleasedWeights, before: Receipt | None, commit: str | Non
 def _read() -> _Receipts:
     path = receipts_path()
     try:
-        return _Receipts.model_validate_json(path.read_bytes())
+        return _Receipts.model_validate_json(read_bytes(path))
     except FileNotFoundError:
         return _Receipts()
     except (OSError, ValidationError) as error:

@@ -9,7 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcae_bench.base.errors import ResultsError
-from dcae_bench.base.files import atomic_write, cache_dir, sha256_file, sha256_json, write_bytes, write_text, write_with
+from dcae_bench.base.files import (
+    atomic_write,
+    cache_dir,
+    open_regular,
+    read_bytes,
+    read_text,
+    require_regular_file,
+    sha256_file,
+    sha256_json,
+    write_bytes,
+    write_text,
+    write_with,
+)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -172,3 +184,26 @@ def test_threads_that_write_leave_the_umask_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "umask", lambda mask: asked.append(mask) or umask(mask))
     write_bytes(tmp_path / "file", b"x")
     assert not asked
+
+
+@pytest.mark.parametrize("read", [open_regular, require_regular_file, read_bytes, read_text, sha256_file])
+def test_only_regular_files_are_opened(tmp_path, read):
+    """A named pipe would wait for a writer, and /dev/zero would fill the memory."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for path in (tmp_path / "pipe", tmp_path / "link"):
+        with pytest.raises(OSError, match="is a named pipe, not a regular file") as caught:
+            read(path)
+        assert caught.value.filename == str(path)
+    with pytest.raises(OSError, match="is a device, not a regular file"):
+        read("/dev/zero")
+    with pytest.raises(IsADirectoryError):
+        read(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        read(tmp_path / "none")
+
+
+def test_a_link_to_a_file_is_read(tmp_path):
+    (tmp_path / "file").write_bytes("Fréchet\r\nsecond\rthird\n".encode())
+    (tmp_path / "link").symlink_to("file")
+    assert read_text(tmp_path / "link") == "Fréchet\nsecond\nthird\n" == (tmp_path / "file").read_text()

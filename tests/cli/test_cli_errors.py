@@ -388,3 +388,44 @@ def test_show_and_table_of_no_record(content, refused, tmp_path):
     for arguments in (["show"], ["table", "--output", tmp_path / "t.md"]):
         assert "r.json: " in refused(*arguments, tmp_path / "r.json")
     assert not (tmp_path / "t.md").exists()
+
+
+def make_pipe(path: Path) -> Path:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["weights", "profile", "data/photos-mixed/eval.npy", "data/photos-mixed/eval.json"])
+def test_an_evaluation_waits_for_no_pipe(evaluate, refused, tmp_path, name):
+    """Opening a named pipe waits for a writer, perhaps for ever."""
+    if name == "profile":
+        path = make_pipe(tmp_path / "pipe.yaml")
+        line = refused(*evaluate, "--profile", path)
+    elif name == "weights":
+        path = make_pipe(tmp_path / "pipe.safetensors")
+        line = refused(*replaced(evaluate, "--weights", path))
+    else:
+        path = make_pipe(tmp_path / name)
+        line = refused(*evaluate)
+    assert str(path) in line and "is a named pipe, not a regular file" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_became_pipes_are_refused(files, refused, tmp_path):
+    path = make_pipe(tmp_path / "imagenet" / LAYOUTS["imagenet", "eval"]["flat"][1])
+    assert f"{path}: unreadable (is a named pipe, not a regular file)" in refused(*files)
+    prepare = ["prepare", "imagenet", "--root", tmp_path / "imagenet", "--output", tmp_path / "again", "--partial"]
+    line = refused(*prepare, "--split", "eval", "--profile", tmp_path / "files.yaml", worked=True)
+    assert f"{path}: unreadable (is a named pipe, not a regular file)" in line
+    path = make_pipe(tmp_path / "data" / "imagenet" / "eval.parquet")
+    assert f"{path}: cannot be read (is a named pipe, not a regular file)" in refused(*files)
+
+
+@pytest.mark.parametrize("verb", ["show", "table", "table-throughput", "figure"])
+def test_no_page_waits_for_a_pipe(verb, refused, tmp_path):
+    path = make_pipe(tmp_path / "r.json")
+    make_pipe(tmp_path / "r.samples.npy")
+    output = [] if verb == "show" else ["--output", tmp_path / "t.md"]
+    words = ["figure", "reconstructions"] if verb == "figure" else [verb]
+    assert "is a named pipe, not a regular file" in refused(*words, *output, path)

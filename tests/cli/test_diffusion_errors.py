@@ -227,3 +227,25 @@ def test_a_full_disk(verb, write, place, refused, monkeypatch):
     left = [path.relative_to(place / "out") for path in (place / "out").rglob("*")]
     assert not [path for path in left if not path.parts[0].startswith(".")], "no result, and no part of one"
     assert not [path for path in left if path.suffix == ".part"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "name"),
+    [
+        ("train-diffusion", "two/latents.npy"),
+        ("train-diffusion", "two/labels.npy"),
+        ("train-diffusion", "two/manifest.json"),
+        ("sample", "uvit/model.safetensors"),
+        ("evaluate-samples", "samples/samples.npy"),
+        ("evaluate-samples", "samples/labels.npy"),
+        ("evaluate-samples", "samples/samples.json"),
+        ("evaluate-samples", "uvit/record.json"),
+        ("table-diffusion", "uvit/record.json"),
+    ],
+)
+def test_no_command_waits_for_a_pipe(verb, name, place, refused):
+    (place / name).unlink()
+    os.mkfifo(place / name)
+    line = refused(*command(verb))
+    assert name in line and "is a named pipe, not a regular file" in line
+    assert not (place / "out").exists()

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from pydantic import Field, ValidationError
 
 from dcae_bench.base.errors import MeasurementError
+from dcae_bench.base.files import read_bytes
 from dcae_bench.base.typed import Strict
 
 # Bits of the clocks event reasons, from nvml.h.
@@ -119,7 +120,7 @@ class Trace(Strict):
 def read_trace(path: Path) -> Trace:
     """Read a trace. Raises :class:`MeasurementError`."""
     try:
-        return Trace.model_validate(json.loads(Path(path).read_bytes()))
+        return Trace.model_validate(json.loads(read_bytes(path)))
     except OSError as error:
         raise MeasurementError(f"{path}: trace cannot be read ({error.strerror}); name a recorded trace") from error
     except (ValueError, ValidationError) as error:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
 from dcae_bench.base.errors import ResultsError
+from dcae_bench.base.files import require_regular_file
 from dcae_bench.records.record import DenoiserSubject, Metric, Record
 from dcae_bench.tables.figures.losses import log_curve, scale_loss
 from dcae_bench.tables.figures.style import (
@@ -125,6 +126,7 @@ def guidance_figure(records: Sequence[Record], path: Path) -> None:
 
 def _images(file: Path, count: int) -> np.ndarray:
     try:
+        require_regular_file(file)
         return np.array(np.load(file, mmap_mode="r", allow_pickle=False)[:count])
     except (OSError, ValueError, EOFError) as error:
         raise ResultsError(f"{file}: cannot be read ({error}); sample again") from error

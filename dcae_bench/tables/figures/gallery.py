@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dcae_bench.base.errors import ResultsError
+from dcae_bench.base.files import require_regular_file
 from dcae_bench.records.record import Record, load
 from dcae_bench.tables.figures.style import CENTRED, DPI, WIDTH_IN, save_figure
 
@@ -35,6 +36,7 @@ def load_gallery(record_path: Path) -> Gallery:
     """Read a record and its gallery. Raises :class:`ResultsError` when one is missing or malformed."""
     path = Path(record_path).with_suffix(".gallery.npz")
     try:
+        require_regular_file(path)
         with np.load(path, allow_pickle=False) as content:
             parts = [content[name] for name in ("images", "group", "key", "psnr", "lpips_alex_u8")]
     except OSError as error:

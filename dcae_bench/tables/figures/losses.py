@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from dcae_bench.base.errors import ResultsError
+from dcae_bench.base.files import read_text
 from dcae_bench.records.record import Subject
 from dcae_bench.tables.figures.style import (
     CENTRED,
@@ -83,7 +84,7 @@ def log_curve(path: Path, keys: Sequence[str]) -> pd.Series:
     """
     points: dict[int, float] = {}
     try:
-        lines = Path(path).read_text().splitlines()
+        lines = read_text(path).splitlines()
     except OSError as error:
         raise ResultsError(f"{path}: cannot be read ({error.strerror}); run the training again") from error
     for number, line in enumerate(lines, start=1):

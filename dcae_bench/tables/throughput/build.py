@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dcae_bench.base.errors import ResultsError
+from dcae_bench.base.files import open_regular
 from dcae_bench.measurement.record import ThroughputRecord, load, merge, speed_up
 from dcae_bench.tables.reported.throughput import ReportedThroughput, load_throughput
 from dcae_bench.tables.throughput.judge import is_degraded, judge_ratio
@@ -38,7 +39,7 @@ def find_records(paths: Iterable[Path]) -> list[ThroughputRecord]:
 def is_record(path: Path) -> bool:
     """Whether a JSON file starts like a record of a timing. Raises :class:`ResultsError` if the file is unreadable."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return b'"kind":"throughput"' in b"".join(file.read(200).split())
     except OSError as error:
         raise ResultsError(f"{path}: cannot be read ({error.strerror}); make it readable or remove it") from error

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dcae_bench.base.errors import ResultsError, UserError
-from dcae_bench.base.files import write_bytes, write_text
+from dcae_bench.base.files import read_bytes, write_bytes, write_text
 from dcae_bench.measurement import evidence
 from dcae_bench.measurement.record import TRACE_SUFFIX, ThroughputRecord
 from dcae_bench.tables.throughput.build import build, find_records, is_record
@@ -33,9 +33,9 @@ def bundle(measured: Path, root: Path) -> Path:
     shutil.rmtree(made, ignore_errors=True)
     for path in sorted(measured.rglob("*.json")):
         if path.name in BESIDE:
-            write_bytes(made / path.name, path.read_bytes())
+            write_bytes(made / path.name, read_bytes(path))
         elif is_record(path) or path.name.endswith(TRACE_SUFFIX):
-            write_bytes(made / RECORDS / path.relative_to(measured), path.read_bytes())
+            write_bytes(made / RECORDS / path.relative_to(measured), read_bytes(path))
     environments = {record.environment.model_dump_json(): record.environment for record in records}
     listed = [one.model_dump(mode="json") for _, one in sorted(environments.items())]
     write_text(made / ENVIRONMENT, json.dumps(listed, indent=1) + "\n")
@@ -73,5 +73,5 @@ def check_table(folder: Path) -> Iterator[str]:
             return
         for suffix in (".md", ".csv", ".json"):
             path = (folder / TABLE).with_suffix(suffix)
-            if not path.exists() or path.read_bytes() != again.with_suffix(suffix).read_bytes():
+            if not path.exists() or read_bytes(path) != again.with_suffix(suffix).read_bytes():
                 yield f"{path.name}: is not what the records make of it"
