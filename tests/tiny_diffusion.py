@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dcae_bench.base.files import sha256_file
-from dcae_bench.data.packed import PackedPhoto, PackIndex, index_path
+from dcae_bench.data.packed import PackedPhoto, PackIndex, write_index
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build
 from dcae_bench.profile.profile import Profile, parse_profile
@@ -129,7 +129,7 @@ def write_data(folder: Path, names: tuple[str, str] = ("bright", "dark")) -> Pat
                 manifest_sha256=("a" if name == names[1] else "b") * 64,
                 photos=tuple(photos),
             )
-            index_path(path).write_text(index.model_dump_json())
+            write_index(index, path)
     return folder
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from dcae_bench.base.errors import DataError
-from dcae_bench.base.files import read_bytes, require_regular_file, sha256_file
+from dcae_bench.base.files import require_regular_file
+from dcae_bench.base.known_hashes import known_sha256
+from dcae_bench.base.sealed import read_sealed, write_sealed
 from dcae_bench.base.typed import Strict
 from dcae_bench.profile.rows import TrainedRow
 from dcae_bench.specs.autoencoders import AutoencoderSpec
@@ -62,10 +64,13 @@ class LatentManifest(Strict):
 
 
 class Latents:
-    """The latents of one cache. Opening reads only the manifest and the labels."""
+    """The latents of one cache. Opening checks the hashes of latents and labels, and reads only the labels."""
 
     def __init__(self, folder: Path):
-        """Open the cache in ``folder``. Raises :class:`DataError` when the cache is missing, unfinished or damaged."""
+        """Open the cache in ``folder``.
+
+        Raises :class:`DataError`, which names the file that is missing, unfinished or not what the manifest says.
+        """
         self.folder = Path(folder)
         self.manifest = read_latent_manifest(self.folder)
         self.path = self.folder / LATENTS
@@ -87,6 +92,7 @@ class Latents:
             )
         self._offset, self._dtype = mapped.offset, mapped.dtype
         self._row_bytes = mapped[0].nbytes
+        self._verify()
 
     def __len__(self) -> int:
         return self.manifest.count
@@ -126,10 +132,10 @@ class Latents:
         latents *= np.float32(self.manifest.scaling_factor)
         return latents
 
-    def verify(self) -> None:
+    def _verify(self) -> None:
         """Compare the hashes of latents and labels with those in the manifest. Raises :class:`DataError`."""
         for name, wanted in ((LATENTS, self.manifest.sha256), (LABELS, self.manifest.labels_sha256)):
-            found = sha256_file(self.folder / name)
+            found = known_sha256(self.folder / name)
             if found != wanted:
                 raise DataError(
                     f"{self.folder / name}: sha256 is {found}, its manifest says {wanted}; delete {self.folder} and "
@@ -141,15 +147,18 @@ def read_latent_manifest(folder: Path) -> LatentManifest:
     """Read the manifest of a finished cache. Raises :class:`DataError`."""
     path = Path(folder) / MANIFEST
     try:
-        return LatentManifest.model_validate_json(read_bytes(path))
+        return read_sealed(path, LatentManifest)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); encode the data first (dcae-bench encode)") from (
             error
         )
-    except ValidationError as error:
-        raise DataError(
-            f"{path}: is not a manifest of latents ({error.errors()[0]['msg']}); delete {folder} and encode again"
-        ) from error
+    except ValueError as error:
+        raise DataError(f"{path}: is not a manifest of latents ({error}); delete {folder} and encode again") from error
+
+
+def write_latent_manifest(manifest: LatentManifest, folder: Path) -> None:
+    """Write the manifest of a cache whose other files are complete. Raises :class:`ResultsError`."""
+    write_sealed(Path(folder) / MANIFEST, manifest)
 
 
 def require_latents_of_weights(manifest: LatentManifest, weights_sha256: str, folder: Path) -> None:

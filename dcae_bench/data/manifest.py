@@ -11,10 +11,12 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from dcae_bench.base.errors import DataError
-from dcae_bench.base.files import atomic_write, read_bytes, require_regular_file, write_text
+from dcae_bench.base.files import atomic_write, require_regular_file
+from dcae_bench.base.known_hashes import known_sha256
+from dcae_bench.base.sealed import read_sealed, write_sealed
 from dcae_bench.base.typed import Strict
 from dcae_bench.data.decode import path_inside, read_rgb
 from dcae_bench.data.layout import FileSplit
@@ -71,6 +73,7 @@ class ManifestInfo(Strict):
     problems: dict[str, NonNegativeInt] = Field(description="number of files of each status other than ok")
     left_out: NonNegativeInt = Field(description="number of files beside the images that the layout does not name")
     tree_sha256: str = Field(description="hash over path, bytes and sha256 of every file, in order")
+    sha256: str = Field(description="hash of the .parquet file, which also covers labels and sizes")
 
 
 class ManifestWriter:
@@ -124,7 +127,7 @@ def info_path(path: Path) -> Path:
 
 def write_info(info: ManifestInfo, path: Path) -> None:
     """Write the summary of the manifest at ``path``. The summary is written last: its presence vouches for the rows."""
-    write_text(info_path(path), info.model_dump_json(indent=2) + "\n")
+    write_sealed(info_path(path), info)
 
 
 class FileManifest:
@@ -139,20 +142,26 @@ class FileManifest:
         self.path = Path(path)
         remedy = "prepare the data again (dcae-bench prepare)"
         try:
-            self.info = ManifestInfo.model_validate_json(read_bytes(info_path(self.path)))
+            self.info = read_sealed(info_path(self.path), ManifestInfo)
+        except OSError as error:
+            raise DataError(f"{error.filename or self.path}: cannot be read ({_reason(error)}); {remedy}") from error
+        except ValueError as error:
+            raise DataError(f"{info_path(self.path)}: is not a manifest's summary ({error}); {remedy}") from error
+        try:
             require_regular_file(self.path)
             self._file = pq.ParquetFile(self.path)
         except OSError as error:
             raise DataError(f"{error.filename or self.path}: cannot be read ({_reason(error)}); {remedy}") from error
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            raise DataError(f"{info_path(self.path)}: is not a manifest's summary ({reason}); {remedy}") from error
         except pa.ArrowException as error:
             raise DataError(f"{self.path}: is not a manifest ({_reason(error)}); {remedy}") from error
         metadata = self._file.metadata
         found = (metadata.num_rows, (metadata.metadata or {}).get(TREE, b"").decode())
         if found != (self.info.count, self.info.tree_sha256) or not self._file.schema_arrow.equals(SCHEMA):
             raise DataError(f"{self.path}: does not belong to {info_path(self.path).name}; {remedy}")
+        if (sha256 := known_sha256(self.path)) != self.info.sha256:
+            raise DataError(
+                f"{self.path}: sha256 is {sha256}, {info_path(self.path).name} says {self.info.sha256}; {remedy}"
+            )
         self.root = Path(self.info.root)
         # Row groups hold ROWS rows each, except for the last.
         self._starts = np.cumsum([0, *(metadata.row_group(n).num_rows for n in range(metadata.num_row_groups))])

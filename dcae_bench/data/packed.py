@@ -7,10 +7,12 @@ from typing import Literal, Self, overload
 
 import numpy as np
 from PIL import Image
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from dcae_bench.base.errors import DataError
-from dcae_bench.base.files import read_bytes, sha256_file, write_bytes, write_text
+from dcae_bench.base.files import sha256_file, write_bytes
+from dcae_bench.base.known_hashes import known_sha256
+from dcae_bench.base.sealed import read_sealed, write_sealed
 from dcae_bench.base.typed import Strict
 from dcae_bench.data.photos import PhotoManifest, Split, read_photo
 
@@ -108,15 +110,20 @@ class PackedPhotos(Photos):
         path = Path(path)
         remedy = "delete it and prepare the data again"
         try:
-            index = PackIndex.model_validate_json(read_bytes(index_path(path)))
-            found = sha256_file(path)
+            index = read_sealed(index_path(path), PackIndex)
+        except OSError as error:
+            raise DataError(
+                f"{error.filename or index_path(path)}: cannot be read ({error.strerror}); {remedy}"
+            ) from error
+        except ValueError as error:
+            raise DataError(f"{index_path(path)}: is not an index ({error}); {remedy}") from error
+        try:
+            found = known_sha256(path)
             if found != index.sha256:
                 raise DataError(f"{path}: sha256 is {found}, its index says {index.sha256}; {remedy}")
             return cls(np.load(path, mmap_mode="r", allow_pickle=False), index)
         except OSError as error:
             raise DataError(f"{error.filename or path}: cannot be read ({error.strerror}); {remedy}") from error
-        except ValidationError as error:
-            raise DataError(f"{index_path(path)}: is not an index ({error.errors()[0]['msg']}); {remedy}") from error
         except ValueError as error:
             raise DataError(f"{path}: does not fit its index ({error}); {remedy}") from error
 
@@ -124,6 +131,11 @@ class PackedPhotos(Photos):
 def index_path(path: Path) -> Path:
     """Path of a pack's index."""
     return Path(path).with_suffix(".json")
+
+
+def write_index(index: PackIndex, path: Path) -> None:
+    """Write the index of the pack at ``path``. Raises :class:`ResultsError`."""
+    write_sealed(index_path(path), index)
 
 
 def pack(manifest: PhotoManifest, split: Split, short_side: int, path: Path) -> PackIndex:
@@ -153,7 +165,7 @@ def pack(manifest: PhotoManifest, split: Split, short_side: int, path: Path) -> 
         photos=tuple(photos),
     )
     # The index is written last. Until then an old index does not fit the new pack, and opening the pack says so.
-    write_text(index_path(path), index.model_dump_json(indent=2) + "\n")
+    write_index(index, path)
     return index
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dcae_bench.base.errors import DataError
-from dcae_bench.base.files import atomic_write
+from dcae_bench.base.files import atomic_write, sha256_file
 from dcae_bench.data.decode import GREYSCALE
 from dcae_bench.data.external import ExternalDataset
 from dcae_bench.data.layout import FileSplit, LeftOut, Listed, list_images
@@ -91,6 +91,7 @@ def prepare_files(
         problems=dict(sorted(writer.problems.items())),
         left_out=left_out.count,
         tree_sha256=tree_sha256,
+        sha256=sha256_file(path),
     )
     write_info(info, path)
     return info

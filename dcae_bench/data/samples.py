@@ -1,20 +1,17 @@
-"""Samples, the generated images on disk: ``samples.npy``, ``labels.npy`` and ``samples.json`` in one folder."""
+"""Samples, the generated images on disk: pixels and labels, read by index and checked against their manifest."""
 
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field, ValidationError
 from torch import Tensor
 
 from dcae_bench.base.errors import DataError
-from dcae_bench.base.files import read_bytes, require_regular_file
-from dcae_bench.base.typed import Strict
-from dcae_bench.specs.diffusion import SamplerSpec
+from dcae_bench.base.files import require_regular_file
+from dcae_bench.base.known_hashes import known_sha256
+from dcae_bench.data.sample_manifest import LABELS, MANIFEST, SAMPLES, SampleManifest
 
-SAMPLES, LABELS, MANIFEST = "samples.npy", "labels.npy", "samples.json"
-"""Files of a folder of samples; the manifest is written last."""
 REMEDY = "run `dcae-bench sample` again"
 
 
@@ -43,10 +40,10 @@ class ArrayImages:
 class Samples(ArrayImages):
     """The generated images of one folder, with their labels (n,). The pixels stay on disk until they are read."""
 
-    def __init__(self, folder: Path, sha256: str):
-        """Open ``folder``; ``sha256`` identifies the pixels.
+    def __init__(self, folder: Path, *, sha256: str, labels_sha256: str):
+        """Open ``folder`` and check the hashes of pixels and labels.
 
-        Raises :class:`DataError`, which names the file that is missing or damaged.
+        Raises :class:`DataError`, which names the file that is missing, damaged or not what it was.
         """
         images = _open_array(folder / SAMPLES)
         self.labels = _open_array(folder / LABELS)
@@ -54,6 +51,11 @@ class Samples(ArrayImages):
             found = f"{self.labels.dtype} {self.labels.shape} for {len(images)} images"
             raise DataError(f"{folder / LABELS}: holds {found}; {REMEDY}")
         super().__init__(images, name=str(folder / SAMPLES), sha256=sha256)
+        for path, wanted in ((folder / SAMPLES, sha256), (folder / LABELS, labels_sha256)):
+            if (found := known_sha256(path)) != wanted:
+                raise DataError(
+                    f"{path}: sha256 is {found}, {MANIFEST} says {wanted}; delete {folder} and sample again"
+                )
 
 
 def _open_array(path: Path) -> np.ndarray:
@@ -66,50 +68,6 @@ def _open_array(path: Path) -> np.ndarray:
         raise DataError(f"{path}: is not a NumPy array ({error}); {REMEDY}") from error
 
 
-class SampleManifest(Strict):
-    """Description of samples, stored beside them as ``samples.json``."""
-
-    version: Literal[1] = 1
-    row: str = Field(description="name of the row in the profile")
-    released: str | None = Field(
-        default=None, description="catalogue name of the denoiser's released weights; null: trained by the profile"
-    )
-    denoiser_sha256: str
-    autoencoder: str = Field(description="autoencoder behind the latents, as autoencoder@weights")
-    autoencoder_sha256: str
-    latents_sha256: str | None = Field(
-        description="hash of the latents that the denoiser learned from; null for a released denoiser"
-    )
-    crops_sha256: str | None = Field(
-        description="hash of the images behind those latents, the reference set; null for a released denoiser"
-    )
-    data_sha256: str | None
-    sampler: SamplerSpec
-    nfe: int | None = Field(
-        description="network evaluations per sample; guidance's doubled batch counts once; null: adaptive"
-    )
-    guidance_scale: float = Field(description="guidance scale s; at 1 the conditional model is used alone")
-    count: int
-    shape: tuple[int, int, int] = Field(description="H, W, 3 of one image")
-    classes: int | None
-    seed: int
-    seed_policy: Literal["sample", "paper_8gpu"]
-    precision: Literal["fp32"] = "fp32"
-    tf32: bool = False
-    seconds: float = Field(description="wall-clock seconds of sampling, summed over resumed runs")
-    sha256: str = Field(description="hash of samples.npy")
-    labels_sha256: str
-    recipe_sha256: str = Field(description="hash of everything that shaped the samples, code included")
-
-
-def read_sample_manifest(folder: Path) -> SampleManifest:
-    """Read the manifest of finished samples. Raises :class:`DataError`."""
-    path = Path(folder) / MANIFEST
-    try:
-        return SampleManifest.model_validate_json(read_bytes(path))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); sample first (dcae-bench sample)") from error
-    except ValidationError as error:
-        raise DataError(
-            f"{path}: is not a manifest of samples ({error.errors()[0]['msg']}); delete {folder} and sample again"
-        ) from error
+def open_samples(folder: Path, manifest: SampleManifest) -> Samples:
+    """Open the samples of a manifest and check them against it. Raises :class:`DataError`."""
+    return Samples(folder, sha256=manifest.sha256, labels_sha256=manifest.labels_sha256)

@@ -11,7 +11,8 @@ from rich.progress import Progress
 from dcae_bench.base.errors import ConfigError, DataError, ResultsError
 from dcae_bench.base.files import sha256_file, sha256_json
 from dcae_bench.data.labelled import LabelledCrops, open_labelled
-from dcae_bench.data.samples import SampleManifest, Samples, read_sample_manifest
+from dcae_bench.data.sample_manifest import SampleManifest, read_sample_manifest
+from dcae_bench.data.samples import Samples, open_samples
 from dcae_bench.evaluation.features import FeaturePass
 from dcae_bench.evaluation.protocols import GenerationProtocol, generation_protocol_of
 from dcae_bench.evaluation.samples import generation_metrics, load_reference_batch
@@ -60,7 +61,7 @@ def evaluate_samples(
         subject, denoiser = _describe_released(profile, resolved, drawn, samples, training)
     else:
         subject, denoiser = _describe_trained(resolved, drawn, samples, training)
-    images, crops = Samples(samples, drawn.sha256), open_labelled(resolved.data, data, profile.seed)
+    images, crops = open_samples(samples, drawn), open_labelled(resolved.data, data, profile.seed)
     if isinstance(resolved, TrainedRow):
         _require_equal(samples, resolved, ("images behind the latents", drawn.crops_sha256, crops.sha256))
     with join_processes() as process:

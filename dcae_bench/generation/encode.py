@@ -12,7 +12,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from dcae_bench.base.errors import DataError
-from dcae_bench.base.files import sha256_file, sha256_json, write_bytes, write_text
+from dcae_bench.base.files import sha256_file, sha256_json, write_bytes
 from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.catalogue.entries import Scaling
 from dcae_bench.data.labelled import LabelledCrops, open_labelled
@@ -21,9 +21,11 @@ from dcae_bench.data.latents import (
     LATENTS,
     MANIFEST,
     LatentManifest,
+    Latents,
     LatentSummary,
     read_latent_manifest,
     require_latents_of_weights,
+    write_latent_manifest,
 )
 from dcae_bench.data.pixels import normalise
 from dcae_bench.data.read_ahead import read_ahead
@@ -109,7 +111,10 @@ class Encoding:
         )
 
     def finished(self) -> LatentManifest | None:
-        """Return the manifest if ``output`` holds these latents. Raises :class:`DataError` if it holds others."""
+        """Return the manifest if ``output`` holds these latents. Raises :class:`DataError` if it holds others.
+
+        The files are checked against the manifest's hashes.
+        """
         if not (self.output / MANIFEST).exists():
             return None
         manifest = read_latent_manifest(self.output)
@@ -119,6 +124,7 @@ class Encoding:
                 f"{self.output}: holds latents of recipe {manifest.recipe_sha256[:12]}, this one is "
                 f"{self.recipe_sha256[:12]}; take another folder, or delete this one and encode again"
             )
+        Latents(self.output)
         return manifest
 
     def run(self) -> None:
@@ -210,7 +216,7 @@ class Encoding:
             labels_sha256=sha256_file(self.output / LABELS),
             recipe_sha256=self.recipe_sha256,
         )
-        write_text(self.output / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+        write_latent_manifest(manifest, self.output)
         state.remove()
 
     def _measure(self, state: PackedArray) -> tuple[LatentStatistics, str]:

@@ -12,8 +12,16 @@ from rich.progress import Progress
 from torch import Tensor
 
 from dcae_bench.base.errors import ConfigError, DataError
-from dcae_bench.base.files import sha256_file, sha256_json, write_bytes, write_text
-from dcae_bench.data.samples import LABELS, MANIFEST, SAMPLES, SampleManifest, Samples, read_sample_manifest
+from dcae_bench.base.files import sha256_file, sha256_json, write_bytes
+from dcae_bench.data.sample_manifest import (
+    LABELS,
+    MANIFEST,
+    SAMPLES,
+    SampleManifest,
+    read_sample_manifest,
+    write_sample_manifest,
+)
+from dcae_bench.data.samples import open_samples
 from dcae_bench.diffusion.decode import decode
 from dcae_bench.diffusion.noise import PAPER_RANKS, Noise, SampleNoise, paper_batches, paper_labels
 from dcae_bench.diffusion.processes import build_process
@@ -80,7 +88,7 @@ def sample_images(
                 console.print(f"row {row}: these {found.count} samples are in {output} already", soft_wrap=True)
         if png is not None:
             with sole_writers(png, process):
-                write_pngs(Samples(output, found.sha256), png, process, threads=profile.evaluation.workers)
+                write_pngs(open_samples(output, found), png, process, threads=profile.evaluation.workers)
         return found
 
 
@@ -118,7 +126,10 @@ class Sampling:
         return torch.arange(self.count) % classes
 
     def finished(self) -> SampleManifest | None:
-        """Return the manifest if ``output`` holds these samples. Raises :class:`DataError` if it holds others."""
+        """Return the manifest if ``output`` holds these samples. Raises :class:`DataError` if it holds others.
+
+        The files are checked against the manifest's hashes.
+        """
         if not (self.output / MANIFEST).exists():
             return None
         found = read_sample_manifest(self.output)
@@ -128,6 +139,7 @@ class Sampling:
                 f"{found.recipe_sha256[:12]}, these are {self.denoiser.sha256[:12]} and {self.recipe_sha256[:12]}; "
                 "take another folder, or delete this one and sample again"
             )
+        open_samples(self.output, found)
         return found
 
     def run(self) -> None:
@@ -212,5 +224,5 @@ class Sampling:
             labels_sha256=sha256_file(self.output / LABELS),
             recipe_sha256=self.recipe_sha256,
         )
-        write_text(self.output / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+        write_sample_manifest(manifest, self.output)
         state.remove()

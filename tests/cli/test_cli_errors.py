@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from dcae_bench.base.files import CONFIG, sha256_file
+from dcae_bench.base.sealed import read_sealed
 from dcae_bench.cli.main import main
 from dcae_bench.data.external import external_datasets
-from dcae_bench.data.packed import PackedPhoto, PackIndex, index_path
+from dcae_bench.data.manifest import ManifestInfo, info_path, write_info
+from dcae_bench.data.packed import PackedPhoto, PackIndex, index_path, write_index
 from dcae_bench.data.prepare import prepare_files
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build
@@ -44,7 +46,7 @@ def write_pack(path: Path, name: str, split: str) -> None:
     index = PackIndex(
         name=name, split=split, short_side=256, sha256=sha256_file(path), manifest_sha256="0" * 64, photos=photos
     )
-    index_path(path).write_text(index.model_dump_json())
+    write_index(index, path)
 
 
 @pytest.fixture(scope="session")
@@ -154,8 +156,8 @@ def test_unknown_evaluation_set(evaluate, refused, tmp_path):
 def test_one_set_is_measured_where_one_is_asked_for(evaluate, data, monkeypatch, tmp_path):
     for path in data.glob("*/eval.npy"):
         np.save(path, np.random.default_rng(0).integers(0, 256, np.load(path).shape, np.uint8))
-        index = PackIndex.model_validate_json(index_path(path).read_text())
-        index_path(path).write_text(index.model_copy(update={"sha256": sha256_file(path)}).model_dump_json())
+        index = read_sealed(index_path(path), PackIndex)
+        write_index(index.model_copy(update={"sha256": sha256_file(path)}), path)
     monkeypatch.setattr(sys, "argv", ["dcae-bench", *map(str, evaluate), "--set", "photos-mixed-64"])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -216,6 +218,17 @@ def test_weights_of_another_autoencoder(evaluate, refused):
     assert "not weights of this autoencoder" in refused(*replaced(evaluate, "--autoencoder", "sd-vae-f32c32"))
 
 
+def move_photos(path: Path, sealed: bool) -> None:
+    """Change where the photographs are in a pack, with the index's hash of itself or without."""
+    index = read_sealed(index_path(path), PackIndex)
+    photos = (PackedPhoto(name="x", offset=10**9, height=9, width=9),)
+    if sealed:
+        write_index(index.model_copy(update={"photos": photos}), path)
+    else:
+        content = json.loads(index_path(path).read_text())
+        index_path(path).write_text(json.dumps(content | {"photos": [photo.model_dump() for photo in photos]}))
+
+
 def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -231,19 +244,10 @@ def flip(path: Path) -> None:
         (lambda path: path.unlink(), "cannot be read"),
         (lambda path: index_path(path).unlink(), "cannot be read"),
         (lambda path: index_path(path).write_text("{"), "is not an index"),
-        (
-            lambda path: index_path(path).write_text(
-                json.dumps(
-                    {
-                        **json.loads(index_path(path).read_text()),
-                        "photos": [{"name": "x", "offset": 10**9, "height": 9, "width": 9}],
-                    }
-                )
-            ),
-            "does not fit its index",
-        ),
+        (lambda path: move_photos(path, sealed=True), "does not fit its index"),
+        (lambda path: move_photos(path, sealed=False), "is not an index (it changed after it was written)"),
     ],
-    ids=["flipped", "short", "empty", "no pack", "no index", "bad index", "wrong index"],
+    ids=["flipped", "short", "empty", "no pack", "no index", "bad index", "wrong index", "edited index"],
 )
 @pytest.mark.parametrize("command", ["evaluate", "train"])
 def test_corrupt_pack(command, request, data, refused, tmp_path, damage, reason):
@@ -300,8 +304,8 @@ def test_a_manifest_of_other_images_is_refused(files, refused, tmp_path, dataset
         for path in (tmp_path / "data" / "ffhq").iterdir():
             (folder / path.name).write_bytes(path.read_bytes())
     else:
-        info = json.loads((folder / "eval.json").read_text())
-        (folder / "eval.json").write_text(json.dumps(info | {"split": split}))
+        path = folder / "eval.parquet"
+        write_info(read_sealed(info_path(path), ManifestInfo).model_copy(update={"split": split}), path)
     line = refused(*files)
     assert line.startswith(f"{folder / 'eval.parquet'}: lists {dataset} {split} images, not imagenet eval")
     assert not (tmp_path / "out").exists()

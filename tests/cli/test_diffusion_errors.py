@@ -13,7 +13,9 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from dcae_bench.base.files import sha256_file
 from dcae_bench.cli.main import main
+from dcae_bench.data.latents import read_latent_manifest, write_latent_manifest
 from dcae_bench.generation.encode import encode_dataset
 from dcae_bench.generation.sample import sample_images
 from dcae_bench.models.checkpoints import save_weights
@@ -80,16 +82,18 @@ def test_the_commands_would_succeed(verb, place, monkeypatch):
 
 
 def change_manifest(folder: Path, **changes) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest | changes))
+    """Change fields of the manifest, as another encoding would have written it."""
+    write_latent_manifest(read_latent_manifest(folder).model_copy(update=changes), folder)
 
 
 def test_wrong_class_counts(place, refused):
     labels = np.load("two/labels.npy")
+    kept = sha256_file(Path("two/labels.npy"))
     np.save("two/labels.npy", np.where(labels == 1, 7, labels))
+    change_manifest(place / "two", labels_sha256=sha256_file(Path("two/labels.npy")))
     assert "6 labels are outside of 0 to 1 (the first is 7)" in refused(*command("train-diffusion"))
     np.save("two/labels.npy", labels)
-    change_manifest(place / "two", classes=3)
+    change_manifest(place / "two", classes=3, labels_sha256=kept)
     for verb in ("train-diffusion", "sample"):
         assert "two: its number of classes is 3, row uvit needs 2" in refused(*command(verb))
     change_manifest(place / "two", classes=2)
@@ -135,6 +139,7 @@ def test_latents_that_are_not_finite(place, refused):
     latents = np.load("two/latents.npy")
     latents[5, 0, 1, 1] = np.nan
     np.save("two/latents.npy", latents)
+    change_manifest(place / "two", sha256=sha256_file(Path("two/latents.npy")))
     line = refused(*command("train-diffusion"), worked=True)
     assert "latent 5 is not finite; delete" in line and not Path("out").exists()
 
@@ -248,4 +253,36 @@ def test_no_command_waits_for_a_pipe(verb, name, place, refused):
     os.mkfifo(place / name)
     line = refused(*command(verb))
     assert name in line and "is a named pipe, not a regular file" in line
+    assert not (place / "out").exists()
+
+
+def test_what_is_not_what_it_was_is_refused(place, refused):
+    """Each of these files has the right shape and finite values, and only its recorded hash tells."""
+    for name, verbs in (
+        ("two/latents.npy", ("train-diffusion",)),
+        ("two/labels.npy", ("train-diffusion",)),
+        ("samples/samples.npy", ("evaluate-samples",)),
+        ("samples/labels.npy", ("evaluate-samples",)),
+    ):
+        kept = (place / name).read_bytes()
+        np.save(name, np.zeros_like(np.load(name)))
+        for verb in verbs:
+            assert f"{Path(name).name}: sha256 is " in refused(*command(verb))
+        if name == "samples/samples.npy":
+            figure = ["figure", "samples", "--output", "out/figure.png", "--images", name, "uvit/record.json"]
+            assert "samples.npy: sha256 is " in refused(*figure)
+        (place / name).write_bytes(kept)
+    for name, verbs in (
+        ("two/manifest.json", ("train-diffusion", "sample")),
+        ("samples/samples.json", ("evaluate-samples",)),
+        ("data/bright/train.json", ("encode", "evaluate-samples")),
+    ):
+        kept = (place / name).read_bytes()
+        content = json.loads(kept)
+        key = {"manifest.json": "scaling_factor", "samples.json": "guidance_scale", "train.json": "short_side"}
+        content[key[Path(name).name]] += 1
+        (place / name).write_text(json.dumps(content))
+        for verb in verbs:
+            assert f"{name}: is not " in (line := refused(*command(verb))) and "it changed after" in line
+        (place / name).write_bytes(kept)
     assert not (place / "out").exists()

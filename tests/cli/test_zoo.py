@@ -10,7 +10,7 @@ from dcae_bench.base.files import REPOSITORY, sha256_file
 from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.cli.main import main
 from dcae_bench.cli.zoo import render, render_denoisers
-from dcae_bench.data.packed import PackedPhoto, PackIndex, index_path
+from dcae_bench.data.packed import PackedPhoto, PackIndex, write_index
 from dcae_bench.models import cost
 from dcae_bench.records.record import load
 
@@ -110,7 +110,7 @@ def test_the_documented_example_evaluates(run, tmp_path, monkeypatch):
             manifest_sha256="0" * 64,
             photos=photos,
         )
-        index_path(path).write_text(index.model_dump_json())
+        write_index(index, path)
     run(*command.split()[1:], "--profile", "short.yaml")
     records = sorted((tmp_path / "results" / "own" / "thumbnail").glob("*.json"))
     assert [path.stem for path in records] == [f"photos-{k}-{s}" for k in ("indoor", "mixed") for s in (128, 64)]

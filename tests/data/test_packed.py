@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from dcae_bench.base.errors import DataError, ResultsError
+from dcae_bench.base.sealed import read_sealed
 from dcae_bench.data import packed
-from dcae_bench.data.packed import PackedPhotos, index_path, pack, shrink
+from dcae_bench.data.packed import PackedPhotos, PackIndex, index_path, pack, shrink, write_index
 from dcae_bench.data.photos import load_manifest, read_photo
 
 FEW = ("chelsea.png", "coffee.png", "butterfly.jpg", "flower.jpg", "rocket.jpg")
@@ -91,18 +92,26 @@ def test_index_that_is_none_is_refused(path):
 
 
 def test_index_that_does_not_fit_is_refused(path):
-    index = json.loads(index_path(path).read_text())
-    index["photos"][-1]["width"] += 1
-    index_path(path).write_text(json.dumps(index))
+    index = read_sealed(index_path(path), PackIndex)
+    *photos, last = index.photos
+    photos.append(last.model_copy(update={"width": last.width + 1}))
+    write_index(index.model_copy(update={"photos": tuple(photos)}), path)
     with pytest.raises(DataError, match="does not fit its index"):
         PackedPhotos.open(path)
 
 
+def test_an_edited_index_is_refused(path):
+    content = json.loads(index_path(path).read_text())
+    index_path(path).write_text(json.dumps(content | {"photos": content["photos"][::-1]}))
+    with pytest.raises(DataError, match=r"eval\.json: is not an index \(it changed after it was written\); delete"):
+        PackedPhotos.open(path)
+
+
 def test_interrupted_packing_leaves_nothing_that_opens_as_new(path, manifest, monkeypatch):
-    def stop(path, text):
+    def stop(path, index):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(packed, "write_text", stop)
+    monkeypatch.setattr(packed, "write_sealed", stop)
     with pytest.raises(KeyboardInterrupt):
         pack(manifest, "eval", 128, path)
     with pytest.raises(DataError, match="its index says"):

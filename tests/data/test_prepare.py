@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from dcae_bench.base.errors import DataError
-from dcae_bench.base.files import cache_dir, sha256_file
+from dcae_bench.base.files import cache_dir, sha256_file, sha256_json
 from dcae_bench.cli.main import main
 from dcae_bench.data import prepare as prepare_module
 from dcae_bench.data import scan as scan_module
@@ -77,7 +77,9 @@ def test_a_manifest_has_a_row_per_file(root, tmp_path):
         assert (row["bytes"], row["sha256"]) == (file.stat().st_size, sha256_file(file))
         assert (row["width"], row["height"], row["mode"], row["status"]) == (48, 40, "RGB", "ok")
         assert row["label"] == file.parent.name
-    assert json.loads((tmp_path / "out" / "train.json").read_text()) == info.model_dump()
+    written = json.loads((tmp_path / "out" / "train.json").read_text())
+    assert written.pop("content_sha256") == sha256_json(written) and written == info.model_dump()
+    assert info.sha256 == sha256_file(tmp_path / "out" / "train.parquet")
     assert (info.count, info.expected, info.partial) == (3, 1_281_167, True)
     assert info.bytes == sum(row["bytes"] for row in table)
     assert (tmp_path / "out" / "train.problems.csv").read_text() == "path,problem,detail\n"
@@ -372,6 +374,7 @@ def test_rows_stream_in_and_out(tmp_path):
         problems={},
         left_out=0,
         tree_sha256=found,
+        sha256=sha256_file(path),
     )
     write_info(info, path)
     manifest = FileManifest(path)
@@ -405,6 +408,9 @@ def test_a_manifest_that_does_not_fit_is_refused(root, tmp_path):
     path = tmp_path / "eval.parquet"
     write_info(info.model_copy(update={"tree_sha256": "0" * 64}), path)
     with pytest.raises(DataError, match=r"eval\.parquet: does not belong to eval\.json"):
+        FileManifest(path)
+    write_info(info.model_copy(update={"sha256": "0" * 64}), path)
+    with pytest.raises(DataError, match=rf"eval\.parquet: sha256 is {info.sha256}, eval\.json says 0000"):
         FileManifest(path)
     path.write_bytes(b"PAR1 and more")
     with pytest.raises(DataError, match=r"eval\.parquet: (is not a manifest|cannot be read)"):

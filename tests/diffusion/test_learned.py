@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from dcae_bench.data.latents import LABELS, LATENTS, MANIFEST, LatentManifest, LatentSummary
+from dcae_bench.base.files import sha256_file
+from dcae_bench.data.latents import LABELS, LATENTS, LatentManifest, LatentSummary, write_latent_manifest
 from dcae_bench.diffusion.noise import SampleNoise
 from dcae_bench.diffusion.processes import build_process
 from dcae_bench.diffusion.sampling import sample
@@ -118,11 +119,11 @@ def write_cache(folder, mixture, weights_sha256):
         scaling_factor=SCALE,
         scaling="measured",
         statistics=LatentSummary(mean=0, rms=1, std=1, channel_mean=two, channel_rms=two, channel_std=two),
-        sha256=none,
-        labels_sha256=none,
+        sha256=sha256_file(folder / LATENTS),
+        labels_sha256=sha256_file(folder / LABELS),
         recipe_sha256=none,
     )
-    (folder / MANIFEST).write_text(manifest.model_dump_json())
+    write_latent_manifest(manifest, folder)
 
 
 def test_a_network_trained_on_cached_latents_learns_each_class(mixture, tmp_path):

@@ -8,6 +8,7 @@ from PIL import Image
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from dcae_bench.base.errors import DataError
+from dcae_bench.base.files import sha256_file
 from dcae_bench.data.samples import ArrayImages, Samples
 from dcae_bench.evaluation.features import FeaturePass
 from dcae_bench.evaluation.protocols import GenerationProtocol
@@ -277,8 +278,10 @@ def write_samples(folder, images, labels=None):
 
 
 def test_samples_of_a_folder(sides, tmp_path):
-    samples = Samples(write_samples(tmp_path / "s", sides[1]), "0" * 64)
-    assert (len(samples), samples.resolution, samples.sha256) == (40, 16, "0" * 64)
+    folder = write_samples(tmp_path / "s", sides[1])
+    sha256, labels_sha256 = (sha256_file(folder / name) for name in ("samples.npy", "labels.npy"))
+    samples = Samples(folder, sha256=sha256, labels_sha256=labels_sha256)
+    assert (len(samples), samples.resolution, samples.sha256) == (40, 16, sha256)
     assert np.array_equal(samples[3].permute(1, 2, 0).numpy(), sides[1][3]) and samples.key(3).endswith("#3")
 
 
@@ -288,14 +291,15 @@ def test_samples_of_a_folder(sides, tmp_path):
         ({"images": np.zeros((3, 8, 8, 3), np.float32)}, "samples.npy: holds float32"),
         ({"images": np.zeros((3, 8, 4, 3), np.uint8)}, r"holds uint8 \(3, 8, 4, 3\)"),
         ({"labels": np.zeros(2, np.int64)}, "labels.npy: holds int64"),
+        ({}, r"samples.npy: sha256 is \w{64}, samples.json says 0{64}; delete .* and sample again"),
     ],
 )
 def test_damaged_samples(tmp_path, change, message):
     write_samples(tmp_path / "s", **{"images": np.zeros((3, 8, 8, 3), np.uint8), **change})
     with pytest.raises(DataError, match=message):
-        Samples(tmp_path / "s", "0" * 64)
+        Samples(tmp_path / "s", sha256="0" * 64, labels_sha256="0" * 64)
 
 
 def test_absent_samples(tmp_path):
     with pytest.raises(DataError, match=r"samples.npy: cannot be read.*dcae-bench sample"):
-        Samples(tmp_path, "0" * 64)
+        Samples(tmp_path, sha256="0" * 64, labels_sha256="0" * 64)

@@ -10,7 +10,7 @@ import yaml
 from dcae_bench.base.files import sha256_file
 from dcae_bench.cli.main import main
 from dcae_bench.data.labelled import open_labelled
-from dcae_bench.data.samples import SampleManifest
+from dcae_bench.data.sample_manifest import SampleManifest, write_sample_manifest
 from dcae_bench.records.provenance import Device, Provenance
 from dcae_bench.records.record import Data, DenoiserSubject, Metric, Record, Subject, load, save
 from tests import tiny_diffusion as tiny
@@ -99,10 +99,10 @@ class Place:
             seed_policy="sample",
             seconds=1.0,
             sha256=sha256_file(folder / "samples.npy"),
-            labels_sha256="c" * 64,
+            labels_sha256=sha256_file(folder / "labels.npy"),
             recipe_sha256="f" * 64,
         )
-        (folder / "samples.json").write_text(manifest.model_dump_json())
+        write_sample_manifest(manifest, folder)
 
     def run(self, monkeypatch, row="uvit", more=()):
         where = ("--samples", "samples", "--training", "training.json", "--data", "data", "--output", "out.json")

@@ -1,3 +1,4 @@
+import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -14,7 +15,7 @@ from dcae_bench.base.errors import ConfigError, DataError, ResultsError
 from dcae_bench.base.files import sha256_file
 from dcae_bench.cli.main import main
 from dcae_bench.data.labelled import open_labelled
-from dcae_bench.data.latents import LATENTS, MANIFEST, Latents
+from dcae_bench.data.latents import LABELS, LATENTS, MANIFEST, Latents, read_latent_manifest, write_latent_manifest
 from dcae_bench.data.pixels import normalise
 from dcae_bench.generation import encode
 from dcae_bench.generation.encode import Encoding, encode_dataset
@@ -69,7 +70,6 @@ def test_the_cache_holds_what_the_model_encodes_and_says_so(cache, data, weights
     np.testing.assert_allclose(manifest.statistics.channel_std, raw.std(axis=(0, 2, 3), dtype=np.float64), rtol=1e-6)
     order = [9, 0, 13, 0]
     assert np.array_equal(latents.read(order), found[order])
-    latents.verify()
     assert sorted(content(cache)) == ["labels.npy", "latents.npy", "manifest.json"]
 
 
@@ -107,7 +107,7 @@ def test_an_interrupted_pass_goes_on_where_it_was(tmp_path, data, weights, cache
     stops = set()
     # Killed once more, after the array is in its place and before the manifest is.
     with monkeypatch.context() as patch:
-        patch.setattr(encode, "write_text", lambda path, text: (_ for _ in ()).throw(Stopped()))
+        patch.setattr(encode, "write_latent_manifest", lambda manifest, folder: (_ for _ in ()).throw(Stopped()))
         with pytest.raises(Stopped):
             encode_dataset(tiny.profile(), LATENT, "two", data=data, output=tmp_path, weights=weights)
     encode_dataset(tiny.profile(), LATENT, "two", data=data, output=tmp_path, weights=weights)
@@ -176,12 +176,42 @@ def test_latents_that_are_not_finite_are_refused_on_both_sides(tmp_path, data, w
     broken = np.load(tmp_path / "b" / LATENTS, mmap_mode="r+")
     broken[7, 1, 2, 3] = np.nan
     broken.flush()
+    manifest = read_latent_manifest(tmp_path / "b")
+    sealed = manifest.model_copy(update={"sha256": sha256_file(tmp_path / "b" / LATENTS)})
+    write_latent_manifest(sealed, tmp_path / "b")
     latents = Latents(tmp_path / "b")
     latents.read([6, 8])
     with pytest.raises(DataError, match="latent 7 is not finite; delete"):
         latents.read([8, 7])
-    with pytest.raises(DataError, match="sha256 is"):
-        latents.verify()
+
+
+@pytest.mark.parametrize("name", [LATENTS, LABELS])
+def test_files_that_are_not_the_manifests_are_refused(tmp_path, data, weights, cache, name):
+    """Zeros in place of latents, and shuffled labels, have the right shape and finite values."""
+    for file, raw in content(cache).items():
+        (tmp_path / file).write_bytes(raw)
+    array = np.load(tmp_path / name)
+    np.save(tmp_path / name, np.zeros_like(array) if name == LATENTS else array[::-1])
+    wrong = rf"{name}: sha256 is [0-9a-f]{{64}}, its manifest says [0-9a-f]{{64}}; delete .* and encode again"
+    with pytest.raises(DataError, match=wrong):
+        Latents(tmp_path)
+    with pytest.raises(DataError, match=wrong):  # nor does encoding take it for finished
+        encode_dataset(tiny.profile(), LATENT, "two", data=data, output=tmp_path, weights=weights)
+
+
+def test_an_edited_manifest_is_refused(tmp_path, cache):
+    for file, raw in content(cache).items():
+        (tmp_path / file).write_bytes(raw)
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    assert Latents(tmp_path).manifest == read_latent_manifest(cache), "its layout does not matter"
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest | {"scaling_factor": 2 * manifest["scaling_factor"]}))
+    with pytest.raises(DataError, match=r"manifest\.json: .* \(it changed after it was written\); delete"):
+        Latents(tmp_path)
+    del manifest["content_sha256"]
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match=r"manifest\.json: .* \(it has no content_sha256"):
+        Latents(tmp_path)
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path, data, weights, monkeypatch):

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from dcae_bench.base.errors import ConfigError, DataError, ResultsError, WeightsError
 from dcae_bench.base.files import sha256_file
 from dcae_bench.cli.main import main
-from dcae_bench.data.samples import Samples, read_sample_manifest
+from dcae_bench.data.sample_manifest import read_sample_manifest
+from dcae_bench.data.samples import Samples
 from dcae_bench.diffusion.noise import paper_labels
 from dcae_bench.generation import sample as sampling
 from dcae_bench.generation.encode import encode_dataset
@@ -215,11 +216,13 @@ def test_processes_share_the_files(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (130, 2, 2, 3), dtype=np.uint8)
     np.save(tmp_path / "samples.npy", images)
     np.save(tmp_path / "labels.npy", np.zeros(130, np.int64))
+    hashes = {"sha256": sha256_file(tmp_path / "samples.npy"), "labels_sha256": sha256_file(tmp_path / "labels.npy")}
+    samples = Samples(tmp_path, **hashes)
     found = []
     for rank in (0, 1):
         process = Worker(rank, 2)
         object.__setattr__(process, "wait", lambda: None)
-        write_pngs(Samples(tmp_path, "0" * 64), tmp_path / str(rank), process, threads=2)
+        write_pngs(samples, tmp_path / str(rank), process, threads=2)
         found.append({int(path.stem) for path in (tmp_path / str(rank)).iterdir()})
     assert not found[0] & found[1] and found[0] | found[1] == set(range(130))
 

@@ -10,7 +10,7 @@ import yaml
 from dcae_bench.base.files import sha256_file
 from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.cli.main import main
-from dcae_bench.data.samples import read_sample_manifest
+from dcae_bench.data.sample_manifest import read_sample_manifest
 from dcae_bench.generation.encode import encode_dataset
 from dcae_bench.generation.sample import sample_images
 from dcae_bench.models.cost import autoencoder_cost

@@ -7,7 +7,7 @@ import pytest
 
 from dcae_bench.base.errors import CheckError, ConfigError
 from dcae_bench.cli.main import main
-from dcae_bench.data.samples import SampleManifest
+from dcae_bench.data.sample_manifest import SampleManifest
 from dcae_bench.evaluation.samples_run import settings_of
 from dcae_bench.profile.profile import load_profile
 from dcae_bench.records.record import DenoiserSubject, Metric, save

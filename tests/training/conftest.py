@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from dcae_bench.base.files import sha256_file, sha256_json
-from dcae_bench.data.packed import PackedPhoto, PackedPhotos, PackIndex, Photos, index_path
+from dcae_bench.data.packed import PackedPhoto, PackedPhotos, PackIndex, Photos, write_index
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build
 from dcae_bench.profile.profile import Profile, parse_profile
@@ -187,7 +187,7 @@ def write_packs(photos) -> Callable[[Path, dict[str, Any]], tuple[Path, Path]]:
             manifest_sha256="0" * 64,
             photos=tuple(packed),
         )
-        index_path(path).write_text(index.model_dump_json())
+        write_index(index, path)
         assert all(np.array_equal(a, b) for a, b in zip(PackedPhotos.open(path), photos, strict=True))
         return folder / "tiny.yaml", folder / "data"
 
