@@ -61,7 +61,9 @@ def fetch(
         typer.Option(help="Profile, by name or path, that has the own autoencoder NAME.", metavar="NAME|FILE"),
     ] = None,
 ) -> None:
-    """Fetch released weights, check their hash against the hub's and the recorded hash, and record commit and hash.
+    """Fetch released weights, check their hash and that they fit their model, and record commit and hash.
+
+    The hash must be the hub's and the recorded one.
 
     With --profile, fetch the files of an own autoencoder of the profile from the hub into the hub's cache.
     """
@@ -77,7 +79,10 @@ def fetch(
             raise WeightsError(f"--revision {revision}: {INCEPTION} is one file without revisions; leave it out")
         _show_inception(_fetch_inception(console, path), console)
         return
-    local = store.fetch(name, revision=revision, path=path)
+
+    from dcae_bench.subjects.released import check_released
+
+    local = store.fetch(name, revision=revision, path=path, check=lambda file: check_released(name, file))
     console.print(f"{name}: {local.path} ({local.size:,} bytes)", soft_wrap=True)
     if local.recorded:
         console.print(f"{name}: SHA-256 {local.sha256} as recorded", soft_wrap=True)
@@ -96,7 +101,7 @@ def verify(
         list[str] | None, typer.Argument(help="Names in `weights list`; by default all fetched weights.")
     ] = None,
 ) -> None:
-    """Hash fetched weights again and compare with the recorded hashes."""
+    """Hash fetched weights again, compare with the recorded hashes, and check that they fit their models."""
     chosen = names or [name for name in store.released_weights() if store.receipt(name)]
     if not names and inception.cached_file():
         chosen.append(INCEPTION)
@@ -107,7 +112,11 @@ def verify(
         if name == INCEPTION:
             _show_inception(inception.inception_weights(), console)
             continue
+
+        from dcae_bench.subjects.released import check_released
+
         local = store.verify(name)
+        check_released(name, local.path)
         console.print(f"{name}: {local.path} SHA-256 {local.sha256} as recorded", soft_wrap=True)
 
 

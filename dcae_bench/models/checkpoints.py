@@ -15,18 +15,27 @@ from dcae_bench.models.diffusers_config import CLASSES, config_conflict, diffuse
 from dcae_bench.models.keys import Layout, layouts, read_layout, write_layout
 from dcae_bench.specs.autoencoders import AutoencoderSpec, DCAESpec, SDVAESpec, unfolded
 from dcae_bench.weights.diffusers_folder import CONFIG, FOLDER_FILES, find_weights
+from dcae_bench.weights.trained import METADATA, TrainedWeights
 
 PICKLES = (".pt", ".pth", ".ckpt", ".bin")
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Types of the numbers that a model's weights may have in a file."""
 
 
 def save_weights(
-    state: dict[str, Tensor], path: Path, *, layout: str = "native", spec: AutoencoderSpec | None = None
+    state: dict[str, Tensor],
+    path: Path,
+    *,
+    layout: str = "native",
+    spec: AutoencoderSpec | None = None,
+    trained: TrainedWeights | None = None,
 ) -> str:
     """Write a state dict atomically, and return the SHA-256 of the weights file.
 
     ``state`` has our keys. ``layout`` is a name from :func:`dcae_bench.models.keys.layouts`, such as ``native``,
     ``official`` or ``diffusers``; all but ``native`` need the ``spec``. The suffix decides the format: ``.pt`` (a dict
     under ``state_dict``) or safetensors. A path without suffix is a folder, which also gets diffusers' config.json.
+    ``trained`` says what the weights are; it goes into the metadata of a safetensors file.
     Raises :class:`WeightsError` for a layout that the autoencoder does not have, and :class:`ResultsError` when the
     file cannot be written.
     """
@@ -43,7 +52,7 @@ def save_weights(
     if path.suffix in PICKLES:
         write_with(path, lambda file: torch.save({"state_dict": out}, file))
     else:
-        write_bytes(path, save(out))
+        write_bytes(path, save(out, {METADATA: trained.model_dump_json()} if trained else None))
     return sha256_file(path)
 
 
@@ -64,20 +73,28 @@ def load_weights(model: nn.Module, path: Path, *, sha256: str | None = None) -> 
     missing, extra or misshapen key, and for values that are not finite.
     """
     path = Path(path)
-    spec = getattr(model, "spec", None)
     if path.is_dir():
-        path = _weights_in_folder(path, spec)
+        path = _weights_in_folder(path, getattr(model, "spec", None))
     found = weights_sha256(path)
     if sha256 is not None and found != sha256:
         raise WeightsError(f"{path}: has SHA-256 {found}, expected {sha256}; delete the file and make it again")
+    model.load_state_dict(read_fitting(model, path))
+    return found
+
+
+def read_fitting(model: nn.Module, path: Path) -> dict[str, Tensor]:
+    """Read a weights file of any layout under the names of ``model``, whose own values are not read.
+
+    Raises :class:`WeightsError` as :func:`load_weights` does for a file that does not fit.
+    """
+    spec = getattr(model, "spec", None)
     state = read_state(path)
     if isinstance(unfolded(spec), SDVAESpec):  # LDM keeps its discriminator and LPIPS beside the autoencoder
         state = {key: value for key, value in state.items() if not key.startswith("loss.")}
     own = model.state_dict()
     layout = _recognise_layout(layouts(spec, own), state, path)
     check_state(write_layout(own, layout), state, path, "this autoencoder")
-    model.load_state_dict(read_layout(state, layout))
-    return found
+    return read_layout(state, layout)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -112,7 +129,9 @@ def tensors_of(content: object, path: Path) -> dict[str, Tensor]:
     Raises :class:`WeightsError` where the content is not a dict of tensors. ``path`` names the file in the error.
     """
     content = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
         raise WeightsError(
             f"{path}: holds no dict of tensors, neither on top nor under 'state_dict'; use other weights"
         )
@@ -153,22 +172,37 @@ def check_state(wanted: dict[str, Tensor], found: dict[str, Tensor], path: Path,
     """Compare the tensors ``found`` in a file with the tensors ``wanted`` by a model.
 
     ``model`` names the model in the error, e.g. ``this autoencoder``. Raises :class:`WeightsError` for a missing, extra
-    or misshapen key, and for values that are not finite.
+    or misshapen key, for a type that the model's tensor cannot take, and for values that are not finite.
     """
-    problems = [
-        ("key '{}' is missing", sorted(wanted.keys() - found.keys())),
-        ("key '{}' is unknown to the model", sorted(found.keys() - wanted.keys())),
-        ("key '{}' has another shape than the model's", sorted(_misshapen(wanted, found))),
-        ("key '{}' holds values that are not finite", sorted(_not_finite(found))),
-    ]
-    for text, keys in problems:
+
+    def refuse(keys: list[str], text: str) -> None:
         if keys:
             more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
-            raise WeightsError(f"{path}: {text.format(keys[0])}{more}; these are not weights of {model}")
+            raise WeightsError(f"{path}: key '{keys[0]}' {text}{more}; these are not weights of {model}")
+
+    refuse(sorted(wanted.keys() - found.keys()), "is missing")
+    refuse(sorted(found.keys() - wanted.keys()), "is unknown to the model")
+    refuse(sorted(_misshapen(wanted, found)), "has another shape than the model's")
+    if other := sorted(key for key in wanted if not _takes(wanted[key], found[key])):
+        refuse(other, f"holds {_describe(found[other[0]])}, not {_describe(wanted[other[0]])}")
+    refuse(sorted(_not_finite(found)), "holds values that are not finite")
 
 
 def _misshapen(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
     return [key for key in wanted.keys() & found.keys() if wanted[key].shape != found[key].shape]
+
+
+def _takes(wanted: Tensor, found: Tensor) -> bool:
+    """Whether a model's tensor may take a file's numbers: no integers for floats, and nothing sparse."""
+    if found.layout != torch.strided or found.is_quantized or found.device.type == "meta":
+        return False
+    return found.dtype in FLOATS if wanted.is_floating_point() else found.dtype == wanted.dtype
+
+
+def _describe(values: Tensor) -> str:
+    """Kind of a tensor's numbers, e.g. ``int8 numbers`` or ``sparse_coo float32 numbers``."""
+    layout = "" if values.layout == torch.strided else f"{values.layout} "
+    return f"{layout}{values.dtype} numbers".replace("torch.", "")
 
 
 def _not_finite(found: dict[str, Tensor]) -> list[str]:

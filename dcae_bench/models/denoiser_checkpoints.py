@@ -32,6 +32,15 @@ def load_denoiser(model: Denoiser, path: Path, *, sha256: str | None = None, ema
     found = weights_sha256(path)
     if sha256 is not None and found != sha256:
         raise WeightsError(f"{path}: has SHA-256 {found}, expected {sha256}; delete the file and make it again")
+    model.load_state_dict(read_fitting_denoiser(model, path, ema))
+    return found
+
+
+def read_fitting_denoiser(model: Denoiser, path: Path, ema: float | None = None) -> dict[str, Tensor]:
+    """Read a weights file of any layout under the names of ``model``, whose own values are not read.
+
+    Raises :class:`WeightsError` as :func:`load_denoiser` does for a file that does not fit.
+    """
     own = model.state_dict()
     family = model.spec.family
     state = _own_names(_select(read_content(path), path, ema), family)
@@ -41,8 +50,7 @@ def load_denoiser(model: Denoiser, path: Path, *, sha256: str | None = None, ema
         first = min(state, default="nothing")
         raise WeightsError(f"{path}: no key is a {family}'s (the first is '{first}'); these are not weights of it")
     check_state(own, state, path, f"this {family} (width {model.spec.width}, depth {model.spec.depth})")
-    model.load_state_dict(state)
-    return found
+    return state
 
 
 def _select(content: object, path: Path, ema: float | None) -> dict[str, Tensor]:

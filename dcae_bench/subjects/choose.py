@@ -14,6 +14,7 @@ from dcae_bench.profile.profile import AutoencoderEntry, Profile
 from dcae_bench.specs.autoencoders import AutoencoderSpec, CustomSpec, DiffusersSpec
 from dcae_bench.specs.protocols import WeightsSource
 from dcae_bench.subjects.own import latent_weights, own_weights
+from dcae_bench.subjects.trained import require_autoencoder, require_phase
 from dcae_bench.weights import hub
 from dcae_bench.weights import released as weights
 from dcae_bench.weights.diffusers_folder import read_config
@@ -91,7 +92,10 @@ def choose_for_latents(
     for error messages. Raises :class:`ConfigError` where retrained weights have no file, and :class:`WeightsError`.
     """
     found = file if file is not None else latent_weights(profile, source, option)
-    return replace(choose_without_weights(profile, source, spec), weights=found)
+    chosen = choose_without_weights(profile, source, spec)
+    if source.weights == "retrained" and found is not None:
+        require_autoencoder(found, source.autoencoder, spec, chosen.phase)
+    return replace(chosen, weights=found)
 
 
 def choose_without_weights(profile: Profile, source: LatentSource, spec: AutoencoderSpec) -> ChosenAutoencoder:
@@ -106,9 +110,9 @@ def _choose_from_profile(profile: Profile, name: str, file: Path | None, phase: 
     if entry.weights == "released":
         return _choose_released(file, name, spec, phase)
     if entry.weights == "own":
-        return ChosenAutoencoder(name, spec, file or own_weights(entry), "own", phase)
+        return ChosenAutoencoder(name, spec, _own_file(file or own_weights(entry), phase), "own", phase)
     if file is not None:
-        return ChosenAutoencoder(name, spec, file, "retrained", phase)
+        return ChosenAutoencoder(name, spec, file, "retrained", require_autoencoder(file, name, spec, phase))
     if isinstance(spec, DiffusersSpec | CustomSpec):  # its source or class brings weights, from before any phase
         return ChosenAutoencoder(name, spec, own_weights(entry), "own", phase)
     raise ConfigError(f"--weights is missing: {name} of profile {profile.name} has no weights of its own")
@@ -125,7 +129,7 @@ def _choose_from_catalogue(
 def _choose_released(file: Path | None, name: str, spec: AutoencoderSpec, phase: int | None) -> ChosenAutoencoder:
     """Choose the user's ``file``, which counts as own weights; without a file, the released weights."""
     if file is not None:
-        return ChosenAutoencoder(name, spec, file, "own", phase)
+        return ChosenAutoencoder(name, spec, _own_file(file, phase), "own", phase)
     return ChosenAutoencoder(name, spec, weights.locate(name).path, "released", phase)
 
 
@@ -134,7 +138,16 @@ def _choose_own(
 ) -> ChosenAutoencoder:
     name = re.sub(r"[^a-z0-9.-]+", "-", wanted.lower()).strip("-.") or "own"
     _require_fit(name, spec, sets)
-    return ChosenAutoencoder(name, spec, file or own_weights(AutoencoderEntry(model=spec)), "own", phase)
+    return ChosenAutoencoder(
+        name, spec, _own_file(file, phase) or own_weights(AutoencoderEntry(model=spec)), "own", phase
+    )
+
+
+def _own_file(file: Path | None, phase: int | None) -> Path | None:
+    """The user's file, which may be named otherwise than where it was trained, but not be of another phase."""
+    if file is not None:
+        require_phase(file, phase)
+    return file
 
 
 def _require_fit(name: str, spec: AutoencoderSpec, sets: Sequence[EvaluationSet]) -> None:

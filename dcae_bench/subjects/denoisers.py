@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from dcae_bench.base.errors import ConfigError
+from dcae_bench.base.errors import ConfigError, WeightsError
 from dcae_bench.data.latents import (
     LatentManifest,
     read_latent_manifest,
@@ -20,7 +20,9 @@ from dcae_bench.profile.rows import ReleasedRow, Row, TrainedRow
 from dcae_bench.records.record import DenoiserSubject, Subject
 from dcae_bench.subjects.autoencoders import open_autoencoder
 from dcae_bench.subjects.choose import choose_for_latents
+from dcae_bench.subjects.trained import describe_weights
 from dcae_bench.weights import released as store
+from dcae_bench.weights.trained import model_sha256
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def open_trained(
     require_latents_of_row(manifest, resolved, latents)
     decoder, subject = open_decoder(profile, resolved, autoencoder)
     require_latents_of_weights(manifest, subject.weights_sha256, latents)
+    _require_denoiser(weights, resolved, manifest)
     model = build_denoiser(resolved.denoiser)
     sha256 = load_denoiser(model, weights)
     scale = manifest.scaling_factor, manifest.shift
@@ -126,3 +129,24 @@ def describe_denoiser(resolved: Row, weights_sha256: str) -> DenoiserSubject:
         weights_source="retrained" if released is None else "released",
         released=released,
     )
+
+
+def _require_denoiser(path: Path, resolved: TrainedRow, latents: LatentManifest) -> None:
+    """Check that weights are of a row's denoiser and learned from these latents. Raises :class:`WeightsError`."""
+    found = describe_weights(path)
+    if found is None:
+        return
+    if (found.kind, found.name) != ("denoiser", resolved.name):
+        raise WeightsError(
+            f"{path}: holds weights of {found.kind} {found.name}, not of row {resolved.name}; pass those of the row"
+        )
+    if found.model_sha256 not in (None, model_sha256(resolved.denoiser)):
+        raise WeightsError(
+            f"{path}: was trained as row {resolved.name} when the profile had another denoiser for it; train it again"
+        )
+    stated = found.latents_sha256, found.scaling_factor, found.shift
+    if found.latents_sha256 and stated != (latents.sha256, latents.scaling_factor, latents.shift):
+        raise WeightsError(
+            f"{path}: learned from latents {found.latents_sha256[:12]} scaled by {found.scaling_factor}, these are "
+            f"{latents.sha256[:12]} scaled by {latents.scaling_factor}; pass the latents that it learned from"
+        )

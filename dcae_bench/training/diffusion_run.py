@@ -21,6 +21,7 @@ from dcae_bench.training.finished import remove_state, skip_if_finished
 from dcae_bench.training.log import read_log
 from dcae_bench.training.progress import train_with_progress
 from dcae_bench.training.run_folder import keep_recipe, sole_training
+from dcae_bench.weights.trained import TrainedWeights, model_sha256
 
 PROTOCOL = "training/diffusion-v1"
 FLOP_PER_MAC = 6
@@ -63,7 +64,8 @@ def train_diffusion(
             console.print(f"row {row}: resumed at image {trainer.images} of {resolved.spec.images}")
         train_with_progress(trainer, clock, console)
         if trainer.accelerator.is_main_process:
-            record = _record(trainer, clock, subject, recipe, save_weights(trainer.ema.state, output))
+            weights_sha256 = save_weights(trainer.ema.state, output, trained=_statement(run))
+            record = _record(trainer, clock, subject, recipe, weights_sha256)
             write_bytes(output.parent / "log.jsonl", (run.directory / "log.jsonl").read_bytes())
             if resolved.training.previews:
                 _write_previews(trainer, output.parent / "preview.npy")
@@ -73,6 +75,19 @@ def train_diffusion(
             console.print(
                 f"row {row}: {resolved.spec.images} images in {clock.seconds:.0f} s -> {output}", soft_wrap=True
             )
+
+
+def _statement(run: DiffusionRun) -> TrainedWeights:
+    """What the weights will say of themselves."""
+    manifest = run.latents.manifest
+    return TrainedWeights(
+        kind="denoiser",
+        name=run.resolved.name,
+        model_sha256=model_sha256(run.resolved.denoiser),
+        latents_sha256=manifest.sha256,
+        scaling_factor=manifest.scaling_factor,
+        shift=manifest.shift,
+    )
 
 
 def _record(

@@ -17,11 +17,13 @@ from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.provenance import Stopwatch, collect
 from dcae_bench.records.record import Data, Metric, Record, Subject, save
 from dcae_bench.running import device
+from dcae_bench.subjects.trained import require_autoencoder
 from dcae_bench.training.autoencoder import PhaseRun, PhaseTrainer
 from dcae_bench.training.finished import remove_state, skip_if_finished
 from dcae_bench.training.log import read_log
 from dcae_bench.training.progress import train_with_progress
 from dcae_bench.training.run_folder import keep_recipe, sole_training
+from dcae_bench.weights.trained import TrainedWeights, model_sha256
 
 PROTOCOL = "training/three-phase-v1"
 
@@ -42,6 +44,9 @@ def train_phase(
     state of an unfinished run, which is deleted when the phase is finished. A phase that is already finished is left as
     it is. Raises :class:`DataError`, :class:`WeightsError`, :class:`TrainingError` and :class:`ResultsError`.
     """
+    if initial is not None:
+        before = max((number for number in profile.phases if number < phase), default=None)
+        require_autoencoder(initial, autoencoder, profile.autoencoders[autoencoder].model, before)
     packs = [open_training_set(name, data) for name in profile.training_sets(phase)]
     loss = profile.required_training.loss
     recipe = {
@@ -99,7 +104,9 @@ def _finish(
     """Write weights and log, and then the record, so that a record never exists without them."""
     run, model = trainer.run, trainer.autoencoder
     training = run.profile.required_training
-    weights_sha256 = save_weights(trainer.ema.state, output)
+    spec = run.profile.autoencoders[run.autoencoder].model
+    trained = TrainedWeights(kind="autoencoder", name=run.autoencoder, phase=run.phase, model_sha256=model_sha256(spec))
+    weights_sha256 = save_weights(trainer.ema.state, output, trained=trained)
     log = run.directory / "log.jsonl"
     write_bytes(output.parent / "log.jsonl", log.read_bytes())
     lines = read_log(log)
@@ -124,7 +131,6 @@ def _finish(
         unit="img/s",
         notes=("whole loop with data, checkpoints and logging; not a throughput protocol",),
     )
-    spec = run.profile.autoencoders[run.autoencoder].model
     record = Record(
         kind="training",
         profile=run.profile.name,

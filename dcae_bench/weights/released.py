@@ -1,5 +1,6 @@
 """Released weights of autoencoders and denoisers: downloaded or copied by hand, and verified by hash."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,11 +52,18 @@ def released_weights() -> dict[str, ReleasedWeights]:
     return autoencoders | {name: preset.weights for name, preset in denoiser_catalogue().denoisers.items()}
 
 
-def fetch(name: str, *, revision: str | None = None, path: Path | None = None) -> VerifiedWeights:
+def fetch(
+    name: str,
+    *,
+    revision: str | None = None,
+    path: Path | None = None,
+    check: Callable[[Path], None] = lambda path: None,
+) -> VerifiedWeights:
     """Download the weights of an autoencoder or denoiser, check their hash, and write a receipt.
 
     ``path`` names a file to use instead of the hub's. Without ``revision`` the function takes the commit of the
-    catalogue, else of an earlier receipt, else the newest commit. Raises :class:`WeightsError` and
+    catalogue, else of an earlier receipt, else the newest commit. ``check`` is called with the file before the receipt
+    is written, and raises :class:`WeightsError` for a file that must not be believed. Raises :class:`WeightsError` and
     :class:`ConfigError`.
     """
     source = _require_released(name)
@@ -81,6 +89,7 @@ def fetch(name: str, *, revision: str | None = None, path: Path | None = None) -
         raise WeightsError(
             f"{path}: has SHA-256 {found}, but {expected} is recorded for {name}; fetch it again or correct the record"
         )
+    check(path)
     _write(name, Receipt(path=path, sha256=found, size=size, commit=commit))
     return VerifiedWeights(path, found, size, commit, recorded=expected is not None)
 

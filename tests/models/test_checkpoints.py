@@ -13,12 +13,14 @@ from diffusers.loaders.single_file_utils import (
 from safetensors.torch import load_file, save_file
 
 from dcae_bench.base.errors import WeightsError
+from dcae_bench.base.files import sha256_file
 from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.models.checkpoints import load_weights, read_state, save_weights
 from dcae_bench.models.diffusers_config import diffusers_config
 from dcae_bench.models.keys import layouts, write_layout
 from dcae_bench.models.zoo import build
 from dcae_bench.specs.autoencoders import AutoencoderSpec, DCAESpec, SDVAESpec, SpaceToChannelSpec
+from dcae_bench.weights.trained import TrainedWeights, model_sha256, read_statement
 
 DC_AE = ("dc-ae-f32c32", "dc-ae-f64c128", "dc-ae-f128c512", "dc-ae-f32c32-sana")
 SD_VAE = ("sd-vae-f8c4", "ldm-f16c16", "ldm-f32c64", "flux-vae-f8c16")
@@ -255,6 +257,47 @@ def test_a_missing_extra_misshapen_or_infinite_key_is_named_as_the_file_has_it(s
     ]:
         save_file({k: v.contiguous() for k, v in damage.items()}, path)
         assert words in refusal(spec, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda value: value.to(torch.int8), "holds int8 numbers, not float32 numbers"),
+        (lambda value: value.to(torch.complex64), "holds complex64 numbers, not float32 numbers"),
+        (lambda value: value > 0, "holds bool numbers, not float32 numbers"),
+        (lambda value: value.to(torch.float8_e4m3fn), "holds float8_e4m3fn numbers, not float32 numbers"),
+        (lambda value: value.to_sparse(), "holds sparse_coo float32 numbers, not float32 numbers"),
+        (lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8), "holds qint8 numbers, not"),
+    ],
+    ids=["int8", "complex", "bool", "float8", "sparse", "quantised"],
+)
+@pytest.mark.filterwarnings("ignore:.*quantiz")
+def test_only_floating_point_numbers_are_weights(small, tmp_path, change, words):
+    spec, native = small
+    state = load_file(native)
+    key = max(key for key in state if state[key].ndim == 4)
+    path = tmp_path / "changed.pt"
+    torch.save(state | {key: change(state[key])}, path)
+    assert f"key '{key}' {words}" in refusal(spec, path)
+
+
+def test_names_in_a_file_are_texts(small, tmp_path):
+    spec, native = small
+    path = tmp_path / "changed.pt"
+    torch.save(load_file(native) | {1: torch.zeros(1)}, path)
+    assert "holds no dict of tensors" in refusal(spec, path)
+
+
+def test_what_weights_say_of_themselves_changes_no_tensor(small, tmp_path):
+    spec, native = small
+    state = load_file(native)
+    trained = TrainedWeights(kind="autoencoder", name="dc-ae", phase=2, model_sha256=model_sha256(spec))
+    path = tmp_path / "model.safetensors"
+    assert save_weights(state, path, trained=trained) == sha256_file(path)
+    found = load_file(path)
+    assert found.keys() == state.keys() and all(torch.equal(found[key], state[key]) for key in state)
+    load_weights(build(spec), path)
+    assert read_statement(path) == trained and read_statement(native) is None
 
 
 def test_a_wrong_hash_is_refused_before_reading(small):

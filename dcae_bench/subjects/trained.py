@@ -1,0 +1,64 @@
+"""Checks of trained weights: they must be what the user takes them for, as far as they say what they are."""
+
+from pathlib import Path
+
+from dcae_bench.base.errors import ResultsError, WeightsError
+from dcae_bench.base.known_hashes import known_sha256
+from dcae_bench.records.record import load
+from dcae_bench.specs.autoencoders import AutoencoderSpec
+from dcae_bench.weights.trained import TrainedWeights, model_sha256, read_statement
+
+RECORD = "record.json"
+"""Record that training writes beside the weights."""
+
+
+def describe_weights(path: Path) -> TrainedWeights | None:
+    """What weights say of themselves, or else what the record of their training beside them says; None: nothing.
+
+    Raises :class:`WeightsError` for a statement that is damaged.
+    """
+    if (found := read_statement(path)) is not None:
+        return found
+    record = path.with_name(RECORD)
+    try:
+        if not record.is_file() or not path.is_file():
+            return None
+        made, sha256 = load(record), known_sha256(path)
+    except (OSError, ResultsError):
+        return None  # the loader of the weights says what is wrong with them; a record of nothing states nothing
+    if made.kind == "training" and made.subject.weights_sha256 == sha256:
+        return TrainedWeights(kind="autoencoder", name=made.subject.autoencoder, phase=made.subject.phase)
+    if made.kind == "diffusion_training" and made.denoiser and made.denoiser.weights_sha256 == sha256:
+        return TrainedWeights(kind="denoiser", name=made.denoiser.row)
+    return None
+
+
+def require_autoencoder(path: Path, name: str, spec: AutoencoderSpec, phase: int | None) -> int | None:
+    """Check that weights are of the profile's autoencoder ``name``, and of the ``phase`` if one is given.
+
+    Returns the phase that the weights state, or ``phase`` where they state nothing. Raises :class:`WeightsError`.
+    """
+    found = describe_weights(path)
+    if found is None:
+        return phase
+    if (found.kind, found.name) != ("autoencoder", name):
+        raise WeightsError(f"{path}: holds weights of {found.kind} {found.name}, not of {name}; pass those of {name}")
+    if found.model_sha256 not in (None, model_sha256(spec)):
+        raise WeightsError(
+            f"{path}: was trained as {name} when the profile had another model for it; train {name} again"
+        )
+    return _require_phase(found, path, phase)
+
+
+def require_phase(path: Path, phase: int | None) -> None:
+    """Check that weights are of the ``phase``, if one is given and they state theirs. Raises :class:`WeightsError`."""
+    if (found := describe_weights(path)) is not None:
+        _require_phase(found, path, phase)
+
+
+def _require_phase(found: TrainedWeights, path: Path, phase: int | None) -> int | None:
+    if found.phase is not None and phase not in (None, found.phase):
+        raise WeightsError(
+            f"{path}: holds weights of phase {found.phase}, not of phase {phase}; pass those of phase {phase}"
+        )
+    return found.phase or phase
