@@ -7,8 +7,9 @@ import time
 import numpy as np
 import pytest
 
+from dcae_bench.base.files import sha256_file
 from dcae_bench.data.latent_batches import LatentBatches
-from dcae_bench.data.latents import LABELS, LATENTS, MANIFEST, LatentManifest, Latents, LatentSummary
+from dcae_bench.data.latents import LABELS, LATENTS, LatentManifest, Latents, LatentSummary, write_latent_manifest
 from dcae_bench.profile.profile import load_profile
 from dcae_bench.training.diffusion import DiffusionRun, DiffusionTrainer
 
@@ -52,11 +53,11 @@ def write(folder, shape, count, dtype, **fields):
         "scaling_factor": 1.0,
         "scaling": "measured",
         "statistics": LatentSummary(mean=0, rms=1, std=1, channel_mean=zeros, channel_rms=ones, channel_std=ones),
-        "sha256": "0",
-        "labels_sha256": "0",
+        "sha256": sha256_file(folder / LATENTS),
+        "labels_sha256": sha256_file(folder / LABELS),
         "recipe_sha256": "0",
     }
-    (folder / MANIFEST).write_text(LatentManifest(**{**manifest, **fields}).model_dump_json())
+    write_latent_manifest(LatentManifest(**{**manifest, **fields}), folder)
     return Latents(folder)
 
 
