@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from dcae_bench.base.errors import CheckError
 from dcae_bench.base.files import write_text
+from dcae_bench.base.terminal import Console
 from dcae_bench.records.record import load
 
 

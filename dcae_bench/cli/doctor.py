@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from dcae_bench.cli.options import wide_console
 
@@ -34,10 +35,8 @@ def doctor(
         return
     machine = Table("what", "found", "", "what it means", title="This machine")
     for finding in found.findings:
-        machine.add_row(
-            finding.topic, finding.found, f"[{STYLES[finding.verdict]}]{finding.verdict}[/]", finding.meaning
-        )
+        machine.add_row(finding.topic, finding.found, Text(finding.verdict, STYLES[finding.verdict]), finding.meaning)
     worth = Table("number", "worth it", "why", title="What a measurement here would be worth")
     for judged in found.worth:
-        worth.add_row(judged.number, f"[{STYLES[judged.worth]}]{judged.worth}[/]", judged.why)
+        worth.add_row(judged.number, Text(judged.worth, STYLES[judged.worth]), judged.why)
     wide_console().print(Group(machine, worth))

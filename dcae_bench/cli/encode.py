@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from dcae_bench.base.terminal import Console
 from dcae_bench.cli.options import DataOption, ProfileOption
 from dcae_bench.profile.profile import load_profile
 from dcae_bench.running.launch import start_processes

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from dcae_bench.base.errors import ConfigError
+from dcae_bench.base.terminal import Console
 from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.catalogue.entries import Scaling
 from dcae_bench.cli.options import (

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from dcae_bench.base.errors import ConfigError
+from dcae_bench.base.terminal import Console
 from dcae_bench.profile.evaluation import EvaluationSet
 from dcae_bench.profile.profile import AutoencoderEntry, Profile
 

@@ -4,9 +4,9 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from dcae_bench.base.files import REPOSITORY
+from dcae_bench.base.terminal import Console
 from dcae_bench.cli.options import ProfileOption, wide_console
 from dcae_bench.profile.profile import load_profile
 

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from dcae_bench.base.errors import CheckError
+from dcae_bench.base.terminal import Console
 from dcae_bench.cli.options import DataOption, InceptionOption, ProfileOption, find_sets
 from dcae_bench.profile.profile import load_profile
 

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from dcae_bench.base.terminal import Console
 from dcae_bench.records.record import load
 
 

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
 from rich.table import Table
 
 from dcae_bench.base.errors import ConfigError, WeightsError
 from dcae_bench.base.files import sha256_file
+from dcae_bench.base.terminal import Console, Progress
 from dcae_bench.catalogue.autoencoders import CATALOGUE as AUTOENCODERS
 from dcae_bench.catalogue.denoisers import CATALOGUE as DENOISERS
 from dcae_bench.catalogue.denoisers import denoiser_catalogue

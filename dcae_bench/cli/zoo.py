@@ -4,10 +4,10 @@ import json
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from dcae_bench.base.terminal import Console
 from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.catalogue.denoisers import denoiser_catalogue
 from dcae_bench.cli.options import wide_console

@@ -9,11 +9,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
 from dcae_bench.base.errors import DataError
 from dcae_bench.base.files import atomic_write, sha256_file
+from dcae_bench.base.terminal import Console, Progress, TextColumn
 from dcae_bench.data.decode import GREYSCALE
 from dcae_bench.data.external import ExternalDataset
 from dcae_bench.data.layout import FileSplit, LeftOut, Listed, list_images

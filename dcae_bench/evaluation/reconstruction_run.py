@@ -10,10 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from rich.console import Console
-from rich.progress import Progress
 
 from dcae_bench.base.files import sha256_json, write_bytes, write_with
+from dcae_bench.base.terminal import Console, Progress
 from dcae_bench.data.images import Crops, open_crops
 from dcae_bench.evaluation.gallery import write_gallery
 from dcae_bench.evaluation.protocols import protocol_of

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 
 from dcae_bench.base.errors import ConfigError, DataError, ResultsError
 from dcae_bench.base.files import sha256_file, sha256_json
+from dcae_bench.base.terminal import Console, Progress
 from dcae_bench.data.labelled import LabelledCrops, open_labelled
 from dcae_bench.data.sample_manifest import SampleManifest, read_sample_manifest
 from dcae_bench.data.samples import Samples, open_samples

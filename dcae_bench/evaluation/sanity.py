@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from rich.console import Console
 from torch import Tensor
 
 from dcae_bench.base.errors import CheckError
 from dcae_bench.base.files import write_text
 from dcae_bench.base.parent import end_with_parent
+from dcae_bench.base.terminal import Console
 from dcae_bench.data.images import Crops, open_crops
 from dcae_bench.evaluation.distances import frechet
 from dcae_bench.evaluation.protocols import protocol_of

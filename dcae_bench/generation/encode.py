@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from dcae_bench.base.errors import DataError
 from dcae_bench.base.files import sha256_file, sha256_json, write_bytes
+from dcae_bench.base.terminal import Console, Progress
 from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.catalogue.entries import Scaling
 from dcae_bench.data.labelled import LabelledCrops, open_labelled

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from dcae_bench.base.files import sha256_json, write_bytes
+from dcae_bench.base.terminal import Console
 from dcae_bench.data.latents import Latents, require_latents_of_weights
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.profile.profile import Profile

@@ -4,9 +4,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from dcae_bench.base.errors import ResultsError
+from dcae_bench.base.terminal import Console
 from dcae_bench.models.checkpoints import weights_sha256
 from dcae_bench.records.record import load
 from dcae_bench.training.checkpoint import CHECKPOINT

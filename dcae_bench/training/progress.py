@@ -1,8 +1,8 @@
 """The progress of a training, as a user sees it."""
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
+from dcae_bench.base.terminal import Console, Progress, TextColumn
 from dcae_bench.records.provenance import Stopwatch
 from dcae_bench.training.loop import Loop
 

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from dcae_bench.base.files import sha256_json, write_bytes
+from dcae_bench.base.terminal import Console
 from dcae_bench.data.crops import describe_enlarged
 from dcae_bench.data.photo_sets import FilePhotos, JoinedPhotos, TrainingSet, open_training_set
 from dcae_bench.extractors.embedded import embedded_sha256
