@@ -44,7 +44,7 @@ help:
 
 # FORCE: Snakemake decides whether a result is up to date. The target stands before options that take many values.
 results/%: FORCE .venv/.installed
-	@$(ACTIVATED) snakemake --cores all $@ $(SNAKEMAKE_FLAGS) $(if $(PROFILE),--config profile=$(PROFILE))
+	@$(ACTIVATED) snakemake --cores all $@ $(SNAKEMAKE_FLAGS) $(if $(PROFILE),--config profile='$(subst ','\'',$(value PROFILE))')
 
 test: .venv/.installed
 	@$(ACTIVATED) pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)

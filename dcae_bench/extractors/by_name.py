@@ -7,13 +7,14 @@ from dcae_bench.base.errors import ConfigError, WeightsError
 from dcae_bench.extractors.efficientnet import efficientnet_lite0_extractor
 from dcae_bench.extractors.extractor import FeatureExtractor
 from dcae_bench.extractors.vgg import VGG16Extractor
+from dcae_bench.specs.protocols import EXTRACTORS
 
 EMBEDDED: Mapping[str, Callable[[], FeatureExtractor]] = {
     "efficientnet-lite0": efficientnet_lite0_extractor,
     "vgg16": VGG16Extractor,
 }
-FROM_FILE = ("inception-pytorch-fid", "inception-torch-fidelity", "inception-clean-fid", "dinov2")
-NAMES = (*EMBEDDED, *FROM_FILE)
+FROM_FILE = tuple(name for name in EXTRACTORS if name not in EMBEDDED)
+NAMES = EXTRACTORS
 
 
 def load(name: str, weights: Path | None = None, *, any_hash: bool = False) -> FeatureExtractor:

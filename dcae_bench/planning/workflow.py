@@ -4,6 +4,7 @@ A rule runs one verb of the command line on some files. This module makes every 
 and types cover a module and not the rules.
 """
 
+import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ FREE_MIB = 512
 """Free disk space in MiB below which no job should start; a whole profile needs more."""
 SWEEP = "1,1.25,1.5,2,3"
 """Default guidance scales of a sweep; ``--config scales=...`` names others."""
+SCALE = "[0-9]+([.][0-9]+)?"
+"""Regular expression of a guidance scale in a path."""
 REPORTED = BASELINES / "reported"
 
 
@@ -37,6 +40,33 @@ def chosen_profile(config: Mapping[str, Any], configfiles: Sequence[Any]) -> str
     if "profile" in config:
         return str(config["profile"])
     return str(configfiles[-1]) if configfiles else DEFAULT_PROFILE
+
+
+OPTIONS = {
+    "profile": "profile by name or path",
+    "scales": "guidance scales of a sweep",
+    "throughput_plan": "plan of timings",
+    "degraded": "also show timings in a degraded state",
+    "adm_batch": "path of another batch of samples for ADM's evaluator",
+}
+"""What ``--config`` takes, by key."""
+
+
+def check_options(config: Mapping[str, Any]) -> None:
+    """Check the values of ``--config``. Raises :class:`ConfigError` for an unknown key, with the nearest known one."""
+    for key in config:
+        if key in OPTIONS:
+            continue
+        if key in Profile.model_fields:
+            remedy = "it is a field of profiles; set it in a profile of your own and name that with profile="
+        elif close := difflib.get_close_matches(str(key), OPTIONS, n=1):
+            remedy = f"did you mean {close[0]}=?"
+        else:
+            remedy = f"choose from {', '.join(OPTIONS)}"
+        raise ConfigError(f"--config {key}={config[key]}: there is no such key; {remedy}")
+    sweep_scales(config.get("scales", SWEEP))
+    if not isinstance(shown := config.get("degraded", False), bool):
+        raise ConfigError(f"--config degraded={shown}: is neither True nor False")
 
 
 def any_of(names: Iterable[str]) -> str:
@@ -53,11 +83,15 @@ def option(name: str, *values: object) -> list[str]:
 
 
 def sweep_scales(scales: object = SWEEP) -> list[str]:
-    """Guidance scales as paths spell them. Raises :class:`ConfigError` for anything but a list of numbers."""
+    """Guidance scales as paths spell them. Raises :class:`ConfigError` for anything but a list of scales."""
     try:
-        return [f"{float(scale):g}" for scale in str(scales).split(",")]
+        spelled = [f"{float(scale):g}" for scale in str(scales).split(",")]
     except ValueError as error:
         raise ConfigError(f"--config scales={scales}: is not a list of numbers, as in scales={SWEEP}") from error
+    for scale in spelled:
+        if not re.fullmatch(SCALE, scale):
+            raise ConfigError(f"--config scales={scales}: {scale} is no scale of guidance; name scales as in {SWEEP}")
+    return spelled
 
 
 class Workflow:

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from dcae_bench.base.typed import Name, Strict
-from dcae_bench.specs.protocols import LPIPS_MIN_RESOLUTION, PAPER, SETTINGS
+from dcae_bench.specs.protocols import EXTRACTORS, LPIPS_MIN_RESOLUTION, PAPER, SETTINGS
 
 # Fields that did not exist when the first records were made. At their defaults they change no measurement. The recipe
 # then leaves them out, so the hash of an old recipe stays valid.
@@ -61,6 +61,21 @@ class EvaluationSpec(Strict):
         default=0,
         description="threads that read images ahead; 0: each batch is read when it is needed. Not part of the recipe",
     )
+
+    @field_validator("extractors")
+    @classmethod
+    def _extractors_exist(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in EXTRACTORS:
+                raise ValueError(f"extractor '{name}' does not exist; choose from {', '.join(EXTRACTORS)}")
+        return names
+
+    @field_validator("bootstrap")
+    @classmethod
+    def _spread_needs_two(cls, resamples: int) -> int:
+        if resamples == 1:
+            raise ValueError("one resample has no spread; take 0 for the jackknife, or 2 or more (100 is usual)")
+        return resamples
 
     @model_validator(mode="after")
     def _one_centre(self) -> Self:

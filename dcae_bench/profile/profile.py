@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 from pydantic import ValidationError as PydanticError
 
 from dcae_bench.base.errors import ConfigError
@@ -21,6 +21,8 @@ from dcae_bench.specs.diffusion import GuidanceSpec
 from dcae_bench.specs.protocols import WeightsSource
 
 DEFAULT_PROFILE = "demo"
+RESERVED = ("reference", "throughput", "figures", "logs")
+"""Names that no profile may have, because ``results/<name>`` holds something else: evidence, timings, figures."""
 
 
 class PresetName(Strict):
@@ -106,6 +108,13 @@ class Profile(Strict):
         default=None, description="profile whose finished records the tables show beside this profile's"
     )
     paper_rows_not_run: str = Field(description="reason why this profile does not run the paper's rows")
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_free(cls, name: str) -> str:
+        if name in RESERVED:
+            raise ValueError(f"results/{name} holds other things than results of a profile; choose another name")
+        return name
 
     @model_validator(mode="after")
     def _weights_have_an_origin(self) -> Self:
@@ -340,12 +349,17 @@ class Profile(Strict):
         return {**self._conditions(), **self.evaluation.recipe()}
 
 
+def profile_file(which: str | Path) -> Path:
+    """File of a profile that is named by name (``demo``) or by path (any text that ends in ``.yaml`` or ``.yml``)."""
+    return Path(which) if str(which).endswith((".yaml", ".yml")) else CONFIG / f"{which}.yaml"
+
+
 def load_profile(which: str | Path) -> Profile:
     """Read a profile by its name (``demo``) or by its path (any text that ends in ``.yaml`` or ``.yml``).
 
     Raises :class:`ConfigError`, whose line names the file, the field, the value and the remedy.
     """
-    path = Path(which) if str(which).endswith((".yaml", ".yml")) else CONFIG / f"{which}.yaml"
+    path = profile_file(which)
     try:
         content = load_yaml(path)
     except OSError as error:

@@ -39,6 +39,11 @@ class Places:
         return cls(f"{RESULTS}/{profile}")
 
     @property
+    def owner(self) -> str:
+        """Note that names the profile file whose results these are."""
+        return f"{self.root}/profile.json"
+
+    @property
     def data(self) -> str:
         """Folder of the prepared data sets."""
         return f"{self.root}/data"

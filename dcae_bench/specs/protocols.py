@@ -18,6 +18,16 @@ SETTINGS: dict[str, dict[str, str]] = {
     GENERATION_PAPER: {"tf32": "on", "extractor_precision": "fp32"},
 }
 
+EXTRACTORS = (
+    "efficientnet-lite0",
+    "vgg16",
+    "inception-pytorch-fid",
+    "inception-torch-fidelity",
+    "inception-clean-fid",
+    "dinov2",
+)
+"""Names of the networks whose features give Fréchet distances; `extractors/by_name.py` loads them."""
+
 LPIPS_MIN_RESOLUTION = 32
 """Smallest side in pixels: the poolings of AlexNet and VGG16 reduce a smaller image to nothing."""
 

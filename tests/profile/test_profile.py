@@ -474,3 +474,14 @@ def test_the_demos_recipes_stay_as_they_are():
     demo = load_profile("demo")
     assert sha256_json(demo.evaluation_recipe()) == DEMO_EVALUATION
     assert sha256_json(demo.recipe("dc-ae-f32c32", 3)) == DEMO_TRAINING
+
+
+@pytest.mark.parametrize("name", ["reference", "throughput", "figures", "logs"])
+def test_a_name_whose_folder_holds_something_else_is_refused(name):
+    assert f"results/{name} holds other things" in refusal(changed("name", value=name))
+
+
+def test_values_that_only_a_late_job_would_refuse():
+    line = refusal(changed("evaluation", "extractors", value=["dinov3"]))
+    assert "extractor 'dinov3' does not exist; choose from efficientnet-lite0, " in line
+    assert "one resample has no spread" in refusal(changed("evaluation", "bootstrap", value=1))

@@ -217,4 +217,4 @@ def test_make_hands_every_result_over_to_snakemake():
 
 def test_make_passes_profile_and_flags_on():
     shown = make("-n", "results/table_rfid.md", "PROFILE=paper", "SNAKEMAKE_FLAGS=--dry-run").stdout
-    assert "snakemake --cores all results/table_rfid.md --dry-run --config profile=paper" in shown
+    assert "snakemake --cores all results/table_rfid.md --dry-run --config profile='paper'" in shown

@@ -110,10 +110,14 @@ class Checkout:
         (root / "config" / "tiny.yaml").write_text(PROFILE)
         (root / "thumbnail.py").write_text(THUMBNAIL)
 
-    def snakemake(self, *arguments: str, profile: str = "tiny") -> subprocess.CompletedProcess:
+    def snakemake(
+        self, *arguments: str, profile: str | None = "tiny", options: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess:
         scripts = Path(sys.executable).parent
         environment = os.environ | {"PYTHONPATH": str(self.root), "PATH": f"{scripts}:{os.environ['PATH']}"}
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, "--config", f"profile={profile}"]
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+        chosen = [*([f"profile={profile}"] if profile else []), *options]
+        command += ["--config", *chosen] if chosen else []
         return subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=300)
 
     def planned(self, *targets: str) -> dict[str, int]:

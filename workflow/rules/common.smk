@@ -4,26 +4,36 @@ from pathlib import Path
 
 from dcae_bench.base.errors import UserError
 from dcae_bench.base.files import require_free_space
+from dcae_bench.measurement.plans import plan_for
+from dcae_bench.planning.owner import note_owner, require_own_folder
 from dcae_bench.planning.workflow import (
     FREE_MIB,
     REPORTED,
+    SCALE,
     SWEEP,
     Workflow,
     any_of,
+    check_options,
     chosen_profile,
     option,
     sweep_scales,
 )
 from dcae_bench.records import places
 from dcae_bench.records.fingerprint import code_of_command
+from dcae_bench.running.failed_jobs import FailedJobs
 from dcae_bench.running.run_lock import join_run
 
 PROFILE_SOURCE = chosen_profile(config, workflow.configfiles)
+THROUGHPUT_PLAN = str(config.get("throughput_plan", "cpu"))
 try:
+    check_options(workflow.config_settings.config)
+    plan_for(THROUGHPUT_PLAN)
     JOBS = Workflow(PROFILE_SOURCE)
+    require_own_folder(PROFILE_SOURCE, JOBS.profile)
     require_free_space(Path(places.RESULTS), FREE_MIB)
     SWEEP_SCALES = sweep_scales(config.get("scales", SWEEP))
     if workflow.is_main_process:
+        FailedJobs.watch()
         # The locks of a killed run must not stop this run.
         if join_run(Path(".snakemake")):
             print("dcae-bench: a killed run had left its files locked; its locks are removed", file=sys.stderr)
@@ -33,7 +43,12 @@ except UserError as error:
     print(f"dcae-bench: error: {error}", file=sys.stderr)
     sys.exit(2)
 
+# A path or text of the user stands in a function where a rule uses it: Snakemake would take its braces for wildcards.
 PROFILE, PLACES = JOBS.profile, JOBS.places
+
+
+onstart:
+    note_owner(PROFILE_SOURCE, PROFILE)
 
 
 wildcard_constraints:
@@ -44,4 +59,4 @@ wildcard_constraints:
     row=any_of(JOBS.rows),
     latent="[a-z0-9][a-z0-9.-]*@(retrained|released|own)",
     images=any_of(PROFILE.diffusion.data if PROFILE.diffusion else ()),
-    scale="[0-9]+([.][0-9]+)?",
+    scale=SCALE,

@@ -15,7 +15,7 @@ rule prepare:
     conda:
         "../../environment.yml"
     params:
-        profile=PROFILE_SOURCE,
+        profile=lambda wildcards: PROFILE_SOURCE,
         folder=lambda wildcards, output: Path(output[0]).parent,
         recipe=lambda wildcards: JOBS.pack_recipe(wildcards.dataset),
         code=code_of_command("prepare"),
@@ -37,7 +37,7 @@ rule prepare_files:
         "../../environment.yml"
     threads: PROFILE.threads
     params:
-        profile=PROFILE_SOURCE,
+        profile=lambda wildcards: PROFILE_SOURCE,
         folder=lambda wildcards, output: Path(output.manifest).parent,
         recipe=lambda wildcards: JOBS.manifest_recipe(wildcards.dataset, wildcards.split),
         code=code_of_command("prepare"),

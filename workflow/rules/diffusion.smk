@@ -24,7 +24,7 @@ rule encode:
     resources:
         gpu=JOBS.gpus,
     params:
-        profile=PROFILE_SOURCE,
+        profile=lambda wildcards: PROFILE_SOURCE,
         data=PLACES.data,
         folder=lambda wildcards, output: Path(output.manifest).parent,
         weights=lambda wildcards, input: option("weights", *input.weights),
@@ -56,7 +56,7 @@ rule train_diffusion:
     resources:
         gpu=JOBS.gpus,
     params:
-        profile=PROFILE_SOURCE,
+        profile=lambda wildcards: PROFILE_SOURCE,
         latents=lambda wildcards, input: Path(input.manifest).parent,
         autoencoder=lambda wildcards, input: option("autoencoder", *input.autoencoder),
         run=PLACES.run("diffusion-{row}"),
@@ -85,7 +85,7 @@ rule sample:
     resources:
         gpu=JOBS.gpus,
     params:
-        profile=PROFILE_SOURCE,
+        profile=lambda wildcards: PROFILE_SOURCE,
         weights=lambda wildcards, input: option("weights", input.weights),
         latents=lambda wildcards, input: option("latents", input.manifest and Path(input.manifest).parent),
         folder=lambda wildcards, output: Path(output.manifest).parent,
@@ -103,7 +103,7 @@ rule evaluate_samples:
         images=PLACES.samples("{row}", "{scale}", "samples.npy"),
         manifest=PLACES.samples("{row}", "{scale}", "samples.json"),
         training=lambda wildcards: JOBS.if_trained(wildcards.row, PLACES.denoiser(wildcards.row, "record.json")),
-        adm_batch=ADM_BATCH,
+        adm_batch=lambda wildcards: ADM_BATCH,
     output:
         record=PLACES.generation("{row}", "{scale}"),
     log:
@@ -114,11 +114,11 @@ rule evaluate_samples:
     resources:
         gpu=JOBS.gpus,
     params:
-        profile=PROFILE_SOURCE,
+        profile=lambda wildcards: PROFILE_SOURCE,
         data=PLACES.data,
         samples=lambda wildcards, input: Path(input.manifest).parent,
         training=lambda wildcards, input: option("training", input.training),
-        adm_batch=option("adm-batch", *ADM_BATCH),
+        adm_batch=lambda wildcards: option("adm-batch", *ADM_BATCH),
         recipe=PROFILE.evaluation_recipe(),
         code=code_of_command("evaluate-samples"),
     shell:
@@ -161,13 +161,13 @@ rule table_diffusion:
     conda:
         "../../environment.yml"
     params:
-        profile=PROFILE_SOURCE,
+        profile=lambda wildcards: PROFILE_SOURCE,
         markdown=lambda wildcards, output: output[0],
         data=PLACES.data,
         beside=option("beside", JOBS.beside_generations and JOBS.beside.root),
         kept=JOBS.kept_generations,
-        reason=PROFILE.paper_rows_not_run,
-        missing=JOBS.missing_rows,
+        reason=lambda wildcards: PROFILE.paper_rows_not_run,
+        missing=lambda wildcards: JOBS.missing_rows,
         code=code_of_command("table-diffusion", makes_page=True),
     shell:
         "dcae-bench table-diffusion --profile {params.profile:q} --output {params.markdown:q} --data {params.data:q}"

@@ -16,7 +16,7 @@ rule latent_statistics:
     resources:
         gpu=JOBS.gpu,
     params:
-        profile=PROFILE_SOURCE,
+        profile=lambda wildcards: PROFILE_SOURCE,
         data=lambda wildcards, input: Path(input.data[0]).parent.parent,
         recipe=PROFILE.evaluation_recipe(),
         code=code_of_command("latents"),

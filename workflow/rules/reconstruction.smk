@@ -24,7 +24,7 @@ if JOBS.retrained_labels:
         resources:
             gpu=JOBS.gpus,
         params:
-            profile=PROFILE_SOURCE,
+            profile=lambda wildcards: PROFILE_SOURCE,
             data=lambda wildcards, input: Path(input.data[0]).parent.parent,
             folder=lambda wildcards, output: Path(output.records[0]).parent,
             sets=option("set", *JOBS.retrained_labels),
@@ -53,7 +53,7 @@ rule evaluate_as_is:
     resources:
         gpu=JOBS.gpus,
     params:
-        profile=PROFILE_SOURCE,
+        profile=lambda wildcards: PROFILE_SOURCE,
         data=lambda wildcards, input: Path(input.data[0]).parent.parent,
         folder=lambda wildcards, output: Path(output.record).parent,
         autoencoder=lambda wildcards: JOBS.subjects[wildcards.subject],
@@ -79,7 +79,7 @@ rule sanity:
     resources:
         gpu=JOBS.gpu,
     params:
-        profile=PROFILE_SOURCE,
+        profile=lambda wildcards: PROFILE_SOURCE,
         data=lambda wildcards, input: Path(input.data[0]).parent.parent,
         recipe=PROFILE.evaluation_recipe(),
         code=code_of_command("sanity", makes_page=True),

@@ -19,13 +19,13 @@ rule table_rfid:
     conda:
         "../../environment.yml"
     params:
-        profile=PROFILE_SOURCE,
+        profile=lambda wildcards: PROFILE_SOURCE,
         markdown=lambda wildcards, output: output[0],
         data=PLACES.data,
         kept=JOBS.kept_records,
         beside=option("beside", JOBS.beside_records and JOBS.beside.root),
-        reason=PROFILE.paper_rows_not_run,
-        missing={f"{name} {label}": reasons for (name, label), reasons in JOBS.missing.items()},
+        reason=lambda wildcards: PROFILE.paper_rows_not_run,
+        missing=lambda wildcards: {f"{name} {label}": reasons for (name, label), reasons in JOBS.missing.items()},
         code=code_of_command("table", makes_page=True),
     shell:
         "dcae-bench table --profile {params.profile:q} --output {params.markdown:q} --data {params.data:q}"

@@ -1,7 +1,6 @@
 # Timings: a plan runs its sessions in processes of their own, and the table is made from the records alone. Not part of
 # `rule all`.
 
-THROUGHPUT_PLAN = str(config.get("throughput_plan", "cpu"))
 THROUGHPUT_RECORDS = f"{places.THROUGHPUT}/{THROUGHPUT_PLAN}"
 # More cores than any machine has: Snakemake reduces the number to what --cores allows. `workflow.cores` fails without --cores.
 ALL_CORES = 4096

@@ -19,7 +19,7 @@ rule train_phase:
     resources:
         gpu=JOBS.gpus,
     params:
-        profile=PROFILE_SOURCE,
+        profile=lambda wildcards: PROFILE_SOURCE,
         data=lambda wildcards, input: Path(input.data[0]).parent.parent,
         run=PLACES.run("{autoencoder}@retrained-phase{phase}"),
         initial=lambda wildcards, input: option("initial", *input.initial),
