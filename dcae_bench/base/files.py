@@ -25,6 +25,10 @@ BASELINES = (PACKAGE / "baselines").resolve()
 CONFIG = (PACKAGE / "config").resolve()
 
 
+TEMPORARY_BYTES = 23
+"""Length in bytes that a temporary name has beyond the name of its file."""
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces ``path`` when the block ends without an error.
@@ -92,15 +96,37 @@ def cannot_write(path: Path, error: OSError) -> ResultsError:
     )
 
 
+def require_writable_folder(folder: Path) -> Path:
+    """Check, before any work, that files can be written below ``folder``; return the folder or its nearest parent.
+
+    Raises :class:`ResultsError`.
+    """
+    folder = Path(folder).absolute()
+    try:
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+    except OSError as error:  # a name that is too long
+        raise cannot_write(folder, error) from error
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ResultsError(f"{existing}: cannot be written; make it a writable folder or work in another one")
+    return existing
+
+
+def require_writable_file(path: Path) -> None:
+    """Check, before any work, that a file can be written to ``path``. Raises :class:`ResultsError`."""
+    path = Path(path)
+    existing = require_writable_folder(path.absolute().parent)
+    if len(os.fsencode(path.name)) > os.pathconf(existing, "PC_NAME_MAX") - TEMPORARY_BYTES:
+        raise ResultsError(f"{path}: cannot be written, because its name is too long; name a shorter one")
+    if path.exists() and not path.is_file():  # a rename would replace a device
+        raise ResultsError(f"{path}: cannot be written, because it is no file; name another one")
+
+
 def require_free_space(folder: Path, free_mib: int) -> None:
     """Check that ``folder`` is writable and that its disk has ``free_mib`` MiB left; called before any work.
 
     Raises :class:`ResultsError`.
     """
-    folder = Path(folder).absolute()
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise ResultsError(f"{existing}: cannot be written; make it a writable folder or work in another one")
+    existing = require_writable_folder(folder)
     free = shutil.disk_usage(existing).free >> 20
     if free < free_mib:
         raise ResultsError(f"{existing}: only {free} MiB are free on its disk, {free_mib} are needed; free some space")

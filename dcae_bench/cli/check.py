@@ -11,6 +11,7 @@ from rich.table import Table
 from dcae_bench.base.errors import CheckError
 from dcae_bench.base.files import write_text
 from dcae_bench.base.terminal import Console
+from dcae_bench.cli.options import writable_file
 from dcae_bench.records.record import load
 
 
@@ -19,7 +20,8 @@ def check(
         Path, typer.Argument(help="Record (JSON) of a reconstruction or of samples.", metavar="RESULT.json")
     ],
     output: Annotated[
-        Path | None, typer.Option(help="JSON file to write if the record agrees.", metavar="FILE")
+        Path | None,
+        typer.Option(help="JSON file to write if the record agrees.", metavar="FILE", callback=writable_file),
     ] = None,
 ) -> None:
     """Compare a record with its expected values (baselines/reported/expected.yaml); exit with 2 if one deviates."""

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from dcae_bench.base.terminal import Console
-from dcae_bench.cli.options import DataOption, ProfileOption
+from dcae_bench.cli.options import DataOption, ProfileOption, writable_folder
 from dcae_bench.profile.profile import load_profile
 from dcae_bench.running.launch import start_processes
 
@@ -21,7 +21,12 @@ def encode(
     ],
     images: Annotated[str, typer.Option(help="Name of the images in the profile's diffusion.data.", metavar="NAME")],
     data: DataOption,
-    output: Annotated[Path, typer.Option(help="Folder for latents.npy, labels.npy and manifest.json.", metavar="DIR")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for latents.npy, labels.npy and manifest.json.", metavar="DIR", callback=writable_folder
+        ),
+    ],
     weights: Annotated[
         Path | None,
         typer.Option(

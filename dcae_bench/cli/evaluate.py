@@ -14,6 +14,7 @@ from dcae_bench.cli.options import (
     SubjectOption,
     SubjectWeightsOption,
     find_sets,
+    writable_folder,
 )
 from dcae_bench.profile.profile import load_profile
 from dcae_bench.running.launch import start_processes
@@ -27,6 +28,7 @@ def evaluate(
         typer.Option(
             help="Folder for <set>.json, .images.parquet, .samples.npy and .gallery.npz of each set.",
             metavar="DIR",
+            callback=writable_folder,
         ),
     ],
     weights: SubjectWeightsOption = None,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dcae_bench.cli.options import DataOption, InceptionOption, ProfileOption, RowOption
+from dcae_bench.cli.options import DataOption, InceptionOption, ProfileOption, RowOption, writable_file
 from dcae_bench.profile.profile import load_profile
 from dcae_bench.running.launch import start_processes
 
@@ -14,7 +14,7 @@ def evaluate_samples(
     row: RowOption,
     samples: Annotated[Path, typer.Option(help="Folder that `sample` wrote.", metavar="DIR")],
     data: DataOption,
-    output: Annotated[Path, typer.Option(help="Record (JSON) to write.", metavar="FILE")],
+    output: Annotated[Path, typer.Option(help="Record (JSON) to write.", metavar="FILE", callback=writable_file)],
     training: Annotated[
         Path | None,
         typer.Option(help="Record of the denoiser's training; leave out for released denoisers.", metavar="FILE"),

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from dcae_bench.base.errors import ConfigError
+from dcae_bench.cli.options import writable_file
 
 app = typer.Typer(help="Draw a figure from records.", no_args_is_help=True)
 
@@ -13,7 +14,7 @@ app = typer.Typer(help="Draw a figure from records.", no_args_is_help=True)
 @app.command()
 def reconstructions(
     records: Annotated[list[Path], typer.Argument(help="Reconstruction records with .samples.npy beside them.")],
-    output: Annotated[Path, typer.Option(help="PNG file.", metavar="FILE")],
+    output: Annotated[Path, typer.Option(help="PNG file.", metavar="FILE", callback=writable_file)],
     images: Annotated[int, typer.Option(help="Images per data set and resolution.", min=1)] = 1,
 ) -> None:
     """Draw originals beside their reconstructions by each autoencoder."""
@@ -25,7 +26,7 @@ def reconstructions(
 @app.command()
 def losses(
     records: Annotated[list[Path], typer.Argument(help="Training records with log.jsonl beside them.")],
-    output: Annotated[Path, typer.Option(help="PNG file.", metavar="FILE")],
+    output: Annotated[Path, typer.Option(help="PNG file.", metavar="FILE", callback=writable_file)],
 ) -> None:
     """Draw the loss curves of every autoencoder, one panel per phase."""
     from dcae_bench.records.record import load
@@ -38,7 +39,7 @@ def losses(
 @app.command()
 def gallery(
     record: Annotated[Path, typer.Argument(help="Reconstruction record with .gallery.npz beside it.")],
-    output: Annotated[Path, typer.Option(help="PNG file.", metavar="FILE")],
+    output: Annotated[Path, typer.Option(help="PNG file.", metavar="FILE", callback=writable_file)],
 ) -> None:
     """Draw the worst and the median reconstructions of an autoencoder."""
     from dcae_bench.tables.figures.gallery import gallery_figure, load_gallery
@@ -53,7 +54,7 @@ def samples(
         list[Path],
         typer.Option("--images", help="samples.npy of each record, in the order of the records.", metavar="FILE"),
     ],
-    output: Annotated[Path, typer.Option(help="PNG file.", metavar="FILE")],
+    output: Annotated[Path, typer.Option(help="PNG file.", metavar="FILE", callback=writable_file)],
     count: Annotated[int, typer.Option(help="Samples per row.", min=1)] = 8,
 ) -> None:
     """Draw generated samples, one row per denoiser and latent space."""
@@ -68,7 +69,7 @@ def samples(
 @app.command()
 def diffusion_loss(
     records: Annotated[list[Path], typer.Argument(help="Records of denoisers' training with log.jsonl beside them.")],
-    output: Annotated[Path, typer.Option(help="PNG file.", metavar="FILE")],
+    output: Annotated[Path, typer.Option(help="PNG file.", metavar="FILE", callback=writable_file)],
 ) -> None:
     """Draw the loss of denoisers against training FLOPs, one line per row."""
     from dcae_bench.records.record import load
@@ -80,7 +81,7 @@ def diffusion_loss(
 @app.command()
 def guidance(
     records: Annotated[list[Path], typer.Argument(help="Generation records at several guidance scales.")],
-    output: Annotated[Path, typer.Option(help="PNG file.", metavar="FILE")],
+    output: Annotated[Path, typer.Option(help="PNG file.", metavar="FILE", callback=writable_file)],
 ) -> None:
     """Draw the Fréchet distance against the guidance scale, one line per row."""
     from dcae_bench.records.record import load

@@ -17,6 +17,7 @@ from dcae_bench.cli.options import (
     SubjectOption,
     SubjectWeightsOption,
     find_sets,
+    writable_file,
 )
 from dcae_bench.profile.profile import load_profile
 
@@ -25,7 +26,12 @@ def latents(
     autoencoder: SubjectOption,
     data: DataOption,
     output: Annotated[
-        Path, typer.Option(help="Record (JSON) to write; <name>.channels.json is written beside it.", metavar="FILE")
+        Path,
+        typer.Option(
+            help="Record (JSON) to write; <name>.channels.json is written beside it.",
+            metavar="FILE",
+            callback=writable_file,
+        ),
     ],
     weights: SubjectWeightsOption = None,
     label: Annotated[

@@ -7,10 +7,13 @@ from typing import Annotated, get_args
 import typer
 
 from dcae_bench.base.errors import CheckError, MeasurementError
+from dcae_bench.cli.options import writable_folder
 
 
 def measure(
-    output: Annotated[Path, typer.Option(help="Folder for records and traces.", metavar="DIR")],
+    output: Annotated[
+        Path, typer.Option(help="Folder for records and traces.", metavar="DIR", callback=writable_folder)
+    ],
     plan: Annotated[
         str | None,
         typer.Option(help="Run a measurement plan: cpu, h100-30min or matrix. Skips timings whose records exist."),

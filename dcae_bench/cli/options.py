@@ -7,9 +7,24 @@ from typing import Annotated
 import typer
 
 from dcae_bench.base.errors import ConfigError
+from dcae_bench.base.files import require_writable_file, require_writable_folder
 from dcae_bench.base.terminal import Console
 from dcae_bench.profile.evaluation import EvaluationSet
 from dcae_bench.profile.profile import AutoencoderEntry, Profile
+
+
+def writable_file(path: Path | None) -> Path | None:
+    """Callback of an option that names a file to write: refuses, before any work, what cannot be written."""
+    if path is not None:
+        require_writable_file(path)
+    return path
+
+
+def writable_folder(folder: Path) -> Path:
+    """Callback of an option that names a folder to write into, like :func:`writable_file`."""
+    require_writable_folder(folder)
+    return folder
+
 
 ProfileOption = Annotated[
     str, typer.Option("--profile", help="Profile by name (demo) or by path (config/demo.yaml).", metavar="NAME|FILE")
@@ -48,12 +63,18 @@ ChannelsOption = Annotated[
 TrainedOption = Annotated[
     Path,
     typer.Option(
-        help="File for the finished weights; record.json and log.jsonl are written beside it.", metavar="FILE"
+        help="File for the finished weights; record.json and log.jsonl are written beside it.",
+        metavar="FILE",
+        callback=writable_file,
     ),
 ]
 RunDirOption = Annotated[
     Path,
-    typer.Option(help="Folder for the state of the unfinished run, which survives an interruption.", metavar="DIR"),
+    typer.Option(
+        help="Folder for the state of the unfinished run, which survives an interruption.",
+        metavar="DIR",
+        callback=writable_folder,
+    ),
 ]
 RowOption = Annotated[str, typer.Option("--row", help="Row of the profile's diffusion part.", metavar="NAME")]
 LatentsOption = Annotated[

@@ -8,13 +8,18 @@ import typer
 
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.base.terminal import Console
-from dcae_bench.cli.options import ProfileOption
+from dcae_bench.cli.options import ProfileOption, writable_folder
 from dcae_bench.profile.profile import Profile, load_profile
 
 
 def prepare(
     dataset: Annotated[str, typer.Argument(help="Data set, e.g. photos-indoor or imagenet, or a name in data_roots.")],
-    output: Annotated[Path, typer.Option(help="Folder for the packs or manifests, with their summaries.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for the packs or manifests, with their summaries.", metavar="DIR", callback=writable_folder
+        ),
+    ],
     root: Annotated[
         Path | None,
         typer.Option(

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dcae_bench.base.errors import ConfigError
-from dcae_bench.cli.options import DenoiserAutoencoderOption, ProfileOption, RowOption
+from dcae_bench.cli.options import DenoiserAutoencoderOption, ProfileOption, RowOption, writable_folder
 from dcae_bench.profile.profile import load_profile
 from dcae_bench.running.launch import start_processes
 from dcae_bench.specs.diffusion import GuidanceSpec
@@ -15,7 +15,12 @@ from dcae_bench.specs.diffusion import GuidanceSpec
 
 def sample(
     row: RowOption,
-    output: Annotated[Path, typer.Option(help="Folder for samples.npy, labels.npy and samples.json.", metavar="DIR")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for samples.npy, labels.npy and samples.json.", metavar="DIR", callback=writable_folder
+        ),
+    ],
     weights: Annotated[
         Path | None,
         typer.Option(help="Weights of a trained denoiser; released weights are found by name.", metavar="FILE"),

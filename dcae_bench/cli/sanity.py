@@ -7,13 +7,13 @@ import typer
 
 from dcae_bench.base.errors import CheckError
 from dcae_bench.base.terminal import Console
-from dcae_bench.cli.options import DataOption, InceptionOption, ProfileOption, find_sets
+from dcae_bench.cli.options import DataOption, InceptionOption, ProfileOption, find_sets, writable_file
 from dcae_bench.profile.profile import load_profile
 
 
 def sanity(
     data: DataOption,
-    output: Annotated[Path, typer.Option(help="Markdown page to write.", metavar="FILE")],
+    output: Annotated[Path, typer.Option(help="Markdown page to write.", metavar="FILE", callback=writable_file)],
     label: Annotated[str | None, typer.Option("--set", help="Evaluation set; by default the profile's first.")] = None,
     images: Annotated[
         int | None, typer.Option(help="Number of first images of the set to use; by default all.", min=2)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dcae_bench.cli.options import ProfileOption
+from dcae_bench.cli.options import ProfileOption, writable_file
 from dcae_bench.profile.profile import load_profile
 
 Records = Annotated[
@@ -15,7 +15,12 @@ Records = Annotated[
 
 
 def table(
-    output: Annotated[Path, typer.Option(help="Markdown file; .csv and .json are written beside it.", metavar="FILE")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            help="Markdown file; .csv and .json are written beside it.", metavar="FILE", callback=writable_file
+        ),
+    ],
     records: Records = None,
     profile: ProfileOption = "demo",
     beside: Annotated[

@@ -5,12 +5,17 @@ from typing import Annotated
 
 import typer
 
-from dcae_bench.cli.options import ProfileOption
+from dcae_bench.cli.options import ProfileOption, writable_file
 from dcae_bench.profile.profile import load_profile
 
 
 def table_diffusion(
-    output: Annotated[Path, typer.Option(help="Markdown file; .csv and .json are written beside it.", metavar="FILE")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            help="Markdown file; .csv and .json are written beside it.", metavar="FILE", callback=writable_file
+        ),
+    ],
     records: Annotated[
         list[Path] | None, typer.Argument(help="Generation records and denoisers' training records (JSON).")
     ] = None,

@@ -5,12 +5,20 @@ from typing import Annotated
 
 import typer
 
+from dcae_bench.cli.options import writable_file
+
 
 def table_throughput(
     records: Annotated[list[Path], typer.Argument(help="Records of timings, or folders that hold such records.")],
-    output: Annotated[Path, typer.Option(help="Markdown file; .csv and .json are written beside it.", metavar="FILE")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            help="Markdown file; .csv and .json are written beside it.", metavar="FILE", callback=writable_file
+        ),
+    ],
     figure: Annotated[
-        Path | None, typer.Option(help="PNG file for the figure; by default none.", metavar="FILE")
+        Path | None,
+        typer.Option(help="PNG file for the figure; by default none.", metavar="FILE", callback=writable_file),
     ] = None,
     degraded: Annotated[
         bool, typer.Option("--degraded", help="Also show measurements of a device in a degraded state.")

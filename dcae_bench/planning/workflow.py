@@ -17,12 +17,14 @@ from dcae_bench.base.files import BASELINES, read_text
 from dcae_bench.data.external import find_dataset
 from dcae_bench.data.photos import DATASETS as EMBEDDED
 from dcae_bench.data.photos import load_manifest
-from dcae_bench.planning.availability import missing_evaluations, missing_rows
+from dcae_bench.extractors import inception_weights
+from dcae_bench.planning.availability import INCEPTION_REASON, missing_evaluations, missing_rows
 from dcae_bench.profile.diffusion import LatentSource
 from dcae_bench.profile.profile import DEFAULT_PROFILE, Profile, load_profile
 from dcae_bench.profile.rows import ReleasedRow, TrainedRow
 from dcae_bench.records.places import Places
 from dcae_bench.specs.diffusion import GuidanceSpec
+from dcae_bench.specs.protocols import PAPER
 from dcae_bench.subjects.own import OwnFiles, own_files
 from dcae_bench.weights import released
 
@@ -129,9 +131,11 @@ class Workflow:
         self.ready_rows = [name for name in self.rows if name not in self.missing_rows]
 
     def complaints(self) -> Iterator[str]:
-        """One line for each file that the profile names and this machine lacks."""
+        """One line for each file that jobs of the profile need and this machine lacks."""
         for name, files in self.own.items():
             yield from (f"{name} is left out: {reason}" for reason in files.missing)
+        if self.retrained and self.profile.evaluation.protocol == PAPER and not inception_weights.is_available():
+            yield f"evaluations after the trainings will fail: {INCEPTION_REASON}"
 
     # Resources
 

@@ -371,6 +371,32 @@ def test_a_full_disk_leaves_no_part(train, refused, tmp_path, monkeypatch):
     assert not [path for path in tmp_path.rglob("*") if path.suffix == ".part" or path.parent.name == "out"]
 
 
+@pytest.mark.parametrize("command", ["evaluate", "train"])
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("file/out/model.safetensors", "cannot be written; make it a writable folder"),
+        ("x" * 250, "name is too long"),
+        ("x" * 300 + "/x", "cannot be written (File name too long)"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(
+    command, output, reason, request, refused, tmp_path
+):
+    if command == "evaluate" and "name is" in reason:
+        return  # names a folder
+    (tmp_path / "file").touch()
+    arguments = replaced(request.getfixturevalue(command), "--output", tmp_path / output)
+    assert reason in refused(*arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_outputs_of_the_wrong_kind(train, refused, tmp_path):
+    (tmp_path / "folder").mkdir()
+    for output in ("/dev/null", tmp_path / "folder"):
+        assert "is no file" in refused(*replaced(train, "--output", output))
+
+
 def test_unwritable_folder_of_prepare(refused, tmp_path):
     (tmp_path / "out").write_text("in the way")
     assert "cannot be written" in refused("prepare", "photos-indoor", "--output", tmp_path / "out")
