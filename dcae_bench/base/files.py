@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import json
 import os
 import secrets
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -70,7 +71,47 @@ def write_text(path: Path, text: str) -> None:
 def write_with(path: Path, save: Callable[[BinaryIO], object]) -> None:
     """Write ``path`` atomically with what ``save`` writes into the binary file that it is given."""
     with atomic_write(path) as file:
-        save(file)
+        watched = _Watched(file)
+        try:
+            save(cast(BinaryIO, watched))
+        except Exception as error:
+            # A library may hide the system's error behind one of its own, as torch.save does on a full disk.
+            if watched.failure is not None and watched.failure is not error:
+                raise watched.failure from error
+            raise
+
+
+class _Watched(io.BufferedIOBase):
+    """A file to write that remembers the first error of the system."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self.failure: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.failure = self.failure or error
+            raise
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._file.seekable()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        """Leave the file open: whoever opened it closes it."""
 
 
 def write_at(path: Path, offset: int, rows: np.ndarray) -> None:

@@ -29,6 +29,8 @@ def load_yaml(path: Path) -> Any:
     """Content of a YAML file. Raises :class:`ConfigError` for invalid YAML and OSError for an unreadable file."""
     try:
         return yaml.load(read_text(path), Loader)
+    except RecursionError as error:
+        raise ConfigError(f"{path}: is not valid YAML (it is nested too deeply); correct it") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that does not exist
         raise ConfigError(f"{path}: is not valid YAML ({' '.join(str(error).split())}); correct it") from error
 

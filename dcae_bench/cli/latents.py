@@ -1,5 +1,6 @@
 """``dcae-bench latents``: measures the statistics of an autoencoder's latents."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -53,6 +54,8 @@ def latents(
 
     A declared scaling factor matches if it differs from 1/RMS by at most 1 %.
     """
+    if declared is not None and not math.isfinite(declared):
+        raise ConfigError(f"--declared {declared}: is not a finite number; name the published scaling factor")
     loaded = load_profile(profile)
     item = find_sets(loaded, [label] if label else [])[0]
 

@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from dcae_bench.base.errors import ConfigError
-from dcae_bench.base.files import cache_dir, read_text, sha256_file, sha256_json, write_text
+from dcae_bench.base.files import cache_dir, sha256_file, sha256_json, write_text
+from dcae_bench.base.reading import read_json
 from dcae_bench.base.typed import Strict
 from dcae_bench.extractors.lpips import LPIPS
 from dcae_bench.models.cost import without_values
@@ -309,8 +310,8 @@ def cached(kind: type[Cost], key: Sequence[object], count: Callable[[], Cost]) -
     key = [*key, torch.__version__, fingerprint(__name__, f"{__package__}.passes")]
     path = cache_dir() / "costs" / f"{sha256_json(key)[:24]}.json"
     try:
-        return kind(**json.loads(read_text(path)))
-    except (OSError, ValueError):
+        return kind(**read_json(path))
+    except (OSError, ValueError, TypeError):  # TypeError: other fields
         cost = count()
     write_text(path, json.dumps(cost.model_dump()))
     return cost

@@ -9,8 +9,8 @@ import numpy as np
 from pydantic import Field
 
 from dcae_bench.base.errors import DataError
-from dcae_bench.base.files import require_regular_file
 from dcae_bench.base.known_hashes import known_sha256
+from dcae_bench.base.reading import load_array, map_array
 from dcae_bench.base.sealed import read_sealed, write_sealed
 from dcae_bench.base.typed import Strict
 from dcae_bench.profile.rows import TrainedRow
@@ -76,10 +76,8 @@ class Latents:
         self.path = self.folder / LATENTS
         remedy = f"delete {self.folder} and encode again"
         try:
-            require_regular_file(self.path)
-            require_regular_file(self.folder / LABELS)
-            mapped = np.load(self.path, mmap_mode="r", allow_pickle=False)
-            self.labels: np.ndarray = np.load(self.folder / LABELS, allow_pickle=False)
+            mapped = map_array(self.path)
+            self.labels: np.ndarray = load_array(self.folder / LABELS)
             self._file = os.open(self.path, os.O_RDONLY)
         except OSError as error:
             raise DataError(f"{error.filename or self.path}: cannot be read ({error.strerror}); {remedy}") from error

@@ -152,10 +152,10 @@ class FileManifest:
             self._file = pq.ParquetFile(self.path)
         except OSError as error:
             raise DataError(f"{error.filename or self.path}: cannot be read ({_reason(error)}); {remedy}") from error
-        except pa.ArrowException as error:
+        except (pa.ArrowException, ValueError) as error:
             raise DataError(f"{self.path}: is not a manifest ({_reason(error)}); {remedy}") from error
         metadata = self._file.metadata
-        found = (metadata.num_rows, (metadata.metadata or {}).get(TREE, b"").decode())
+        found = (metadata.num_rows, (metadata.metadata or {}).get(TREE, b"").decode(errors="replace"))
         if found != (self.info.count, self.info.tree_sha256) or not self._file.schema_arrow.equals(SCHEMA):
             raise DataError(f"{self.path}: does not belong to {info_path(self.path).name}; {remedy}")
         if (sha256 := known_sha256(self.path)) != self.info.sha256:

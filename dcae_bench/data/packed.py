@@ -12,6 +12,7 @@ from pydantic import Field
 from dcae_bench.base.errors import DataError
 from dcae_bench.base.files import sha256_file, write_bytes
 from dcae_bench.base.known_hashes import known_sha256
+from dcae_bench.base.reading import map_array
 from dcae_bench.base.sealed import read_sealed, write_sealed
 from dcae_bench.base.typed import Strict
 from dcae_bench.data.photos import PhotoManifest, Split, read_photo
@@ -121,7 +122,7 @@ class PackedPhotos(Photos):
             found = known_sha256(path)
             if found != index.sha256:
                 raise DataError(f"{path}: sha256 is {found}, its index says {index.sha256}; {remedy}")
-            return cls(np.load(path, mmap_mode="r", allow_pickle=False), index)
+            return cls(map_array(path), index)
         except OSError as error:
             raise DataError(f"{error.filename or path}: cannot be read ({error.strerror}); {remedy}") from error
         except ValueError as error:

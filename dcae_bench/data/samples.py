@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from dcae_bench.base.errors import DataError
-from dcae_bench.base.files import require_regular_file
 from dcae_bench.base.known_hashes import known_sha256
+from dcae_bench.base.reading import map_array
 from dcae_bench.data.sample_manifest import LABELS, MANIFEST, SAMPLES, SampleManifest
 
 REMEDY = "run `dcae-bench sample` again"
@@ -60,11 +60,10 @@ class Samples(ArrayImages):
 
 def _open_array(path: Path) -> np.ndarray:
     try:
-        require_regular_file(path)
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return map_array(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); {REMEDY}") from error
-    except (ValueError, EOFError) as error:
+    except ValueError as error:
         raise DataError(f"{path}: is not a NumPy array ({error}); {REMEDY}") from error
 
 

@@ -1,17 +1,16 @@
 """Metrics of generated samples, computed from features of the samples and of reference images."""
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
-from zipfile import BadZipFile
 
 import numpy as np
 from torch import Tensor
 
 from dcae_bench.base.errors import ConfigError, DataError
-from dcae_bench.base.files import require_regular_file, sha256_file
+from dcae_bench.base.files import sha256_file
+from dcae_bench.base.reading import load_arrays
 from dcae_bench.data.samples import ArrayImages
 from dcae_bench.evaluation.distances import (
     as_tensor,
@@ -95,19 +94,12 @@ def load_reference_batch(path: Path, features: FeaturePass, network: str, folder
     a batch.
     """
     try:
-        require_regular_file(path)
-        with np.load(path, allow_pickle=False) as file:
-            found = {key: file[key] for key in (("mu", "sigma") if "mu" in file else ("arr_0",))}
+        found = load_arrays(path, ("mu", "sigma")) or load_arrays(path, ("arr_0",))
+        if found.keys() not in ({"mu", "sigma"}, {"arr_0"}):
+            raise ValueError(f"it holds {', '.join(found) or 'none of them'}")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); get ADM's reference batch") from error
-    except (
-        ValueError,
-        KeyError,
-        EOFError,
-        TypeError,
-        BadZipFile,
-        zlib.error,
-    ) as error:  # TypeError: a single .npy array
+    except ValueError as error:
         raise DataError(f"{path}: holds neither mu and sigma nor arr_0 ({error}); get ADM's reference batch") from error
     sha256, dim = sha256_file(path), features.extractors[network].dim
     if "mu" in found:

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from dcae_bench.base.errors import WeightsError
-from dcae_bench.base.files import open_regular, read_text, sha256_file, write_bytes, write_text, write_with
+from dcae_bench.base.files import open_regular, sha256_file, write_bytes, write_text, write_with
+from dcae_bench.base.reading import read_json
 from dcae_bench.models.diffusers_config import CLASSES, config_conflict, diffusers_config
 from dcae_bench.models.keys import Layout, layouts, read_layout, write_layout
 from dcae_bench.specs.autoencoders import AutoencoderSpec, DCAESpec, SDVAESpec, unfolded
@@ -135,13 +136,16 @@ def tensors_of(content: object, path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"{path}: holds no dict of tensors, neither on top nor under 'state_dict'; use other weights"
         )
+    for key, value in content.items():
+        if value.layout != torch.strided or value.is_quantized or value.device.type == "meta":
+            raise WeightsError(f"{path}: key '{key}' is sparse, quantized or empty; use weights with plain tensors")
     return content
 
 
 def _weights_in_folder(folder: Path, spec: AutoencoderSpec | None) -> Path:
     """The weights file of a folder, after a check of the folder's config.json against the spec."""
     try:
-        config = json.loads(read_text(folder / CONFIG))
+        config = read_json(folder / CONFIG)
     except OSError:
         config = {}
     except ValueError as error:

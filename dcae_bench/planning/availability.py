@@ -1,11 +1,10 @@
 """Availability: data and weights that a profile needs and this machine lacks, found without torch or any image."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from dcae_bench.base.files import read_text
+from dcae_bench.base.reading import read_json
 from dcae_bench.data.external import ROOT_VARIABLE, external_datasets
 from dcae_bench.extractors import inception_weights
 from dcae_bench.profile.diffusion import LatentSource
@@ -98,7 +97,7 @@ def _data_reason(profile: Profile, name: str, data: Path, split: Literal["train"
 def _prepared(index: Path) -> bool:
     """Whether a manifest exists and the folder of its images still exists."""
     try:
-        return Path(json.loads(read_text(index))["root"]).is_dir()
+        return Path(read_json(index)["root"]).is_dir()
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

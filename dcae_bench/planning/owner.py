@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.base.files import CONFIG, write_text
+from dcae_bench.base.reading import read_json
 from dcae_bench.profile.profile import Profile, load_profile, profile_file
 from dcae_bench.records.places import Places
 
@@ -46,6 +47,6 @@ def note_owner(source: str, profile: Profile) -> None:
 def _noted(places: Places) -> Path | None:
     """File that the note in a results folder names; None without a readable note."""
     try:
-        return Path(json.loads(Path(places.owner).read_text(encoding="utf-8"))["source"]).resolve()
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return Path(read_json(Path(places.owner))["source"]).resolve()
+    except (OSError, ValueError, KeyError, TypeError):
         return None

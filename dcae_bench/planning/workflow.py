@@ -5,7 +5,6 @@ and types cover a module and not the rules.
 """
 
 import difflib
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -13,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from dcae_bench.base.errors import ConfigError
-from dcae_bench.base.files import BASELINES, read_text
+from dcae_bench.base.files import BASELINES
+from dcae_bench.base.reading import read_json
 from dcae_bench.data.external import find_dataset
 from dcae_bench.data.photos import DATASETS as EMBEDDED
 from dcae_bench.data.photos import load_manifest
@@ -208,7 +208,7 @@ class Workflow:
 
     def _listed_root(self, dataset: str, split: str) -> str | None:
         try:
-            return json.loads(read_text(Path(self.places.split(dataset, split, ".json"))))["root"]
+            return read_json(Path(self.places.split(dataset, split, ".json")))["root"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

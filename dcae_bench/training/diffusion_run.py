@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.files import sha256_json, write_bytes
+from dcae_bench.base.reading import load_array
 from dcae_bench.base.terminal import Console
 from dcae_bench.data.latents import Latents, require_latents_of_weights
 from dcae_bench.models.checkpoints import save_weights
@@ -157,5 +159,12 @@ def _write_previews(trainer: DiffusionTrainer, path: Path) -> None:
     every, images = trainer.spec.checkpoint_images, trainer.spec.images
     at = sorted({*range(every, images + 1, every), images})
     buffer = io.BytesIO()
-    np.save(buffer, np.stack([np.load(trainer.preview_path(number)) for number in at]))
+    np.save(buffer, np.stack([_preview(trainer.preview_path(number)) for number in at]))
     write_bytes(path, buffer.getvalue())
+
+
+def _preview(path: Path) -> np.ndarray:
+    try:
+        return load_array(path)
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{path}: cannot be read ({error}); delete {path.parent} to train the row again") from error

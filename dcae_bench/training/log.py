@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from dcae_bench.base.errors import ResultsError
-from dcae_bench.base.files import read_text, write_text
+from dcae_bench.base.files import read_bytes, write_text
+from dcae_bench.base.reading import parse_json
 
 
 class TrainingLog:
@@ -40,11 +41,29 @@ class TrainingLog:
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """Read the lines of a log in order. A killed run may leave an unfinished last line, which is skipped."""
-    if not path.exists():
+    """Read the lines of a log in order. A killed run may leave an unfinished last line, which is skipped.
+
+    Raises :class:`ResultsError` for a file that cannot be read and for a damaged line.
+    """
+    try:
+        content = read_bytes(path)
+    except FileNotFoundError:
         return []
-    lines = []
-    for line in read_text(path).splitlines(keepends=True):
-        if line.endswith("\n"):
-            lines.append(json.loads(line))
-    return lines
+    except OSError as error:
+        raise ResultsError(f"{path}: cannot be read ({error.strerror}); make it readable") from error
+    return [_parse(line, f"{path}: line {number}") for number, line in enumerate(content.split(b"\n")[:-1], start=1)]
+
+
+def _parse(line: bytes, where: str) -> dict[str, float]:
+    """Check one line. Raises :class:`ResultsError`, which begins with ``where``."""
+    remedy = "delete the folder of the run to start it again"
+    try:
+        found = parse_json(line)
+    except ValueError as error:
+        raise ResultsError(f"{where} is damaged ({error}); {remedy}") from error
+    if not isinstance(found, dict) or "images" not in found:
+        raise ResultsError(f"{where} is damaged (it is no line of a log); {remedy}")
+    for name, value in found.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ResultsError(f"{where} is damaged ('{name}' is no number); {remedy}")
+    return found

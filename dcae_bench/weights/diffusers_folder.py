@@ -1,11 +1,10 @@
 """Source of a diffusers model: a local folder or a hub repository, with config.json and a weights file."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from dcae_bench.base.errors import WeightsError
-from dcae_bench.base.files import read_text
+from dcae_bench.base.reading import read_json
 from dcae_bench.specs.autoencoders import DiffusersSpec
 from dcae_bench.weights import hub
 
@@ -19,7 +18,7 @@ def read_config(spec: DiffusersSpec) -> dict[str, Any]:
     """Content of the source's config.json. Raises :class:`WeightsError` when the file is missing or no JSON object."""
     path = _locate(spec, CONFIG)
     try:
-        content = json.loads(read_text(path))
+        content = read_json(path)
     except FileNotFoundError as error:
         raise hub.NoSuchFile(f"{path}: does not exist; put diffusers' config.json there") from error
     except (OSError, ValueError) as error:

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import resource
 import stat
 
 import pytest
@@ -207,3 +208,24 @@ def test_a_link_to_a_file_is_read(tmp_path):
     (tmp_path / "file").write_bytes("Fréchet\r\nsecond\rthird\n".encode())
     (tmp_path / "link").symlink_to("file")
     assert read_text(tmp_path / "link") == "Fréchet\nsecond\nthird\n" == (tmp_path / "file").read_text()
+
+
+def test_a_disk_that_fills_inside_a_library_is_told_as_such(tmp_path):
+    """Torch hides the system's error; a limit on the size of files stands for the full disk."""
+    path, before = tmp_path / "state.pt", resource.getrlimit(resource.RLIMIT_FSIZE)
+    path.write_bytes(b"old")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(ResultsError, match=r"state\.pt: cannot be written \(File too large\)"):
+            write_with(path, lambda file: torch.save({"weights": torch.zeros(100, 1000)}, file))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["state.pt"] and path.read_bytes() == b"old"
+
+
+def test_an_error_of_the_library_itself_is_not_replaced(tmp_path):
+    def broken(_file):
+        raise RuntimeError("odd")
+
+    with pytest.raises(RuntimeError, match="odd"):
+        write_with(tmp_path / "x", broken)

@@ -4,7 +4,6 @@ This module only reads; it never changes a setting. A value that the GPU, the dr
 null, and ``unavailable`` holds the reason.
 """
 
-import json
 from bisect import bisect_right
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +13,7 @@ from typing import Any, Literal, Protocol
 from pydantic import Field, ValidationError
 
 from dcae_bench.base.errors import MeasurementError
-from dcae_bench.base.files import read_bytes
+from dcae_bench.base.reading import read_json
 from dcae_bench.base.typed import Strict
 
 # Bits of the clocks event reasons, from nvml.h.
@@ -120,7 +119,7 @@ class Trace(Strict):
 def read_trace(path: Path) -> Trace:
     """Read a trace. Raises :class:`MeasurementError`."""
     try:
-        return Trace.model_validate(json.loads(read_bytes(path)))
+        return Trace.model_validate(read_json(path))
     except OSError as error:
         raise MeasurementError(f"{path}: trace cannot be read ({error.strerror}); name a recorded trace") from error
     except (ValueError, ValidationError) as error:

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
 from dcae_bench.base.errors import ResultsError
-from dcae_bench.base.files import require_regular_file
 from dcae_bench.base.known_hashes import known_sha256
+from dcae_bench.base.reading import map_array
 from dcae_bench.data.sample_manifest import MANIFEST, read_sample_manifest
 from dcae_bench.records.record import DenoiserSubject, Metric, Record
 from dcae_bench.tables.figures.losses import log_curve, scale_loss
@@ -133,9 +133,8 @@ def _images(file: Path, count: int) -> np.ndarray:
             wanted = read_sample_manifest(file.parent).sha256
             if (found := known_sha256(file)) != wanted:
                 raise ResultsError(f"{file}: sha256 is {found}, {MANIFEST} says {wanted}; sample again")
-        require_regular_file(file)
-        return np.array(np.load(file, mmap_mode="r", allow_pickle=False)[:count])
-    except (OSError, ValueError, EOFError) as error:
+        return np.array(map_array(file)[:count])
+    except (OSError, ValueError, IndexError) as error:
         raise ResultsError(f"{file}: cannot be read ({error}); sample again") from error
 
 

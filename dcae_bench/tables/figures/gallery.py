@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dcae_bench.base.errors import ResultsError
-from dcae_bench.base.files import require_regular_file
+from dcae_bench.base.reading import load_arrays
 from dcae_bench.records.record import Record, load
 from dcae_bench.tables.figures.style import CENTRED, DPI, WIDTH_IN, save_figure
 
@@ -32,16 +32,19 @@ class Gallery:
     """LPIPS (AlexNet) of each image."""
 
 
+PARTS = ("images", "group", "key", "psnr", "lpips_alex_u8")
+"""Arrays of a gallery's file, in the order of the fields."""
+
+
 def load_gallery(record_path: Path) -> Gallery:
     """Read a record and its gallery. Raises :class:`ResultsError` when one is missing or malformed."""
     path = Path(record_path).with_suffix(".gallery.npz")
     try:
-        require_regular_file(path)
-        with np.load(path, allow_pickle=False) as content:
-            parts = [content[name] for name in ("images", "group", "key", "psnr", "lpips_alex_u8")]
+        content = load_arrays(path, PARTS)
+        parts = [content[name] for name in PARTS]
     except OSError as error:
         raise ResultsError(f"{path}: cannot be read ({error.strerror or error}); run the evaluation again") from error
-    except (ValueError, KeyError, EOFError) as error:
+    except (ValueError, KeyError) as error:
         raise ResultsError(f"{path}: is not a gallery ({error}); run the evaluation again") from error
     return Gallery(load(record_path), *parts)
 

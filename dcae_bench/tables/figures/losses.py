@@ -1,6 +1,5 @@
 """Figure of training losses: L1 + LPIPS of each autoencoder in the three phases, read from the training logs."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from dcae_bench.base.errors import ResultsError
-from dcae_bench.base.files import read_text
+from dcae_bench.base.files import read_bytes
+from dcae_bench.base.reading import parse_json
 from dcae_bench.records.record import Subject
 from dcae_bench.tables.figures.style import (
     CENTRED,
@@ -84,17 +84,17 @@ def log_curve(path: Path, keys: Sequence[str]) -> pd.Series:
     """
     points: dict[int, float] = {}
     try:
-        lines = read_text(path).splitlines()
+        lines = read_bytes(path).splitlines()
     except OSError as error:
         raise ResultsError(f"{path}: cannot be read ({error.strerror}); run the training again") from error
     for number, line in enumerate(lines, start=1):
         try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
+            entry = parse_json(line)
+        except ValueError as error:
             if number == len(lines):
                 continue  # a killed run may leave half a line; the resumed run logs the step again
-            raise ResultsError(f"{path}: line {number} is not JSON ({error.msg}); run the training again") from error
-        if isinstance(entry, dict) and all(key in entry for key in keys):
+            raise ResultsError(f"{path}: line {number} is not JSON ({error}); run the training again") from error
+        if isinstance(entry, dict) and all(isinstance(entry.get(key), int | float) for key in ("images", *keys)):
             # A resumed run logs the steps after its checkpoint a second time; the last line of a step counts.
             points[entry["images"]] = sum(entry[key] for key in keys)
     if not points:

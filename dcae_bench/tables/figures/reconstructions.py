@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dcae_bench.base.errors import ResultsError
-from dcae_bench.base.files import require_regular_file
+from dcae_bench.base.reading import load_array
 from dcae_bench.records.record import Record, load
 from dcae_bench.tables.figures.style import (
     CENTRED,
@@ -41,11 +41,10 @@ def load_samples(record_path: Path) -> ShownSamples:
     """Read a record and its sample images. Raises :class:`ResultsError` when one is missing or malformed."""
     path = samples_path(record_path)
     try:
-        require_regular_file(path)
-        images = np.load(path, allow_pickle=False)
+        images = load_array(path)
     except OSError as error:
         raise ResultsError(f"{path}: cannot be read ({error.strerror or error}); run the evaluation again") from error
-    except (ValueError, EOFError) as error:
+    except ValueError as error:
         raise ResultsError(f"{path}: is not a NumPy array ({error}); run the evaluation again") from error
     if images.dtype != np.uint8 or images.ndim != 5 or images.shape[1] != 2 or images.shape[4] != 3 or not len(images):
         raise ResultsError(
