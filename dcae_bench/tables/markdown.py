@@ -1,6 +1,7 @@
 """Markdown of all tables: grids of cells, footnotes and printed numbers."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 from tabulate import tabulate
@@ -8,6 +9,8 @@ from tabulate import tabulate
 from dcae_bench.records.record import Metric
 
 ARROWS = {"higher": " ↑", "lower": " ↓", "neither": ""}
+_TAG = re.compile(r"<(?!sup>[0-9,]+</sup>|/sup>)")
+_LINK = re.compile(r"\]\(")
 MINUS = "\N{MINUS SIGN}"
 MOST_DECIMALS = 7
 """Largest number of decimals that a column prints."""
@@ -30,15 +33,15 @@ class Footnotes:
 
     def text(self) -> str:
         """All notes, one a line, as they stand below the table."""
-        return "".join(f"<sup>{number}</sup> {note}  \n" for number, note in enumerate(self._notes, start=1))
+        return "".join(f"<sup>{number}</sup> {one_line(note)}  \n" for number, note in enumerate(self._notes, start=1))
 
 
 def grid(headers: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
-    """A GitHub table of printed cells; pipes in the cells are escaped.
+    """A GitHub table of printed cells; pipes in the cells are escaped, and a cell is one line.
 
     ``align`` has a letter for each column: ``l`` for left, ``r`` for right.
     """
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in [headers, *rows]]
+    escaped = [[one_line(cell).replace("|", "\\|") for cell in row] for row in [headers, *rows]]
     sides = [{"l": "left", "r": "right"}[letter] for letter in align]
     return tabulate(escaped[1:], headers=escaped[0], tablefmt="pipe", colalign=sides, disable_numparse=True) + "\n"
 
@@ -77,6 +80,21 @@ def millions(count: int) -> str:
     """A number of parameters in millions with three digits, e.g. 2.34 M."""
     value = count / 1e6
     return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f} M"
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """A list of lines."""
+    return "".join(f"- {one_line(line)}\n" for line in lines)
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks: a name from a record may hold one, which would end a row of a table."""
+    return " ".join(text.splitlines())
+
+
+def harmless(page: str) -> str:
+    """A page whose names and notes hold neither HTML nor links; only our marks of footnotes remain."""
+    return _LINK.sub(r"]\\(", _TAG.sub("&lt;", page))
 
 
 def join(*blocks: str) -> str:

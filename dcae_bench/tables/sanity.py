@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from dcae_bench.tables.markdown import grid
+from dcae_bench.tables.markdown import grid, harmless
 
 ZERO = 1e-6
 """An identity's score below this part of the last rung's score counts as 0 in float64."""
@@ -80,4 +80,4 @@ def page(ladder: Ladder, variants: Ladder, checks: Sequence[Check], about: str) 
     shown = grid(["check", "holds", "numbers"], cells, "lll")
     rows = [[name, *(f"{x:.1e}" for x in apart.values())] for name, apart in relative_differences(variants).items()]
     invariant = grid(["relative difference", *keys], rows, align)
-    return "\n".join([f"# The evaluator checked\n\n{about}\n", rungs, invariant, shown])
+    return harmless("\n".join([f"# The evaluator checked\n\n{about}\n", rungs, invariant, shown]))

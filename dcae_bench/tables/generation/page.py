@@ -13,19 +13,33 @@ from dcae_bench.tables.answers_page import (
 )
 from dcae_bench.tables.generation.judge import SPREAD
 from dcae_bench.tables.generation.table import REPORTED_LABELS, Generation, GenerationAnswer, GenerationTable
-from dcae_bench.tables.markdown import ARROWS, Footnotes, grid, join, millions, number, spread
+from dcae_bench.tables.markdown import (
+    ARROWS,
+    Footnotes,
+    bullets,
+    grid,
+    harmless,
+    join,
+    millions,
+    number,
+    one_line,
+    spread,
+)
 from dcae_bench.tables.runs import DATA_SETS, unique
 
 
 def markdown(table: GenerationTable) -> str:
     """The whole page. Its first line names profile, commit and hardware."""
-    parts = [f"{table.first_line}\n", "# Generation: denoisers on each latent space (the paper's Tables 3 and 1)\n"]
+    parts = [
+        f"{one_line(table.first_line)}\n",
+        "# Generation: denoisers on each latent space (the paper's Tables 3 and 1)\n",
+    ]
     parts += ["## Measured\n", _measured(table) if table.runs else "Nothing was measured yet.\n"]
     if table.not_measured:
         parts += ["## Not measured\n", _not_measured(table)]
     parts += ["## Reported by the paper (Tables 3 and 1)\n", _reported(table)]
-    parts += ["## How to read\n", "".join(f"- {line}\n" for line in _legend(table))]
-    return "\n".join(parts)
+    parts += ["## How to read\n", bullets(_legend(table))]
+    return harmless("\n".join(parts))
 
 
 def _measured(table: GenerationTable) -> str:
@@ -68,8 +82,8 @@ def _run_cells(run: Generation) -> list[str]:
 
 def _not_measured(table: GenerationTable) -> str:
     footnotes = Footnotes()
-    lines = [f"- {row}{footnotes.mark(reasons)}\n" for row, reasons in table.not_measured.items()]
-    return join("".join(lines), footnotes.text())
+    lines = [f"{row}{footnotes.mark(reasons)}" for row, reasons in table.not_measured.items()]
+    return join(bullets(lines), footnotes.text())
 
 
 def _reported(table: GenerationTable) -> str:

@@ -12,7 +12,19 @@ from dcae_bench.tables.answers_page import (
     interval_lines,
     verdict_cell,
 )
-from dcae_bench.tables.markdown import ARROWS, Footnotes, decimals, grid, join, millions, number, spread
+from dcae_bench.tables.markdown import (
+    ARROWS,
+    Footnotes,
+    bullets,
+    decimals,
+    grid,
+    harmless,
+    join,
+    millions,
+    number,
+    one_line,
+    spread,
+)
 from dcae_bench.tables.reconstruction.judge import HIGHER_IS_BETTER
 from dcae_bench.tables.reconstruction.table import REPORTED_LABELS, ReconstructionAnswer, ReconstructionTable
 from dcae_bench.tables.reported.reconstruction import ReconstructionRow
@@ -21,7 +33,7 @@ from dcae_bench.tables.runs import DATA_SETS, FAMILIES, unique
 
 def markdown(table: ReconstructionTable) -> str:
     """The whole page. Its first line names profile, commit and hardware."""
-    parts = [f"{table.first_line}\n", "# Reconstruction: DC-AE beside SD-VAE (the paper's Table 2)\n"]
+    parts = [f"{one_line(table.first_line)}\n", "# Reconstruction: DC-AE beside SD-VAE (the paper's Table 2)\n"]
     parts += ["## Measured\n", _measured(table) if table.runs else "Nothing was measured yet.\n"]
     if table.pairs:
         parts += ["## Final phase: DC-AE minus SD-VAE\n", _differences(table)]
@@ -29,8 +41,8 @@ def markdown(table: ReconstructionTable) -> str:
         parts += ["## Reported by the paper (Table 2)\n", _reported(table)]
     if table.not_measured:
         parts += ["## Not measured, beside the paper's rows\n", _not_measured(table)]
-    parts += ["## How to read\n", "".join(f"- {line}\n" for line in _legend(table))]
-    return "\n".join(parts)
+    parts += ["## How to read\n", bullets(_legend(table))]
+    return harmless("\n".join(parts))
 
 
 def _measured(table: ReconstructionTable) -> str:
@@ -97,8 +109,8 @@ def _not_measured(table: ReconstructionTable) -> str:
     footnotes, lines = Footnotes(), []
     for name, keys in groupby(table.not_measured, key=lambda key: key[0]):
         sets = (f"{label}{footnotes.mark(table.not_measured[name, label])}" for _, label in keys)
-        lines.append(f"- {name}: {', '.join(sets)}\n")
-    return join("".join(lines), footnotes.text())
+        lines.append(f"{name}: {', '.join(sets)}")
+    return join(bullets(lines), footnotes.text())
 
 
 def _measured_cell(row: ReconstructionRow, answer: ReconstructionAnswer) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dcae_bench.measurement.instruments.statistics import Estimate
 from dcae_bench.measurement.record import ThroughputRecord
 from dcae_bench.measurement.workloads.recipes import RECIPES
-from dcae_bench.tables.markdown import Footnotes, grid, millions
+from dcae_bench.tables.markdown import Footnotes, bullets, grid, harmless, millions, one_line
 from dcae_bench.tables.throughput.judge import degraded_because, is_degraded
 from dcae_bench.tables.throughput.table import BASELINE, ThroughputRow, ThroughputTable
 
@@ -20,7 +20,7 @@ def markdown(table: ThroughputTable) -> str:
     notes = Footnotes()
     every = [*table.rows, *table.left_out]
     lines = [
-        f"Throughput. {'; '.join(dict.fromkeys(_hardware(row.record) for row in every))}; "
+        f"Throughput. {one_line('; '.join(dict.fromkeys(_hardware(row.record) for row in every)))}; "
         f"{'; '.join(dict.fromkeys(_code(row.record) for row in every))}.\n"
     ]
     for protocol in dict.fromkeys(row.record.protocol for row in every):
@@ -35,9 +35,10 @@ def markdown(table: ThroughputTable) -> str:
         lines.append("\n## Left out\n\nDegraded measurements; `dcae-bench table-throughput --degraded` shows them.\n\n")
         for row in table.left_out:
             record = row.record
-            lines.append(f"- {record.protocol}, {_subject(record)}, {record.work}: {degraded_because(record)}\n")
+            said = f"{record.protocol}, {_subject(record)}, {record.work}: {degraded_because(record)}"
+            lines.append(bullets([said]))
     lines.append(_legend())
-    return "".join(lines)
+    return harmless("".join(lines))
 
 
 def _cells(row: ThroughputRow, notes: Footnotes) -> list[str]:
