@@ -72,7 +72,10 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        report_error(" ".join(str(error).split()))
+        report_error(str(error))
+        sys.exit(2)
+    except MemoryError:
+        report_error("memory ran out; make the sizes of the profile smaller, or use a machine with more memory")
         sys.exit(2)
     except OSError as error:
         report_error(f"{error.filename or 'input/output'}: {error.strerror or error}")

@@ -1,6 +1,7 @@
 """Error messages for profiles: one line that explains why a user's YAML does not fit the typed class."""
 
 import difflib
+import reprlib
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -8,23 +9,41 @@ from pydantic import BaseModel, ValidationError
 from dcae_bench.profile.diffusion import ROW_KINDS
 from dcae_bench.specs.autoencoders import FAMILIES
 
+LONGEST = 600
+"""Length in characters at which an explanation is cut: a value may be a whole file."""
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 80
+
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """The first problem of a pydantic error in one line, with a suggestion for misspelt keys."""
+    text = " ".join(_explain(error, model).split())
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     # A misspelt key gives two problems, an unknown key and a missing one. The unknown key tells the user more.
     first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     field = ".".join(_path(first["loc"]))
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
-        return f"unknown key '{field}' (value {first['input']!r}){_suggestion(first['loc'], model)}{more}"
+        return f"unknown key '{field}' (value {_shown(first['input'])}){_suggestion(first['loc'], model)}{more}"
     if first["type"] == "missing":
         return f"key '{field}' is missing; add it (see config/README.md){more}"
     reason = first["msg"].removeprefix("Value error, ")
     if not field and first["type"] == "value_error":  # the problem is about several keys, which the reason names
         return f"{reason}{more}"
     field = field or model.__name__
-    shown = "" if isinstance(first["input"], dict) else f" is {first['input']!r}:"
+    shown = "" if isinstance(first["input"], dict) else f" is {_shown(first['input'])}:"
     return f"key '{field}'{shown} {reason}{more}"
+
+
+def _shown(value: object) -> str:
+    """A value as Python writes it, cut if it is long."""
+    try:
+        return _repr.repr(value)
+    except ValueError:  # a whole number of more digits than Python prints
+        return "a very large number"
 
 
 def _path(location: tuple[Any, ...]) -> list[str]:

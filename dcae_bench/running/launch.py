@@ -64,7 +64,11 @@ def end_with_launcher() -> None:
 
 
 def report_error(error: str) -> None:
-    """Print an error for the user, or write it for the process that started this one, which prints it once."""
+    """Print an error for the user, or write it for the process that started this one, which prints it once.
+
+    Line breaks become spaces. A control character, as a name from outside may hold, is printed as its code.
+    """
+    error = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(error.split()))
     if folder := os.environ.get(FAILURES):
         Path(folder, os.environ["RANK"]).write_text(error)
     else:

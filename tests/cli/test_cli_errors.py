@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.files import CONFIG, sha256_file
 from dcae_bench.base.sealed import read_sealed
 from dcae_bench.cli.main import main
@@ -459,3 +460,47 @@ def test_no_page_waits_for_a_pipe(verb, refused, tmp_path):
     output = [] if verb == "show" else ["--output", tmp_path / "t.md"]
     words = ["figure", "reconstructions"] if verb == "figure" else [verb]
     assert "is a named pipe, not a regular file" in refused(*words, *output, path)
+
+
+def test_control_characters_of_a_name_do_not_reach_the_terminal(refused, tmp_path):
+    line = refused("show", tmp_path / "a\x1b[2J\nb.json")
+    assert "a\\x1b[2J b.json: cannot be read" in line and "\x1b" not in line
+
+
+def test_a_factor_that_is_not_finite(refused, tmp_path, weights, data):
+    arguments = ["--autoencoder", "dc-ae-f32c32", "--weights", weights, "--data", data, "--output", tmp_path / "l.json"]
+    assert "--declared inf: is not a finite number" in refused("latents", *arguments, "--declared", "inf")
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
+def test_sparse_weights(evaluate, weights, refused, tmp_path):
+    state = load_file(weights)
+    pickled = tmp_path / "sparse.pt"
+    key = "encoder.project_in.conv.bias"
+    torch.save({"state_dict": state | {key: state[key].to_sparse()}}, pickled)
+    assert f"key '{key}' is sparse" in refused(*replaced(evaluate, "--weights", pickled))
+
+
+def test_a_damaged_line_of_the_log_is_named(train, refused, tmp_path, monkeypatch):
+    def interrupted(trainer, *_arguments):
+        trainer.log.path.write_text('{"images": 4, "loss": 1.0}\nhalf\n')
+        raise ResultsError("interrupted")
+
+    monkeypatch.setattr("dcae_bench.training.run.train_with_progress", interrupted)
+    assert refused(*train) == "interrupted"
+    line = refused(*train)
+    assert "log.jsonl: line 2 is damaged" in line and "delete the folder of the run" in line
+
+
+def test_a_deeply_nested_profile(train, refused, tmp_path):
+    (tmp_path / "short.yaml").write_text("a: " + "[" * 10_000)
+    assert "is not valid YAML" in refused(*train)
+
+
+def test_brackets_in_the_output(train, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "br[/x]y" / "[backup]" / "model.safetensors"
+    monkeypatch.setattr(sys, "argv", ["dcae-bench", *map(str, replaced(train, "--output", output))])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code and output.exists()
+    assert str(output) in capsys.readouterr().err
