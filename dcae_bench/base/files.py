@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from dcae_bench.base.errors import ResultsError
+from dcae_bench.base.leftovers import hold_part, remove_parts
 
 PACKAGE = Path(__file__).resolve().parent.parent
 REPOSITORY = PACKAGE.parent
@@ -34,27 +35,71 @@ TEMPORARY_BYTES = 23
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces ``path`` when the block ends without an error.
 
-    The data are on disk (fsync) before the rename, so a killed process or a full disk leaves either the old file or
-    the new one, never a part of it. Raises :class:`ResultsError` when the folder cannot be written.
+    The data are on disk (fsync) before the rename, and the rename is on disk when the block has ended. So a killed
+    process, a full disk or a machine that crashes leaves either the old file or the new one, never a part of it.
+    Temporary files of killed processes are removed from the folder. Raises :class:`ResultsError` when the folder cannot
+    be written.
     """
     path = Path(path)
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unused = path.parent / f".{path.name}.{secrets.token_hex(8)}.part"
-        # 0o666 is reduced by the user's umask. Reading the umask would change it for a moment in all threads.
-        descriptor = os.open(unused, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        temporary = unused
+        make_folder(path.parent)
+        remove_parts(path.parent)
+        temporary, descriptor = _open_part(path)
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+            temporary.replace(path)  # before the file is closed, which ends its lock
+        sync_folder(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _open_part(path: Path) -> tuple[Path, int]:
+    """Create and lock a temporary file beside ``path``; returns its path and descriptor."""
+    while True:
+        part = path.parent / f".{path.name}.{secrets.token_hex(8)}.part"
+        # 0o666 is reduced by the user's umask. Reading the umask would change it for a moment in all threads.
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        if hold_part(descriptor):
+            return part, descriptor
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder with its parents, so that it is still there after a crash. Raises :class:`OSError`."""
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in reversed(missing):
+        sync_folder(made.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until a file's data are on disk. Raises :class:`OSError`."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on disk, where its file system can. Raises :class:`OSError`."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:  # a folder that may be written and not listed
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

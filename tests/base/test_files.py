@@ -120,12 +120,13 @@ def test_a_folder_that_cannot_be_made_or_written_is_a_results_error(tmp_path, mo
     assert {item.name for item in tmp_path.iterdir()} == {"file", "folder"}
 
 
-def test_data_are_on_disk_before_the_rename(tmp_path, monkeypatch):
+def test_data_are_on_disk_before_the_rename_and_the_rename_at_the_end(tmp_path, monkeypatch):
     path, events = tmp_path / "file", []
     fsync, replace = os.fsync, type(path).replace
 
     def watched_fsync(descriptor):
-        events.append(("fsync", os.fstat(descriptor).st_size))
+        found = os.fstat(descriptor)
+        events.append(("fsync", "folder" if stat.S_ISDIR(found.st_mode) else found.st_size))
         fsync(descriptor)
 
     def watched_replace(source, target):
@@ -135,7 +136,11 @@ def test_data_are_on_disk_before_the_rename(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", watched_fsync)
     monkeypatch.setattr(type(path), "replace", watched_replace)
     write_bytes(path, b"x" * 1000)
-    assert events == [("fsync", 1000), ("replace", 1000)]
+    assert events == [("fsync", 1000), ("replace", 1000), ("fsync", "folder")]
+    events.clear()
+    write_bytes(tmp_path / "new" / "folder" / "file", b"x")
+    made = [("fsync", "folder")] * 2
+    assert events == [*made, ("fsync", 1), ("replace", 1), ("fsync", "folder")]
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
