@@ -1,6 +1,5 @@
 """Feature pass: the features of every image of a set, in one pass that resumes after an interruption."""
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from dcae_bench.base.errors import DataError
 from dcae_bench.data.images import Crops
 from dcae_bench.data.read_ahead import read_ahead
 from dcae_bench.evaluation.reference import Reference
-from dcae_bench.evaluation.store import Store
+from dcae_bench.evaluation.store import Store, forget
 from dcae_bench.extractors.extractor import FeatureExtractor
 from dcae_bench.running.precision import pinned
 from dcae_bench.running.processes import Worker, batches_of
@@ -48,9 +47,9 @@ class FeaturePass:
             name: Reference(images, extractor, device=kind, tf32=self.tf32)
             for name, extractor in self.extractors.items()
         }
+        read = {name: found for name, reference in references.items() if (found := reference.read()) is not None}
         # Processes may see different caches; a feature counts as cached only where every process has it.
-        cached = self.process.names_everywhere([name for name, reference in references.items() if reference.is_kept])
-        features = {name: references[name].read() for name in cached}
+        features = {name: read[name] for name in self.process.names_everywhere(list(read))}
         missing = [name for name in references if name not in features]
         features |= self._extract(images, folder, missing) if missing else {}
         if self.process.first:
@@ -62,11 +61,10 @@ class FeaturePass:
     @staticmethod
     def forget(folder: Path) -> None:
         """Delete the state of a finished pass. Do not use the features of that pass afterwards."""
-        shutil.rmtree(folder, ignore_errors=True)
+        forget(folder)
 
     def _store(self, images: Crops, folder: Path, names: list[str]) -> Store:
-        # The only value per image is a mark that its features were written.
-        return Store(folder, len(images), ("seen",), {name: self.extractors[name].dim for name in names})
+        return Store(folder, len(images), (), {name: self.extractors[name].dim for name in names})
 
     def _extract(self, images: Crops, folder: Path, names: list[str]) -> Features:
         if len(images) < 2:
@@ -74,20 +72,18 @@ class FeaturePass:
         store = self._store(images, folder, names)
         if self.process.first:
             store.create()
-            if not set(names) <= set(store.feature_names):  # the cache lost features since the interruption
-                self.forget(folder)
-                store = self._store(images, folder, names).create()
         self.process.wait()
+        store.open_existing()
         batches = self.process.share(batches_of(len(images), self.batch_size))
-        pending = [batch for batch in batches if not store.is_done(batch)]
+        pending = store.unfinished(batches)
         total = sum(map(len, batches))
         done = total - sum(map(len, pending))
-        with pinned(self.tf32), torch.inference_mode():
+        with pinned(self.tf32), torch.inference_mode(), store:
             for batch, pixels in read_ahead(images, pending, self.threads):
                 pixels = pixels.to(self.device, non_blocking=True)
-                features = {name: self.extractors[name](pixels).float().cpu().numpy() for name in names}
+                features = {name: self.extractors[name](pixels).float().cpu().numpy() for name in store.feature_names}
                 self._require_finite(features, batch, images)
-                store.write(batch, np.ones((len(batch), 1)), features)
+                store.write(batch, features)
                 done += len(batch)
                 self.progress(done, total)
         self.process.wait()

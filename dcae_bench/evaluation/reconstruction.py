@@ -1,6 +1,5 @@
 """Reconstruction evaluator: one pass reconstructs every image once and feeds all metrics."""
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from dcae_bench.data.images import Crops
 from dcae_bench.data.pixels import normalise, to_uint8
 from dcae_bench.data.read_ahead import read_ahead
 from dcae_bench.evaluation.reference import Reference
-from dcae_bench.evaluation.store import Store
+from dcae_bench.evaluation.store import Store, forget
 from dcae_bench.evaluation.suite import Suite
 from dcae_bench.models.autoencoder import Autoencoder, images_at_once
 from dcae_bench.running.precision import pinned
@@ -74,28 +73,25 @@ class ReconstructionEvaluator:
 
         Cached features of originals are not computed again. With several processes, each measures its share of the
         crops and all return the result for all crops. Raises :class:`DataError` for fewer than two images, and
-        :class:`ResultsError`, among others for cached features that were changed.
+        :class:`ResultsError`.
         """
         if len(crops) < 2:
             raise DataError(f"{len(crops)} images cannot be evaluated: a Fréchet distance needs at least 2")
         references = self._references(crops)
         # Processes may see different caches: the cache may be on one machine's disk, or another evaluation may be
         # writing to it. A feature counts as cached only where every process has it.
-        shared = self.process.names_everywhere([name for name, reference in references.items() if reference.is_kept])
-        cached = {name: references[name].read() for name in shared}
+        read = {name: found for name, reference in references.items() if (found := reference.read()) is not None}
+        cached = {name: read[name] for name in self.process.names_everywhere(list(read))}
         dims = {name: extractor.dim for name, extractor in self.suite.extractors.items()}
         wanted = {f"fake-{name}": dim for name, dim in dims.items()}
         wanted |= {f"real-{name}": dims[name] for name in dims if name not in cached}
         store = Store(folder, len(crops), self.suite.value_names, wanted)
         if self.process.first:
             store.create()
-            if not set(wanted) <= set(store.feature_names):  # the cache lost features since the interruption
-                self.forget(folder)
-                store = Store(folder, len(crops), self.suite.value_names, wanted).create()
         self.process.wait()
         store.open_existing()
         missing = [name for name in dims if f"real-{name}" in store.feature_names]
-        with pinned(self.tf32), torch.inference_mode():
+        with pinned(self.tf32), torch.inference_mode(), store:
             speed = self._measure_batches(reconstruct, crops, store, missing)
         self.process.wait()
         store.require_complete()
@@ -109,7 +105,7 @@ class ReconstructionEvaluator:
     @staticmethod
     def forget(folder: Path) -> None:
         """Delete the state of a finished pass. Do not use the arrays of its :class:`MeasuredSet` afterwards."""
-        shutil.rmtree(folder, ignore_errors=True)
+        forget(folder)
 
     def _references(self, crops: Crops) -> dict[str, Reference]:
         if not self.use_cache:
@@ -122,7 +118,7 @@ class ReconstructionEvaluator:
 
     def _measure_batches(self, reconstruct: Reconstruct, crops: Crops, store: Store, missing: list[str]) -> Speed:
         batches = self.process.share(batches_of(len(crops), self.batch_size))
-        pending = [batch for batch in batches if not store.is_done(batch)]
+        pending = store.unfinished(batches)
         total = sum(map(len, batches))
         done = total - sum(map(len, pending))
         images, start, waited = 0, time.perf_counter(), 0.0
@@ -134,14 +130,14 @@ class ReconstructionEvaluator:
             fake = reconstruct(real, batch)
             features = {f"fake-{name}": x.numpy() for name, x in self.suite.features(fake, names).items()}
             features |= {f"real-{name}": x.numpy() for name, x in self.suite.features(real, missing).items()}
-            store.write(batch, self._require_numbers(self.suite.values(real, fake), batch, crops), features)
+            store.write(batch, features, self._require_numbers(self.suite.values(real, fake), batch, crops))
             images += len(batch)
             self.progress(done + images, total)
             reading = time.perf_counter()
         return Speed(images, time.perf_counter() - start, waited)
 
     def _require_numbers(self, values: Tensor, batch: range, crops: Crops) -> np.ndarray:
-        """Return values as an array. Raises :class:`DataError` for NaN, which marks rows that are not yet measured."""
+        """Return values as an array. Raises :class:`DataError` for NaN."""
         bad = values.isnan().any(dim=1).nonzero()
         if len(bad):
             row = int(bad[0])

@@ -17,6 +17,7 @@ from dcae_bench.data.images import Crops, open_crops
 from dcae_bench.evaluation.gallery import write_gallery
 from dcae_bench.evaluation.protocols import protocol_of
 from dcae_bench.evaluation.reconstruction import MeasuredSet, ReconstructionEvaluator, Speed, reconstructor
+from dcae_bench.evaluation.store import remove_other_states
 from dcae_bench.evaluation.suite import Suite
 from dcae_bench.evaluation.summary import summarise
 from dcae_bench.generation.posterior import posterior_noise
@@ -106,6 +107,8 @@ class Evaluation:
         with Progress(console=self.console, disable=not self.console.is_terminal) as bar:
             task = bar.add_task(f"{self.subject.autoencoder} on {item.label}", total=len(crops))
             self.evaluator.progress = lambda done, total: bar.update(task, completed=done, total=total)
+            if self.process.first:
+                remove_other_states(state)
             measured = self.evaluator.measure(self.reconstruct, crops, state)
         if self.process.first:
             metrics = summarise(measured, self.suite, crops, resamples=spec.bootstrap, seed=self.profile.seed)

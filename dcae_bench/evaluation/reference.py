@@ -46,32 +46,26 @@ class Reference:
         self.path = cache_dir() / "reference" / f"{sha256_json(self.description)}.raw"
         self._data = f"{crops.name} {crops.split} {crops.resolution} px"
 
-    @property
-    def is_kept(self) -> bool:
-        """Whether the cache holds a file of the right size."""
-        try:
-            return self.path.stat().st_size == self._bytes + DIGEST
-        except OSError:
-            return False
+    def read(self) -> np.ndarray | None:
+        """Return the features, float32 (n, dim), mapped read-only; None where the cache does not hold them.
 
-    def read(self) -> np.ndarray:
-        """Check the digest and return the features, float32 (n, dim), mapped read-only.
-
-        Raises :class:`ResultsError` for a file that cannot be read or whose digest is wrong.
+        A file that cannot be read or whose digest is wrong is not believed: it causes a warning, and the features are
+        computed and kept again.
         """
         try:
             with open_regular(self.path) as file:
                 digest = self._digest_of(file)
-                found = file.read()
-                features = np.memmap(file, np.float32, "r", shape=self.shape)
+                if file.read() == digest:
+                    return np.memmap(file, np.float32, "r", shape=self.shape)
+        except FileNotFoundError:
+            return None
         except (OSError, ValueError) as error:
-            raise ResultsError(f"{self.path}: cannot be read ({error}); run the evaluation again") from error
-        if found != digest:
-            raise ResultsError(
-                f"{self.path}: does not hold the features of {self._data} that were kept there; delete the file and "
-                "run the evaluation again"
-            )
-        return features
+            logger.warning("%s: cannot be read (%s); its features are computed again", self.path, error)
+            return None
+        logger.warning(
+            "%s: does not hold the features of %s that were kept there; they are computed again", self.path, self._data
+        )
+        return None
 
     def keep(self, source: Path) -> None:
         """Copy the file of finished features into the cache. A full disk only causes a warning."""

@@ -15,6 +15,7 @@ from dcae_bench.data.samples import Samples, open_samples
 from dcae_bench.evaluation.features import FeaturePass
 from dcae_bench.evaluation.protocols import GenerationProtocol, generation_protocol_of
 from dcae_bench.evaluation.samples import generation_metrics, load_reference_batch
+from dcae_bench.evaluation.store import remove_other_states
 from dcae_bench.extractors import by_name as extractors
 from dcae_bench.models.cost import autoencoder_cost
 from dcae_bench.profile.profile import Profile
@@ -136,6 +137,8 @@ class _Comparison:
         with Progress(console=self.console, disable=not self.console.is_terminal) as bar:
             task = bar.add_task(self.resolved.name)
             self.features.progress = lambda done, total: bar.update(task, completed=done, total=total)
+            if self.features.process.first:
+                remove_other_states(self.state)
             real = self.features.extract_reference(self.crops, self.state / "reference")
             fake = self.features.extract(self.images, self.state / "samples")
             adm = None

@@ -1,30 +1,45 @@
-"""Store: the state of one pass on disk, by image index. Written rows survive when the process is killed."""
+"""Store: the state of one pass on disk, by image index. Written rows survive a kill and a crash of the machine."""
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 
 from dcae_bench.base.errors import ResultsError
-from dcae_bench.base.files import cannot_write, write_at, write_text
+from dcae_bench.base.leftovers import remove_folders
+from dcae_bench.base.row_files import Layout, RowFiles, read_state
 
-META = "pass.json"
+VALUES = "values"
+FLOAT64, FLOAT32 = 8, 4
 
 
 class Store:
     """Values (n, m) in float64 and features (n, dim) in float32 of n images.
 
     Rows are written by image index, so the files do not depend on the order of the work, on batches or on the number of
-    processes. The values of a row are NaN until they are written, after the row's features. Rows are written to the
-    files, not through a memory mapping, so that a full disk raises an error and does not kill the process by a signal.
+    processes. Rows are written to the files, not through a memory mapping, so that a full disk raises an error and does
+    not kill the process by a signal. Use it as a context while writing: its end commits.
     """
 
     def __init__(self, folder: Path, images: int, value_names: Sequence[str], features: Mapping[str, int]):
-        """Describe a state without touching the disk. ``features`` maps the name of each feature file to its width."""
+        """Describe a state without touching the disk. ``features`` maps the name of each feature file to its width.
+
+        Without ``value_names`` there is no file of values.
+        """
         self.folder, self.images = Path(folder), images
-        self.value_names, self._features = tuple(value_names), dict(features)
+        self.value_names = tuple(value_names)
+        self._describe(features)
+
+    def _describe(self, features: Mapping[str, int]) -> None:
+        self._features = dict(features)
+        layouts = {VALUES: Layout(FLOAT64 * len(self.value_names))} if self.value_names else {}
+        layouts |= {name: Layout(FLOAT32 * dim) for name, dim in self._features.items()}
+        identity = {"images": self.images, "values": list(self.value_names), "features": self._features}
+        self._files = RowFiles(
+            self.folder, self.images, identity, {f"{name}.raw": layout for name, layout in layouts.items()}
+        )
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -34,49 +49,37 @@ class Store:
     def create(self) -> "Store":
         """Create the files, or resume the files of an interrupted pass, which then name the feature files.
 
-        A state of other images or metrics is deleted. Raises :class:`ResultsError`.
+        A state of other images or metrics, or without some of the features, is deleted. Raises :class:`ResultsError`.
         """
-        meta = {"images": self.images, "values": list(self.value_names)}
-        found = self._read_meta()
-        if found is not None and {key: found[key] for key in meta} == meta:
-            self._features = found["features"]
-            return self
-        shutil.rmtree(self.folder, ignore_errors=True)
-        try:
-            self.folder.mkdir(parents=True)
-            with open(self.path("values"), "wb") as file:
-                row = np.full(len(self.value_names), np.nan)
-                for start in range(0, self.images, 1 << 16):
-                    file.write(np.tile(row, (min(1 << 16, self.images - start), 1)).tobytes())
-            for name, dim in self._features.items():
-                with open(self.path(name), "wb") as file:
-                    file.truncate(4 * dim * self.images)
-        except OSError as error:
-            raise cannot_write(self.folder, error) from error
-        write_text(self.folder / META, json.dumps({**meta, "features": self._features}) + "\n")
+        found = self._found()
+        if found is not None and set(self._features) <= set(found):
+            self._describe(found)
+        self._files.create_or_resume()
         return self
 
     def open_existing(self) -> "Store":
         """Open the files that another process created. Raises :class:`ResultsError`."""
-        found = self._read_meta()
+        found = self._found()
         if found is None:
-            raise ResultsError(f"{self.folder / META}: is missing; run the evaluation again")
-        self._features = found["features"]
+            raise ResultsError(f"{self.folder}: holds no state of a pass; run the evaluation again")
+        self._describe(found)
+        self._files.join()
         return self
 
-    def is_done(self, indices: range) -> bool:
-        """Whether every row of ``indices`` is written."""
-        return not np.isnan(self.values()[indices.start : indices.stop]).any()
+    def unfinished(self, batches: Sequence[range]) -> list[range]:
+        """Return the batches with at least one row that is not written."""
+        return self._files.unfinished(batches)
 
-    def write(self, indices: range, values: np.ndarray, features: Mapping[str, np.ndarray]) -> None:
+    def write(self, indices: range, features: Mapping[str, np.ndarray], values: np.ndarray | None = None) -> None:
         """Write the rows of consecutive images. Raises :class:`ResultsError` when the disk is full."""
-        for name, rows in features.items():
-            self._write(name, np.ascontiguousarray(rows, np.float32), indices.start)
-        self._write("values", np.ascontiguousarray(values, np.float64), indices.start)
+        contents = {f"{name}.raw": np.asarray(features[name], np.float32) for name in self._features}
+        if self.value_names:
+            contents[f"{VALUES}.raw"] = np.asarray(values, np.float64)
+        self._files.write(indices, contents)
 
     def values(self) -> np.ndarray:
         """All values (n, m), mapped read-only."""
-        return np.memmap(self.path("values"), np.float64, "r", shape=(self.images, len(self.value_names)))
+        return np.memmap(self.path(VALUES), np.float64, "r", shape=(self.images, len(self.value_names)))
 
     def features(self, name: str) -> np.ndarray:
         """All features (n, dim) of one file, mapped read-only."""
@@ -88,15 +91,33 @@ class Store:
 
     def require_complete(self) -> None:
         """Check that every row is written. Raises :class:`ResultsError`."""
-        missing = int(np.isnan(self.values()).any(axis=1).sum())
+        missing = int((~self._files.written()).sum())
         if missing:
             raise ResultsError(f"{self.folder}: {missing} of {self.images} images were not measured; run it again")
 
-    def _write(self, name: str, rows: np.ndarray, start: int) -> None:
-        write_at(self.path(name), start * rows[0].nbytes, rows)
+    def __enter__(self) -> "Store":
+        self._files.__enter__()
+        return self
 
-    def _read_meta(self) -> dict | None:
-        try:
-            return json.loads((self.folder / META).read_text())
-        except (OSError, ValueError):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._files.__exit__(kind, error, trace)
+
+    def _found(self) -> dict[str, int] | None:
+        """Features of the state in the folder; None where there is none of these images and values."""
+        identity = (read_state(self.folder) or {}).get("identity")
+        own = {"images": self.images, "values": list(self.value_names)}
+        if not isinstance(identity, dict) or {key: identity.get(key) for key in own} != own:
             return None
+        return identity["features"]
+
+
+def remove_other_states(folder: Path) -> None:
+    """Remove the states of killed passes of other recipes beside ``folder``, ``.<stem>-<12 hex digits>``."""
+    remove_folders(folder.parent, folder.name[1:].rpartition("-")[0], keep=folder)
+
+
+def forget(folder: Path) -> None:
+    """Delete the state of a finished pass. Do not use its arrays afterwards."""
+    shutil.rmtree(folder, ignore_errors=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dcae_bench.base.errors import DataError
 from dcae_bench.base.files import sha256_file, sha256_json, write_bytes
+from dcae_bench.base.leftovers import remove_folders, remove_parts
 from dcae_bench.base.terminal import Console, Progress
 from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.catalogue.entries import Scaling
@@ -71,6 +72,10 @@ def encode_dataset(
             if (found := encoding.finished()) is None:
                 encoding.run()
                 found = read_latent_manifest(output)
+            elif process.first:
+                # What a kill after the manifest was written has left.
+                remove_folders(output, Path(LATENTS).stem)
+                remove_parts(output)
         return found
 
 
@@ -137,6 +142,7 @@ class Encoding:
         if self.process.first:
             state.create_or_resume()
         self.process.wait()
+        state.join()
         mine = state.unfinished(self.process.share(batches))
         console = Console(stderr=True, quiet=not self.process.first)
         crops = _Mirrored(self.crops) if self.spec.flips else self.crops
@@ -144,10 +150,11 @@ class Encoding:
             Progress(console=console, disable=not console.is_terminal) as bar,
             pinned(tf32=False),
             torch.inference_mode(),
+            state,
         ):
             task = bar.add_task(f"{self.subject.autoencoder}: encoding {self.crops.name}", total=len(mine))
             for batch, images in read_ahead(crops, mine, self.profile.evaluation.workers):
-                state.write(batch, self._encode(batch, images, crops))
+                state.write_rows(batch, self._encode(batch, images, crops))
                 bar.advance(task)
         self.process.wait()
         if self.process.first:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dcae_bench.base.errors import ConfigError, DataError
 from dcae_bench.base.files import sha256_file, sha256_json, write_bytes
+from dcae_bench.base.leftovers import remove_folders, remove_parts
 from dcae_bench.base.terminal import Console, Progress
 from dcae_bench.data.sample_manifest import (
     LABELS,
@@ -83,6 +84,9 @@ def sample_images(
                 sampling.run()
                 found = read_sample_manifest(output)
             elif process.first:
+                # What a kill after the manifest was written has left.
+                remove_folders(output, Path(SAMPLES).stem)
+                remove_parts(output)
                 console = Console(stderr=True)
                 console.print(f"row {row}: these {found.count} samples are in {output} already", soft_wrap=True)
         if png is not None:
@@ -152,17 +156,18 @@ class Sampling:
         if self.process.first:
             state.create_or_resume()
         self.process.wait()
+        state.join()
         self.denoiser.model.to(self.device)
         self.denoiser.autoencoder.to(self.device)
         console = Console(stderr=True, quiet=not self.process.first)
-        with Progress(console=console, disable=not console.is_terminal) as bar, pinned(tf32=False):
+        with Progress(console=console, disable=not console.is_terminal) as bar, pinned(tf32=False), state:
             task = bar.add_task(f"row {self.resolved.name}: sampling", total=self.count)
             for rows, noise in self._batches(state):
                 images = self._sample(rows, noise).permute(0, 2, 3, 1).contiguous().cpu().numpy()
                 # The last of the authors' eight parts may reach past the number of samples.
                 kept = range(rows.start, min(rows.stop, self.count))
                 if len(kept):
-                    state.write(kept, images[: len(kept)])
+                    state.write_rows(kept, images[: len(kept)])
                 bar.advance(task, len(rows))
         self.process.wait()
         if self.process.first:
