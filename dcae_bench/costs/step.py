@@ -1,6 +1,7 @@
 """The cost of a training step per image: operations and memory, counted on tensors that have shapes but no values."""
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -10,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from dcae_bench.base.errors import ConfigError
+from dcae_bench.base.errors import ConfigError, ResultsError
 from dcae_bench.base.files import cache_dir, sha256_file, sha256_json, write_text
 from dcae_bench.base.reading import read_json
 from dcae_bench.base.typed import Strict
@@ -29,6 +30,8 @@ from dcae_bench.training.losses import ReconstructionLoss
 from dcae_bench.training.objective import Objective
 from dcae_bench.training.phases import Freezer
 from dcae_bench.weights.user_class import source_modules
+
+logger = logging.getLogger(__name__)
 
 BATCH = 2  # a BatchNorm in training mode needs more than one value per channel
 FP32 = 4  # bytes
@@ -310,8 +313,15 @@ def cached(kind: type[Cost], key: Sequence[object], count: Callable[[], Cost]) -
     key = [*key, torch.__version__, fingerprint(__name__, f"{__package__}.passes")]
     path = cache_dir() / "costs" / f"{sha256_json(key)[:24]}.json"
     try:
-        return kind(**read_json(path))
-    except (OSError, ValueError, TypeError):  # TypeError: other fields
-        cost = count()
-    write_text(path, json.dumps(cost.model_dump()))
+        kept = read_json(path)
+        if kept["sha256"] == sha256_json(kept["cost"]):
+            return kind(**kept["cost"])
+    except (OSError, ValueError, KeyError, TypeError):  # missing or damaged: count again
+        pass
+    cost = count()
+    counted = cost.model_dump(mode="json")
+    try:
+        write_text(path, json.dumps({"cost": counted, "sha256": sha256_json(counted)}))
+    except ResultsError as error:  # a missing cache costs only time
+        logger.warning("%s; the cost is counted again next time", error)
     return cost

@@ -2,12 +2,13 @@
 
 import hashlib
 import itertools
+import logging
 import multiprocessing
 import os
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dcae_bench.base.errors import DataError
-from dcae_bench.base.files import cache_dir
+from dcae_bench.base.files import cache_dir, make_folder
 from dcae_bench.base.parent import end_with_parent
 from dcae_bench.data.decode import ImageError, open_image, read_file
 from dcae_bench.data.layout import Listed
 
-VERSION = 1
+logger = logging.getLogger(__name__)
+
+VERSION = 2
 """Version of the way that files are read. Readings that another version cached are not used."""
 CHUNK = 8
 """Files that go to a process together; a killed scan loses the readings of unfinished chunks."""
@@ -60,17 +63,23 @@ class ScanCache:
     """
 
     def __init__(self, root: Path):
-        """Open the cache of ``root``. Raises :class:`DataError` if the cache file is damaged or cannot be written."""
+        """Open the cache of ``root``; a damaged file is removed and begun again.
+
+        Raises :class:`DataError` if the cache file cannot be written.
+        """
         name = hashlib.sha256(os.path.realpath(root).encode(errors="surrogateescape")).hexdigest()[:24]
         self.path = cache_dir() / "images" / f"{name}-v{VERSION}.sqlite"
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(self.path, timeout=60)
-            self._connection.execute(
-                "CREATE TABLE IF NOT EXISTS readings (path TEXT PRIMARY KEY, mtime_ns INTEGER, bytes INTEGER, "
-                "sha256 TEXT, width INTEGER, height INTEGER, mode TEXT) WITHOUT ROWID"
-            )
-            self._connection.commit()
+            make_folder(self.path.parent)
+            try:
+                self._connection = self._connect()
+            except sqlite3.OperationalError:  # locked, or a disk that cannot be written
+                raise
+            except sqlite3.DatabaseError as error:
+                logger.warning("%s: is damaged (%s); it is removed, and every file is read again", self.path, error)
+                for suffix in ("", "-journal"):
+                    self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+                self._connection = self._connect()
         except (OSError, sqlite3.Error) as error:
             raise self._broken(error) from error
         self._rows: list[tuple] = []
@@ -83,19 +92,41 @@ class ScanCache:
         with closing(self._connection):
             self._write()
 
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=60)
+        try:
+            connection.execute("PRAGMA synchronous = FULL")  # the default of most builds, not of all
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS readings (path TEXT PRIMARY KEY, mtime_ns INTEGER, bytes INTEGER, "
+                "sha256 TEXT, width INTEGER, height INTEGER, mode TEXT, checksum TEXT) WITHOUT ROWID"
+            )
+            connection.commit()
+            # Reads every page, a second for a million files. A page that is damaged later still fails its checksums.
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
     def recall(self, stats: dict[str, os.stat_result | None]) -> dict[str, Reading]:
         """Return the readings of the files whose size and modification time are unchanged. Raises :class:`DataError`.
 
         ``stats`` holds each file's current state by path; None: the state cannot be read.
         """
         marks = ",".join("?" * len(stats))
-        query = f"SELECT path, mtime_ns, bytes, sha256, width, height, mode FROM readings WHERE path IN ({marks})"
+        query = (
+            f"SELECT path, mtime_ns, bytes, sha256, width, height, mode, checksum FROM readings WHERE path IN ({marks})"
+        )
         found = {}
         try:
-            for path, mtime_ns, size, *rest in self._connection.execute(query, list(stats)):
+            for *row, checksum in self._connection.execute(query, list(stats)):
+                path, mtime_ns, size, *rest = row
                 stat = stats[path]
-                if stat is not None and (stat.st_mtime_ns, stat.st_size) == (mtime_ns, size):
-                    found[path] = Reading(size, *rest)
+                if stat is None or (stat.st_mtime_ns, stat.st_size) != (mtime_ns, size) or checksum != _checksum(row):
+                    continue
+                found[path] = Reading(size, *rest)
         except sqlite3.Error as error:
             raise self._broken(error) from error
         return found
@@ -103,7 +134,7 @@ class ScanCache:
     def remember(self, readings: Iterable[tuple[str, os.stat_result | None, Reading]]) -> None:
         """Keep the readings without a problem. Writes happen about once a second. Raises :class:`DataError`."""
         self._rows += [
-            (path, stat.st_mtime_ns, *reading[:5])
+            (*(row := (path, stat.st_mtime_ns, *reading[:5])), _checksum(row))
             for path, stat, reading in readings
             if stat is not None and reading.problem is None and reading.bytes == stat.st_size
         ]
@@ -114,7 +145,8 @@ class ScanCache:
         # One short transaction, so that another scan of the same root hardly waits.
         try:
             with self._connection:
-                self._connection.executemany("INSERT OR REPLACE INTO readings VALUES (?, ?, ?, ?, ?, ?, ?)", self._rows)
+                marks = ",".join("?" * 8)
+                self._connection.executemany(f"INSERT OR REPLACE INTO readings VALUES ({marks})", self._rows)
         except sqlite3.Error as error:
             raise self._broken(error) from error
         self._rows.clear()
@@ -122,6 +154,11 @@ class ScanCache:
 
     def _broken(self, error: Exception) -> DataError:
         return DataError(f"{self.path}: cannot be used ({error}); delete it or set $DCAE_BENCH_CACHE to another folder")
+
+
+def _checksum(row: Sequence[object]) -> str:
+    """Checksum of one kept reading, which is not believed without it."""
+    return hashlib.blake2b(repr(tuple(row)).encode(errors="surrogateescape"), digest_size=8).hexdigest()
 
 
 def scan(

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import torch
 
@@ -29,6 +30,7 @@ def load_checkpoint(path: Path, recipe_sha256: str) -> dict[str, Any] | None:
         return None
     try:
         require_regular_file(path)
+        _require_checksums(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
         found = state["recipe_sha256"]
     except Exception as error:  # torch's reader raises many kinds of errors for damaged bytes
@@ -40,3 +42,10 @@ def load_checkpoint(path: Path, recipe_sha256: str) -> dict[str, Any] | None:
             "start the phase again"
         )
     return state
+
+
+def _require_checksums(path: Path) -> None:
+    """Check the checksum that torch's format, a zip file, keeps of each tensor; torch itself does not check them."""
+    with ZipFile(path) as file:
+        if (damaged := file.testzip()) is not None:
+            raise ValueError(f"the checksum of {damaged} does not fit")

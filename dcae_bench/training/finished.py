@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dcae_bench.base.errors import ResultsError
+from dcae_bench.base.files import sync_folder
+from dcae_bench.base.leftovers import remove_parts
 from dcae_bench.base.terminal import Console
 from dcae_bench.models.checkpoints import weights_sha256
 from dcae_bench.records.record import load
@@ -32,6 +34,7 @@ def skip_if_finished(
         return False
     if is_first_process():
         remove_state(directory)
+        remove_parts(output.parent)
         Console(stderr=True).print(f"{name}: finished before -> {output}", soft_wrap=True)
     return True
 
@@ -39,8 +42,9 @@ def skip_if_finished(
 def remove_state(directory: Path) -> None:
     """Remove the state of a finished run.
 
-    The checkpoint is removed first, so that a kill in between never leaves a checkpoint without its log.
+    The checkpoint is removed first, so that a kill or a crash in between never leaves a checkpoint without its log.
     """
     (directory / CHECKPOINT).unlink(missing_ok=True)
     if directory.exists():
+        sync_folder(directory)
         shutil.rmtree(directory)

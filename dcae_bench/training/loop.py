@@ -19,6 +19,7 @@ from accelerate import (
 from torch import Tensor, nn
 
 from dcae_bench.base.errors import TrainingError
+from dcae_bench.base.files import write_text
 from dcae_bench.profile.profile import Profile
 from dcae_bench.profile.training import OptimizerSpec
 from dcae_bench.running.device import choose
@@ -30,6 +31,7 @@ WRAPPING = DistributedDataParallelKwargs(broadcast_buffers=False)
 # How long processes wait while one of them samples previews and writes a large checkpoint. NCCL's default of ten
 # minutes is too short.
 WAITING = InitProcessGroupKwargs(timeout=timedelta(hours=2))
+LOG = "log.jsonl"
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
@@ -89,7 +91,9 @@ class Loop(ABC):
         if state is not None:
             self.load_state(state)
         if self.accelerator.is_main_process:
-            self.log = TrainingLog(self.spec.directory / "log.jsonl", self.images, every=self.spec.log_images)
+            # The checkpoint holds the log's lines: after a crash of the machine the file itself may lack some.
+            write_text(self.spec.directory / LOG, state["log"] if state is not None else "")
+            self.log = TrainingLog(self.spec.directory / LOG, self.images, every=self.spec.log_images)
 
     def train(self, elapsed: Callable[[], float], progress: Callable[[int, dict[str, float]], None]) -> None:
         """Train to the last image, with a checkpoint at every interval.
@@ -131,9 +135,10 @@ class Loop(ABC):
         self.images, self.seconds_before = state["images"], state["seconds"]
 
     def checkpoint(self, name: str, seconds: float) -> None:
-        """Write the state atomically. The main process writes; the others wait."""
+        """Write the state and the log's lines atomically. The main process writes; the others wait."""
         if self.accelerator.is_main_process:
-            save_checkpoint(self.state(seconds), self.spec.directory / name)
+            log = self.log.path.read_text(encoding="utf-8")
+            save_checkpoint({**self.state(seconds), "log": log}, self.spec.directory / name)
         self.accelerator.wait_for_everyone()
 
     @contextmanager

@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -261,13 +262,23 @@ def test_a_scan_lists_only_a_little_ahead(root, tmp_path, workers):
     assert listed == 100
 
 
-def test_a_damaged_memory_is_named(root, tmp_path):
+@pytest.mark.parametrize("damage", [b"not a database" * 1000, b"\0" * 4096, b""])
+def test_a_damaged_memory_is_begun_again(root, tmp_path, damage):
     write_images(root, ["a.png"])
-    own(root, tmp_path)
+    first = own(root, tmp_path)
     (path,) = cache_dir().rglob("*.sqlite")
-    path.write_bytes(b"not a database" * 1000)
-    with pytest.raises(DataError, match=r"\.sqlite: cannot be used .*; delete it"):
-        own(root, tmp_path)
+    path.write_bytes(damage)
+    assert own(root, tmp_path) == first
+    assert sqlite3.connect(path).execute("SELECT COUNT(*) FROM readings").fetchone() == (1,)
+
+
+def test_a_changed_reading_is_not_believed(root, tmp_path):
+    write_images(root, ["a.png"])
+    first = own(root, tmp_path)
+    (path,) = cache_dir().rglob("*.sqlite")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE readings SET sha256 = ?", ["0" * 64])
+    assert own(root, tmp_path) == first
 
 
 @given(stop=st.integers(0, 12), again=st.integers(0, 12))
