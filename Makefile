@@ -13,6 +13,9 @@ ACTIVATED  := PYTHONDONTWRITEBYTECODE= VIRTUAL_ENV="$(CURDIR)/.venv" PATH="$(CUR
 COMPILE    := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
               --no-emit-index-url --custom-compile-command "make requirements" $(UV_FLAGS)
 
+# The user's cache, shared by all checkouts: `make clean` removes only what killed commands left there a day ago or more.
+CACHE      := $(or $(DCAE_BENCH_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dcae-bench)
+
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 .DEFAULT_GOAL := help
@@ -39,7 +42,7 @@ help:
 	@echo
 	@echo '  make setup                               make .venv; every command above does so if needed (PYTHON=python3.11)'
 	@echo '  make requirements                        pin the packages of pyproject.toml again (UV_FLAGS=--upgrade)'
-	@echo '  make clean                               remove results, except results/reference, and Snakemake'\''s memory'
+	@echo '  make clean                               remove results, except results/reference, leftovers, and Snakemake'\''s memory'
 	@echo '  make distclean                           clean, and remove .venv'
 
 # FORCE: Snakemake decides whether a result is up to date. The target stands before options that take many values.
@@ -102,6 +105,8 @@ clean:
 	@if [ -d results ]; then \
 	  find results -mindepth 1 -maxdepth 1 ! -name reference ! -name README.md -exec rm -rf {} +; fi
 	@rm -rf .snakemake
+	@if [ -d results/reference ]; then find results/reference -name '.*.part' -prune -exec rm -rf {} +; fi
+	@if [ -d "$(CACHE)" ]; then find "$(CACHE)" -name '.*.part' -type f -mmin +1440 -exec rm -f {} +; fi
 
 distclean: clean
 	@rm -rf .venv *.egg-info
