@@ -11,7 +11,7 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from dcae_bench.base.errors import WeightsError
-from dcae_bench.base.files import sha256_file
+from dcae_bench.base.files import sha256_file, sync_folder
 
 SCHEMES = ("https",)
 CHUNK = 1 << 20
@@ -46,6 +46,7 @@ def download(url: str, path: Path, *, sha256_prefix: str, progress: Progress = l
                     "again"
                 )
             part.replace(path)
+            sync_folder(path.parent)
             return found
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or str(error) or type(error).__name__

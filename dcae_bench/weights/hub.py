@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dcae_bench.base.errors import WeightsError
-from dcae_bench.base.files import read_bytes, sha256_file
+from dcae_bench.base.files import read_bytes, sha256_file, sync_folder
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata
@@ -143,6 +143,7 @@ def _fetch_blob(repo: str, file: str, revision: str | None, found: "HfFileMetada
                 "again"
             )
         part.replace(blob)
+        sync_folder(blob.parent)
 
 
 def _ask_hub(repo: str, file: str, revision: str | None) -> "HfFileMetadata | None":

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dcae_bench.base.errors import ResultsError, UserError
-from dcae_bench.base.files import read_bytes, write_bytes, write_text
+from dcae_bench.base.files import read_bytes, sync_folder, write_bytes, write_text
 from dcae_bench.measurement import evidence
 from dcae_bench.measurement.record import TRACE_SUFFIX, ThroughputRecord
 from dcae_bench.tables.throughput.build import build, find_records, is_record
@@ -42,6 +42,7 @@ def bundle(measured: Path, root: Path) -> Path:
     write(build(records), made / TABLE)
     evidence.seal(made)
     made.rename(folder)
+    sync_folder(folder.parent)
     return folder
 
 
