@@ -39,19 +39,33 @@ def remove_parts(folder: Path) -> None:
         _remove_unheld(folder / name, folder / name)
 
 
-def hold_folder(folder: Path, owner: object) -> None:
-    """Lock a folder of unfinished work while ``owner`` lives, so that no other command takes it for a leftover.
+class Hold:
+    """A lock on a folder of unfinished work while this object lives: no other command takes it for a leftover."""
 
-    Several processes may hold the same folder. Raises :class:`OSError` when the lock file cannot be made.
-    """
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    weakref.finalize(owner, os.close, descriptor)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-    except OSError:
-        return
-    if os.fstat(descriptor).st_nlink == 0:
-        raise FileNotFoundError(f"{folder}: was removed by another command")
+    def __init__(self, folder: Path):
+        """Take the lock. If no other process has it, ``alone`` is set, and others wait until :meth:`share`.
+
+        Raises :class:`OSError` when the lock file cannot be made.
+        """
+        self._descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        weakref.finalize(self, os.close, self._descriptor)
+        self.alone = True
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.alone = False
+            self.share()
+        except OSError:  # a file system without locks
+            return
+        if os.fstat(self._descriptor).st_nlink == 0:
+            raise FileNotFoundError(f"{folder}: was removed by another command")
+
+    def share(self) -> None:
+        """Let other processes hold the folder too."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+        except OSError:  # a file system without locks
+            return
 
 
 def remove_folders(place: Path, stem: str, *, keep: Path | None = None) -> None:

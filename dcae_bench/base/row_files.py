@@ -25,7 +25,7 @@ from dcae_bench.base.files import (
     write_at,
     write_text,
 )
-from dcae_bench.base.leftovers import hold_folder
+from dcae_bench.base.leftovers import Hold
 
 STATE, DONE = "state.json", "done"
 COMMIT_S = 5.0
@@ -80,6 +80,7 @@ class RowFiles:
                 self._resume()
             else:
                 self._create()
+            self._hold.share()
         except OSError as error:
             raise cannot_write(self.folder, error) from error
 
@@ -88,7 +89,8 @@ class RowFiles:
         if read_state(self.folder) != self.state:
             raise ResultsError(f"{self.folder / STATE}: is missing; run the same command again")
         try:
-            hold_folder(self.folder, self)
+            self._hold = Hold(self.folder)
+            self._hold.share()
         except OSError as error:
             raise cannot_write(self.folder, error) from error
 
@@ -154,14 +156,16 @@ class RowFiles:
         shutil.rmtree(self.folder, ignore_errors=True)
         require_free_space(self.folder, sum(map(self.size, self.layouts)) >> 20)
         make_folder(self.folder)
-        hold_folder(self.folder, self)
+        self._hold = Hold(self.folder)
         for name in self.layouts:
             self._restore(name)
         # The state is written last: what it describes is there. The folder is synced with it.
         write_text(self.folder / STATE, json.dumps(self.state) + "\n")
 
     def _resume(self) -> None:
-        hold_folder(self.folder, self)
+        self._hold = Hold(self.folder)
+        if not self._hold.alone:  # a living command has checked the blocks, and adds to its journal
+            return
         for name in self.layouts:
             self._restore(name)
         sound = [block for block in self._read_journals() if self._fits(block)]

@@ -2,13 +2,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from dcae_bench.base import leftovers
 from dcae_bench.base.files import atomic_write, write_text
-from dcae_bench.base.leftovers import LOCK, hold_folder, remove_folders
+from dcae_bench.base.leftovers import LOCK, Hold, remove_folders
 from dcae_bench.base.row_files import Layout, RowFiles
 
 WRITER = """
@@ -95,4 +94,4 @@ def test_a_folder_that_is_removed_before_it_is_held_is_an_error(tmp_path, monkey
     locked = leftovers.fcntl.flock
     monkeypatch.setattr(leftovers.fcntl, "flock", lambda *how: ((folder / LOCK).unlink(), locked(*how)))
     with pytest.raises(FileNotFoundError, match="was removed by another command"):
-        hold_folder(folder, time)
+        Hold(folder)

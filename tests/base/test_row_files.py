@@ -84,6 +84,7 @@ def test_an_empty_file_and_a_missing_one_are_nothing_done(folder, name):
         files = resume(folder)
         assert not files.written().any()
         write(files, BATCHES[:3])
+        del files  # a living owner would keep the next one from checking
 
 
 def test_zeros_in_place_of_rows_are_found(folder):
@@ -110,6 +111,16 @@ def test_others_join_and_share_the_rows(tmp_path):
     write(first, BATCHES[::2])
     write(second, BATCHES[1::2])
     assert first.written().all() and second.written().all()
+    check_whole(tmp_path / "state")
+
+
+def test_a_second_command_leaves_the_journal_of_a_living_one_alone(tmp_path):
+    first = resume(tmp_path / "state")
+    write(first, BATCHES[:1])
+    second = resume(tmp_path / "state")
+    write(first, BATCHES[1:2])
+    write(second, BATCHES[2:3])
+    assert first.unfinished(BATCHES) == second.unfinished(BATCHES) == BATCHES[3:]
     check_whole(tmp_path / "state")
 
 
