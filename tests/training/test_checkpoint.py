@@ -55,6 +55,18 @@ def test_a_truncated_checkpoint_is_refused(tmp_path_factory, keep):
     refused(path, "cannot be read")
 
 
+@pytest.mark.parametrize("damage", [bytes(8), b"\xff" * 8])
+def test_a_tensor_whose_bytes_changed_is_refused(tmp_path, damage):
+    """torch reads such a file without a word."""
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint({**state(), "noise": torch.arange(1.0, 100.0)}, path)
+    content = path.read_bytes()
+    at = content.index(torch.arange(1.0, 100.0).numpy().tobytes())
+    path.write_bytes(content[: at + 80] + damage + content[at + 88 :])
+    assert torch.load(path, weights_only=True)["images"] == 8
+    refused(path, "cannot be read .the checksum of .* does not fit")
+
+
 @given(content=st.binary(max_size=200) | st.binary(max_size=50).map(lambda tail: b"\x80\x02" + tail))
 def test_other_bytes_are_refused(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("run") / "checkpoint.pt"
