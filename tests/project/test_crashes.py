@@ -177,7 +177,8 @@ def evaluate(tiny, suite, monkeypatch) -> tuple[Run, Result]:  # noqa: F811
         (record,) = (root / "evaluation").glob("*.json")
         (table,) = (root / "evaluation").glob("*.parquet")
         (samples,) = (root / "evaluation").glob("*.npy")
-        return metrics_of(record), pq.read_table(table).to_pydict(), samples.read_bytes()
+        kept = {path.name: path.read_bytes() for path in (root / "cache" / "reference").glob("*.raw")}
+        return metrics_of(record), pq.read_table(table).to_pydict(), samples.read_bytes(), kept
 
     return run, result
 
@@ -205,6 +206,7 @@ def crash_everywhere(run: Run, result: Result, folder: Path, monkeypatch, points
     with disk.watch():
         run(fresh(folder / "watched"))
     disk.clean()
+    print(f"{counting.points} crash points, {len(disk.made)} copies")
     for copy in disk.made:
         run(fresh(copy))
         assert result(copy) == whole, copy.name
