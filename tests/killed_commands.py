@@ -11,7 +11,7 @@ from dcae_bench.base.files import REPOSITORY
 # Answers each line {"arguments", "folder", "kill_at", "fork"} with [exit code, changes on disk]. A fork keeps only the
 # calling thread; with one thread (see OMP_NUM_THREADS below) that loses nothing, even after torch was used.
 SERVER = """
-import json, os, signal, sys, tempfile
+import json, os, signal, stat, sys, tempfile
 import dcae_bench.generation.encode, dcae_bench.evaluation.samples_run, dcae_bench.generation.sample
 import dcae_bench.metrics.precision_recall, dcae_bench.tables.generation.files, dcae_bench.training.diffusion_run
 from dcae_bench.cli.main import main
@@ -37,7 +37,8 @@ def arm(folder, kill_at, told):
         if writes and isinstance(path, (str, os.PathLike)) and os.path.abspath(path).startswith(folder):
             change()
     def deadly_fsync(descriptor):
-        change(lambda: os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2))
+        found = os.fstat(descriptor)
+        change(lambda: stat.S_ISREG(found.st_mode) and os.ftruncate(descriptor, found.st_size // 2))
         fsync(descriptor)
     def deadly_pwrite(descriptor, content, offset):
         change(lambda: pwrite(descriptor, content[: len(content) // 2], offset))
