@@ -84,7 +84,12 @@ def measure_latents(
         data=describe_data(item, crops),
         metrics=metrics,
         provenance=collect(
-            code=fingerprint(__name__), config=recipe, seed=profile.seed, device=describe(device, profile), clock=clock
+            code=fingerprint(__name__),
+            config=recipe,
+            recipe=profile.reconstruction_recipe(subject.autoencoder, subject.weights_source, subject.phase, item),
+            seed=profile.seed,
+            device=describe(device, profile),
+            clock=clock,
         ),
     )
     write_text(output.with_suffix(".channels.json"), found.channels.model_dump_json(indent=2) + "\n")

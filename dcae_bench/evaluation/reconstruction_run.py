@@ -120,7 +120,7 @@ class Evaluation:
                 subject=self.subject,
                 data=describe_data(item, crops),
                 metrics=metrics,
-                provenance=self._provenance(crops, clock),
+                provenance=self._provenance(item, crops, clock),
             )
             write_images(output / f"{item.label}.images.parquet", measured, crops)
             self._write_samples(output / f"{item.label}.samples.npy", crops, spec.samples)
@@ -139,10 +139,16 @@ class Evaluation:
         code = fingerprint(__name__)
         return sha256_json([spec, crops.sha256, self.subject.weights_sha256, networks, self.settings, code])
 
-    def _provenance(self, crops: Crops, clock: Stopwatch) -> Provenance:
-        config = {**self.profile.evaluation_recipe(), "crops": crops.sha256}
-        device = describe(self.device, self.profile, self.process.count)
-        return collect(code=fingerprint(__name__), config=config, seed=self.profile.seed, device=device, clock=clock)
+    def _provenance(self, item: EvaluationSet, crops: Crops, clock: Stopwatch) -> Provenance:
+        subject = self.subject
+        return collect(
+            code=fingerprint(__name__),
+            config={**self.profile.evaluation_recipe(), "crops": crops.sha256},
+            recipe=self.profile.reconstruction_recipe(subject.autoencoder, subject.weights_source, subject.phase, item),
+            seed=self.profile.seed,
+            device=describe(self.device, self.profile, self.process.count),
+            clock=clock,
+        )
 
     def _write_samples(self, path: Path, crops: Crops, count: int) -> None:
         """Write the first images and their reconstructions, uint8 (k, 2, height, width, 3)."""

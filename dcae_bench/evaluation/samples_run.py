@@ -103,7 +103,8 @@ class _Comparison:
         process: Worker,
         inception: Path | None,
     ):
-        self.profile, self.resolved, self.images, self.crops, self.output = profile, resolved, images, crops, output
+        self.profile, self.resolved, self.drawn = profile, resolved, drawn
+        self.images, self.crops, self.output = images, crops, output
         self.protocol: GenerationProtocol = generation_protocol_of(profile)
         self.settings = settings_of(profile, drawn, len(crops))
         self.device: torch.device = process.device(choose(profile))
@@ -175,6 +176,7 @@ class _Comparison:
             provenance=collect(
                 code=fingerprint(__name__),
                 config=self.recipe(batch),
+                recipe=self.profile.generation_recipe(self.resolved.name, self.drawn.guidance_scale),
                 seed=self.profile.seed,
                 device=describe(self.device, self.profile, self.features.process.count),
                 clock=clock,

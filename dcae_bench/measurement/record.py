@@ -4,6 +4,7 @@ Each process writes a record with one restart; :func:`merge` joins the records o
 alone computes numbers from samples, so a reader can compute them again (:mod:`dcae_bench.measurement.evidence`).
 """
 
+import json
 import math
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,7 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.files import read_bytes, sha256_json, write_text
-from dcae_bench.base.typed import Strict
+from dcae_bench.base.typed import Sha256, Strict
 from dcae_bench.measurement.instruments.energy import Energy
 from dcae_bench.measurement.instruments.environment import Environment
 from dcae_bench.measurement.instruments.gate import Gate
@@ -22,6 +23,7 @@ from dcae_bench.measurement.instruments.host import HostActivity
 from dcae_bench.measurement.instruments.memory import BatchSearch
 from dcae_bench.measurement.instruments.statistics import Estimate, combine_restarts, median_estimate, ratio_estimate
 from dcae_bench.measurement.instruments.timing import Series
+from dcae_bench.records.digest import digest_problem, with_digest
 from dcae_bench.records.provenance import Provenance
 
 TRACE_SUFFIX = ".nvml.json"
@@ -110,6 +112,9 @@ class ThroughputRecord(Strict):
     search: BatchSearch | None = Field(default=None, description="how the batch was found; null if it was not searched")
     environment: Environment
     provenance: Provenance
+    digest: Sha256 | None = Field(
+        default=None, description="hash of everything else in the file; null: a record from before digests"
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> "ThroughputRecord":
@@ -174,7 +179,7 @@ def merge(records: Sequence[ThroughputRecord]) -> ThroughputRecord:
     if len({restart.run for restart in restarts}) != len(restarts):
         raise ResultsError(f"{first.model.name}: the same restart is given twice; merge each record once")
     derived = derive(restarts, first.images_per_iteration, first.flops_per_image)
-    return first.model_copy(update={"restarts": tuple(restarts), "derived": derived})
+    return first.model_copy(update={"restarts": tuple(restarts), "derived": derived, "digest": None})
 
 
 def speed_up(fast: ThroughputRecord, slow: ThroughputRecord) -> Estimate | None:
@@ -207,19 +212,23 @@ def speed_up(fast: ThroughputRecord, slow: ThroughputRecord) -> Estimate | None:
 
 
 def save(record: ThroughputRecord, path: Path) -> None:
-    """Write a record as JSON, atomically. Raises :class:`ResultsError` if ``path`` cannot be written."""
-    write_text(path, record.model_dump_json(indent=1) + "\n")
+    """Write a record with its digest as JSON, atomically. Raises :class:`ResultsError` when it cannot be written."""
+    write_text(path, with_digest(record.model_dump_json(), indent=1))
 
 
 def load(path: Path) -> ThroughputRecord:
-    """Read a record. Raises :class:`ResultsError` if the file is missing or is not the record of a timing."""
+    """Read a record. Raises :class:`ResultsError` if the file is missing, is no record of a timing, or was edited."""
     try:
-        return ThroughputRecord.model_validate_json(read_bytes(path))
+        text = read_bytes(path)
+        record = ThroughputRecord.model_validate_json(text)
     except OSError as error:
         raise ResultsError(f"{path}: cannot be read ({error.strerror}); measure it") from error
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
         raise ResultsError(f"{path}: is not a record of a timing ({reason}); delete it and measure again") from error
+    if (problem := digest_problem(json.loads(text))) is not None:
+        raise ResultsError(f"{path}: {problem}; restore the file, or delete it and measure again")
+    return record
 
 
 def _energy(restarts: Sequence[Restart], images_per_iteration: float) -> tuple[Estimate | None, str | None]:

@@ -348,6 +348,52 @@ class Profile(Strict):
         """Everything that shapes an evaluation, except weights, data and code."""
         return {**self._conditions(), **self.evaluation.recipe()}
 
+    def trained_recipes(self, autoencoder: str, phase: int) -> list[dict[str, Any]]:
+        """Recipes of the phases that retrained weights went through, up to ``phase``."""
+        return [self.recipe(autoencoder, number) for number in self.phases if number <= phase]
+
+    def reconstruction_recipe(
+        self, autoencoder: str, weights: WeightsSource, phase: int | None, item: EvaluationSet
+    ) -> dict[str, Any]:
+        """Everything that the profile says of a measured reconstruction, from training to metrics.
+
+        An autoencoder that the profile does not name is told by its name alone.
+        """
+        entry = self.autoencoders.get(autoencoder)
+        known = entry is not None and entry.weights == weights
+        trained = known and weights == "retrained" and phase is not None
+        return {
+            **self.evaluation_recipe(),
+            "set": item.recipe(),
+            "autoencoder": [autoencoder, weights, phase],
+            "model": entry.model.model_dump(mode="json") if entry is not None and known else None,
+            "trained": self.trained_recipes(autoencoder, phase) if trained and phase is not None else None,
+        }
+
+    def denoiser_recipe(self, row: str) -> dict[str, Any]:
+        """Everything that the profile says of a trained denoiser, from its latents on."""
+        resolved = self.trained_row(row)
+        return {**self.diffusion_recipe(row), "behind": self._latents_behind(resolved)}
+
+    def generation_recipe(self, row: str, guidance: float) -> dict[str, Any]:
+        """Everything that the profile says of measured samples, from the latents to metrics."""
+        resolved = self.row(row)
+        scale = float(f"{guidance:g}")  # as paths and records spell it
+        return {
+            "evaluation": self.evaluation_recipe(),
+            "sampling": self.sampling_recipe(row, GuidanceSpec(s=scale)),
+            "data": resolved.data.model_dump(mode="json"),
+            "denoiser": self.denoiser_recipe(row) if isinstance(resolved, TrainedRow) else resolved.spec.released,
+        }
+
+    def _latents_behind(self, resolved: TrainedRow) -> dict[str, Any]:
+        source = resolved.spec.source
+        phase = max(self.phases) if source.weights == "retrained" and self.phases else None
+        return {
+            "latents": self.latents_recipe(resolved.spec.latent, resolved.spec.data),
+            "trained": self.trained_recipes(source.autoencoder, phase) if phase is not None else None,
+        }
+
 
 def profile_file(which: str | Path) -> Path:
     """File of a profile that is named by name (``demo``) or by path (any text that ends in ``.yaml`` or ``.yml``)."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import Field
 
 from dcae_bench.base.files import REPOSITORY, sha256_json
-from dcae_bench.base.typed import Strict
+from dcae_bench.base.typed import Sha256, Strict
 
 RECORDED_VERSIONS = ("torch", "torchvision", "diffusers", "accelerate", "numpy", "pillow", "scipy", "torchmetrics")
 
@@ -44,6 +44,10 @@ class Provenance(Strict):
         description="fingerprint of the modules that shape the result, without their comments and texts"
     )
     config_sha256: str = Field(description="hash of the recipe: the part of the profile that the result depends on")
+    recipe_sha256: Sha256 | None = Field(
+        default=None,
+        description="hash of what the profile alone asks for, without data, weights and code; null: not stated",
+    )
     seed: int
     versions: dict[str, str]
     device: Device
@@ -68,10 +72,13 @@ class Stopwatch:
         return self._already_s + time.monotonic() - self._start
 
 
-def collect(*, code: str, config: object, seed: int, device: Device, clock: Stopwatch) -> Provenance:
+def collect(
+    *, code: str, config: object, seed: int, device: Device, clock: Stopwatch, recipe: object | None = None
+) -> Provenance:
     """Gather the provenance of a measurement that ends now.
 
-    ``code`` is the fingerprint of the module that measured; ``config`` is the recipe, any JSON-serialisable value.
+    ``code`` is the fingerprint of the module that measured; ``config`` is everything that shaped the result, and
+    ``recipe`` the part of it that a profile alone tells; both are any JSON-serialisable value.
     """
     commit, dirty = git_state()
     return Provenance(
@@ -79,6 +86,7 @@ def collect(*, code: str, config: object, seed: int, device: Device, clock: Stop
         dirty=dirty,
         code_sha256=code,
         config_sha256=sha256_json(config),
+        recipe_sha256=None if recipe is None else sha256_json(recipe),
         seed=seed,
         versions={"python": platform.python_version(), **_versions()},
         device=device,

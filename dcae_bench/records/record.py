@@ -1,5 +1,8 @@
 """Records: each is a JSON file with one measured result and everything that a reader needs to judge the result."""
 
+import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, Self
 
@@ -7,7 +10,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.files import read_text, sha256_json, write_text
-from dcae_bench.base.typed import Strict
+from dcae_bench.base.typed import Sha256, Strict
+from dcae_bench.records.digest import digest_problem, with_digest
 from dcae_bench.records.provenance import Provenance
 from dcae_bench.specs.protocols import WeightsSource
 
@@ -91,12 +95,24 @@ class Metric(Strict):
         default=None, description="uncertainty of the value by chance; null: not measured"
     )
 
+    @property
+    def in_interval(self) -> bool:
+        """Whether the value lies in its interval, up to rounding; true without an interval."""
+        if self.interval is None:
+            return True
+        low, high, value = self.interval.low, self.interval.high, self.value
+        return low <= value <= high or any(math.isclose(value, end, rel_tol=1e-9, abs_tol=1e-12) for end in (low, high))
+
+
+Kind = Literal["training", "reconstruction", "latents", "diffusion_training", "generation"]
+"""What a record is the result of."""
+
 
 class Record(Strict):
     """One measured result. Tables print only what records hold."""
 
     version: Literal[1] = 1
-    kind: Literal["training", "reconstruction", "latents", "diffusion_training", "generation"]
+    kind: Kind
     profile: str
     protocol: str = Field(description="versioned name of the way of measuring, e.g. reconstruction/photos-v1")
     subject: Subject
@@ -107,6 +123,9 @@ class Record(Strict):
         default={}, description="settings that change numbers: posterior, tf32, extractor_precision"
     )
     provenance: Provenance
+    digest: Sha256 | None = Field(
+        default=None, description="hash of everything else in the file; null: a record from before digests"
+    )
 
     @property
     def required_denoiser(self) -> DenoiserSubject:
@@ -130,16 +149,33 @@ class Record(Strict):
 
 
 def save(record: Record, path: Path) -> None:
-    """Write a record as JSON, atomically. Raises :class:`ResultsError` when ``path`` cannot be written."""
-    write_text(path, record.model_dump_json(indent=2) + "\n")
+    """Write a record with its digest as JSON, atomically. Raises :class:`ResultsError` when it cannot be written."""
+    write_text(path, with_digest(record.model_dump_json(), indent=2))
 
 
 def load(path: Path) -> Record:
-    """Read a record. Raises :class:`ResultsError` when the file is missing or is not a record."""
+    """Read a record and check it against its digest and its intervals.
+
+    Raises :class:`ResultsError` when the file is missing, is not a record, or was edited after it was written.
+    """
     try:
-        return Record.model_validate_json(read_text(path))
+        text = read_text(path)
+        record = Record.model_validate_json(text)
     except OSError as error:
         raise ResultsError(f"{path}: cannot be read ({error.strerror}); run the rule that makes it") from error
     except (ValidationError, UnicodeDecodeError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise ResultsError(f"{path}: is not a record of DC-AE Bench ({reason}); delete it and run again") from error
+    if (problem := digest_problem(json.loads(text)) or next(contradictions(record), None)) is not None:
+        raise ResultsError(f"{path}: {problem}; restore the file, or delete it and run again")
+    return record
+
+
+def contradictions(record: Record) -> Iterator[str]:
+    """What a record says that cannot be: no metrics, or a value outside its own interval."""
+    if not record.metrics:
+        yield "it holds no metrics"
+    for key, metric in record.metrics.items():
+        if metric.interval is not None and not metric.in_interval:
+            ends = f"[{metric.interval.low:.6g}, {metric.interval.high:.6g}]"
+            yield f"its {key} {metric.value:.6g} lies outside its own interval {ends}"

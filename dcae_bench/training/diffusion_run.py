@@ -147,6 +147,7 @@ def _record(
         provenance=collect(
             code=fingerprint(__name__),
             config=recipe,
+            recipe=run.profile.denoiser_recipe(resolved.name),
             seed=run.profile.seed,
             device=device.describe(trainer.device, run.profile, run.profile.processes),
             clock=clock,

@@ -156,6 +156,7 @@ def _finish(
         provenance=collect(
             code=fingerprint(__name__),
             config=recipe,
+            recipe=run.profile.recipe(run.autoencoder, run.phase),
             seed=run.profile.seed,
             device=device.describe(trainer.device, run.profile, run.profile.processes),
             clock=clock,

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.files import REPOSITORY
+from dcae_bench.records.digest import digest_of
 from dcae_bench.records.provenance import Device, Provenance
 from dcae_bench.records.record import Data, Interval, Metric, Record, Subject, load, save
 
@@ -71,14 +72,14 @@ def paths(content: dict, path: tuple = ()):
 
 def test_round_trip(tmp_path):
     save(record(), tmp_path / "r.json")
-    assert load(tmp_path / "r.json") == record()
+    assert load(tmp_path / "r.json").model_copy(update={"digest": None}) == record()
     assert load(tmp_path / "r.json").key == record().key
 
 
 def test_a_record_without_intervals_and_settings_loads(tmp_path):
     """Those of earlier versions have neither."""
     content = json.loads(record().model_dump_json())
-    del content["settings"]
+    del content["settings"], content["digest"], content["provenance"]["recipe_sha256"]
     for metric in content["metrics"].values():
         del metric["interval"]
     (tmp_path / "old.json").write_text(json.dumps(content))
@@ -121,7 +122,10 @@ def test_a_number_that_is_not_finite_makes_no_record(value):
         Metric(label="PSNR", value=value)
 
 
-OPTIONAL = {("version",), ("subject", "phase"), ("denoiser",), ("settings",), ("provenance", "device", "processes")}
+OPTIONAL = {
+    *{("version",), ("subject", "phase"), ("denoiser",), ("settings",), ("digest",)},
+    *{("provenance", "device", "processes"), ("provenance", "recipe_sha256")},
+}
 REQUIRED = [path for path in paths(record().model_dump()) if path not in OPTIONAL]
 
 
@@ -203,3 +207,63 @@ def test_key_does_not_change_with_times_or_results(path, value):
 def test_records_are_immutable():
     with pytest.raises(ValidationError):
         record().profile = "other"
+
+
+def stated() -> Record:
+    """The record as commands write it now, with the hash of its profile's recipe."""
+    made = record().provenance.model_copy(update={"recipe_sha256": "9" * 64})
+    return record().model_copy(update={"provenance": made})
+
+
+def test_a_saved_record_carries_a_digest_of_itself(tmp_path):
+    save(stated(), tmp_path / "r.json")
+    content = json.loads((tmp_path / "r.json").read_text())
+    assert content["digest"] == digest_of(content) == load(tmp_path / "r.json").digest
+    save(load(tmp_path / "r.json"), tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "r.json").read_bytes()
+
+
+@pytest.mark.parametrize("where", [("metrics", "psnr", "value"), ("provenance", "seed"), ("data", "images")])
+def test_an_edited_record_is_refused(where, tmp_path):
+    path = tmp_path / "r.json"
+    save(stated(), path)
+    content = json.loads(path.read_text())
+    inner = content
+    for part in where[:-1]:
+        inner = inner[part]
+    inner[where[-1]] += 1
+    path.write_text(json.dumps(content))
+    with pytest.raises(ResultsError, match=r"r\.json: its digest is not that of its content.*restore the file"):
+        load(path)
+
+
+def test_a_record_whose_digest_was_removed_is_refused(tmp_path):
+    save(stated(), tmp_path / "r.json")
+    content = json.loads((tmp_path / "r.json").read_text())
+    for nothing in ({}, {"digest": None}):
+        (tmp_path / "r.json").write_text(json.dumps({k: v for k, v in content.items() if k != "digest"} | nothing))
+        with pytest.raises(ResultsError, match=r"r\.json: its digest is missing"):
+            load(tmp_path / "r.json")
+
+
+def test_layout_of_the_file_does_not_matter(tmp_path):
+    save(stated(), tmp_path / "r.json")
+    content = json.loads((tmp_path / "r.json").read_text())
+    (tmp_path / "r.json").write_text(json.dumps(dict(reversed(content.items()))))
+    assert load(tmp_path / "r.json").key == record().key
+
+
+def test_a_record_without_metrics_is_refused(tmp_path):
+    save(record().model_copy(update={"metrics": {}}), tmp_path / "r.json")
+    with pytest.raises(ResultsError, match=r"r\.json: it holds no metrics"):
+        load(tmp_path / "r.json")
+
+
+def test_a_value_outside_its_own_interval_is_refused(tmp_path):
+    interval = Interval(low=11.25, high=13.36, method="normal")
+    metric = Metric(label="PSNR", value=99.9, interval=interval)
+    save(record().model_copy(update={"metrics": {"psnr": metric}}), tmp_path / "r.json")
+    with pytest.raises(ResultsError, match=r"r\.json: its psnr 99\.9 lies outside its own interval \[11\.25, 13\.36\]"):
+        load(tmp_path / "r.json")
+    for end in (11.25, 13.36, 13.36 * (1 + 1e-12)):
+        assert metric.model_copy(update={"value": end}).in_interval
