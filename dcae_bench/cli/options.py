@@ -88,6 +88,13 @@ DenoiserAutoencoderOption = Annotated[
         metavar="FILE",
     ),
 ]
+OtherOption = Annotated[
+    bool,
+    typer.Option(
+        "--other-configurations",
+        help="Also show records that are not what their profile asks for now, marked; by default they are left out.",
+    ),
+]
 
 
 def wide_console() -> Console:

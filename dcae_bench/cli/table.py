@@ -33,26 +33,44 @@ def table(
         Path | None,
         typer.Option(help="Folder of the prepared data sets; by default results/<profile>/data.", metavar="DIR"),
     ] = None,
+    other_configurations: OtherOption = False,
 ) -> None:
     """Write the reconstruction table (the paper's Table 2): what was run, then what the paper reports.
 
     A row that was not run gives the reason: the profile leaves it out, or a data set or weights are missing. The table
-    says how to get what is missing.
+    says how to get what is missing. A record that is not what its profile asks for now is named and left out.
     """
     from dcae_bench.planning.availability import missing_evaluations
+    from dcae_bench.planning.meaning import expected_reconstructions
     from dcae_bench.records.places import Places
     from dcae_bench.tables.absence import ReconstructionAbsence
+    from dcae_bench.tables.gather import gather
     from dcae_bench.tables.reconstruction.build import build
     from dcae_bench.tables.reconstruction.files import write
     from dcae_bench.tables.reported.reconstruction import load_reported_reconstruction
-    from dcae_bench.tables.runs import load_records
 
     loaded = load_profile(profile)
     reported = load_reported_reconstruction(measured={item.dataset for item in loaded.evaluation.sets})
-    absence = ReconstructionAbsence(loaded, missing_evaluations(loaded, data or Path(Places.of(loaded.name).data)))
-    others = load_records(path for folder in beside or [] for path in Places(str(folder)).find_reconstructions())
-    made = load_records(records or [])
+    prepared = data or Path(Places.of(loaded.name).data)
+    absence = ReconstructionAbsence(loaded, missing_evaluations(loaded, prepared))
+    found = gather(
+        loaded,
+        prepared,
+        records=records or [],
+        beside=[path for folder in beside or [] for path in Places(str(folder)).find_reconstructions()],
+        kinds=("reconstruction",),
+        expected=expected_reconstructions(loaded),
+        others=other_configurations,
+    )
     built = build(
-        loaded.name, made, reported, absence.reasons, beside=others, not_measured=absence.beyond_paper(reported)
+        loaded.name,
+        found.records,
+        reported,
+        absence.reasons,
+        beside=found.beside,
+        not_measured=absence.beyond_paper(reported),
+        holdings=found.holdings,
     )
     write(built, output)
+    for complaint in found.complaints():
+        typer.echo(f"dcae-bench: {complaint}", err=True)

@@ -30,23 +30,43 @@ def table_diffusion(
         Path | None,
         typer.Option(help="Folder of the prepared data sets; by default results/<profile>/data.", metavar="DIR"),
     ] = None,
+    other_configurations: OtherOption = False,
 ) -> None:
     """Write the generation table (the paper's Tables 3 and 1): what was run, then what the paper reports.
 
     A row that was not run gives the reason: the profile leaves it out, or a data set or weights are missing. The table
-    says how to get what is missing.
+    says how to get what is missing. A record that is not what its profile asks for now is named and left out.
     """
     from dcae_bench.planning.availability import missing_rows
+    from dcae_bench.planning.meaning import expected_generations
     from dcae_bench.records.places import Places
     from dcae_bench.tables.absence import GenerationAbsence
+    from dcae_bench.tables.gather import gather
     from dcae_bench.tables.generation.build import build
     from dcae_bench.tables.generation.files import write
     from dcae_bench.tables.reported.generation import load_reported_generation
-    from dcae_bench.tables.runs import load_records
 
     loaded = load_profile(profile)
-    absence = GenerationAbsence(loaded, missing_rows(loaded, data or Path(Places.of(loaded.name).data)))
-    others = load_records(path for folder in beside or [] for path in Places(str(folder)).find_generations())
-    made, reported = load_records(records or []), load_reported_generation()
-    built = build(loaded.name, made, reported, absence.reasons, beside=others, not_measured=absence.missing)
+    prepared = data or Path(Places.of(loaded.name).data)
+    absence = GenerationAbsence(loaded, missing_rows(loaded, prepared))
+    found = gather(
+        loaded,
+        prepared,
+        records=records or [],
+        beside=[path for folder in beside or [] for path in Places(str(folder)).find_generations()],
+        kinds=("generation", "diffusion_training"),
+        expected=expected_generations(loaded),
+        others=other_configurations,
+    )
+    built = build(
+        loaded.name,
+        found.records,
+        load_reported_generation(),
+        absence.reasons,
+        beside=found.beside,
+        not_measured=absence.missing,
+        holdings=found.holdings,
+    )
     write(built, output)
+    for complaint in found.complaints():
+        typer.echo(f"dcae-bench: {complaint}", err=True)

@@ -13,7 +13,9 @@ REFERENCE = f"{RESULTS}/reference"
 THROUGHPUT = f"{RESULTS}/throughput"
 """Timings, one folder for each measurement plan."""
 
-BESIDE_RECONSTRUCTION = (".images.parquet", ".samples.npy", ".gallery.npz")
+PER_IMAGE = ".images.parquet"
+"""Ending of the file with the metrics of each image, beside a reconstruction record."""
+BESIDE_RECONSTRUCTION = (PER_IMAGE, ".samples.npy", ".gallery.npz")
 """Endings of files beside a reconstruction record: metrics by image; first reconstructions; worst and median ones."""
 
 
@@ -37,6 +39,13 @@ class Places:
     def of(cls, profile: str) -> "Places":
         """The places of a profile by its name."""
         return cls(f"{RESULTS}/{profile}")
+
+    @classmethod
+    def around(cls, record: Path) -> "Places | None":
+        """The places of the results that a record lies in, by its path; None for a record outside any results."""
+        stages = ("reconstruction", "generation", "diffusion", "training", "latents")
+        stage = next((folder for folder in Path(record).absolute().parents if folder.name in stages), None)
+        return None if stage is None else cls(str(stage.parent))
 
     @property
     def owner(self) -> str:

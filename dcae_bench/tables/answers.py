@@ -1,13 +1,14 @@
 """Answers to the paper: what our runs give for each reported row, and the base of both tables that hold answers."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeVar
 
+from dcae_bench.planning.meaning import name_of
 from dcae_bench.records.record import Metric
 from dcae_bench.specs.protocols import WeightsSource
 from dcae_bench.tables.reported.verdict import Judgement
-from dcae_bench.tables.runs import Run, made_by, metric_columns
+from dcae_bench.tables.runs import NOTHING_KNOWN, Holdings, Run, made_by, metric_columns
 
 SOURCES: tuple[WeightsSource, ...] = ("released", "retrained")
 """Weights sources that can answer a row of the paper, in the order of their columns."""
@@ -52,6 +53,14 @@ class AnswersTable(Generic[RowT, RunT, MetricT]):
     profile: str
     runs: tuple[RunT, ...]
     reported: tuple[ReportedResult[RowT, RunT, MetricT], ...]
+    holdings: Holdings = field(default=NOTHING_KNOWN, kw_only=True)
+    """What the table should hold, and what was left out."""
+
+    @property
+    def absent(self) -> list[str]:
+        """Names of the measurements that the profile asks for and the table does not hold as the profile asks."""
+        here = {name_of(run.record) for run in self.runs if not run.doubts}
+        return [name for name in self.holdings.expected if name not in here]
 
     @property
     def first_line(self) -> str:

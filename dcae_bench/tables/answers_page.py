@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from dcae_bench.records.record import Metric, Record
 from dcae_bench.specs.protocols import WeightsSource
@@ -10,6 +11,46 @@ from dcae_bench.tables.answers import Answer, AnswersTable, MetricT, RowT, RunT
 from dcae_bench.tables.markdown import Footnotes, decimals
 from dcae_bench.tables.reported.verdict import Judgement
 from dcae_bench.tables.runs import Run, made_by, shown_path, unique
+
+
+def holdings_text(table: AnswersTable[RowT, RunT, MetricT]) -> str:
+    """How many of the expected measurements a table holds, which are missing, and which records it leaves out."""
+    held, absent, wanted = table.holdings, table.absent, len(table.holdings.expected)
+    if not wanted and not held.left_out:
+        return ""
+    if absent:
+        names = "; ".join(absent)
+        first = (
+            f"Holds {wanted - len(absent)} of the {wanted} measurements that the profile asks for. Missing: {names}."
+        )
+    else:
+        first = f"Holds all {wanted} measurements that the profile asks for."
+    lines = [f"{first}\n"] if wanted else []
+    if held.left_out:
+        lines.append(
+            "Left out, because they are not what their profile asks for now (delete them and run again, or show them "
+            "with `--other-configurations`):\n"
+        )
+        lines.append("".join(f"- `{shown_path(path)}`: {'; '.join(why)}\n" for path, why in held.left_out.items()))
+    return "\n".join(lines)
+
+
+def holdings_content(table: AnswersTable[RowT, RunT, MetricT]) -> dict[str, Any]:
+    """What a table's JSON says of the measurements that it should hold."""
+    held = table.holdings
+    return {
+        "expected": list(held.expected),
+        "absent": table.absent,
+        "left_out": [{"path": shown_path(path), "reasons": list(why)} for path, why in held.left_out.items()],
+        "doubts": [{"path": shown_path(path), "reasons": list(why)} for path, why in held.doubts.items()],
+        "without_images": [shown_path(path) for path in held.unchecked],
+    }
+
+
+def doubts_of(run: Run) -> list[str]:
+    """Footnotes of a run that is not, or may not be, what its profile asks for now."""
+    known = not any("was not checked" in reason for reason in run.doubts)
+    return [f"{'of another configuration: ' if known else ''}{'; '.join(run.doubts)}"] if run.doubts else []
 
 
 def column_decimals(table: AnswersTable[RowT, RunT, MetricT]) -> dict[str, int]:
@@ -67,6 +108,9 @@ def beside_lines(table: AnswersTable[RowT, RunT, MetricT]) -> Iterator[str]:
     for profile, runs in table.beside.items():
         sources = " and ".join(unique(_weights_source(run.record) for run in runs))
         yield f'Under "Reported by the paper", {sources} results of profile `{profile}` stand beside: {made_by(runs)}.'
+    if table.holdings.unchecked:
+        count = len(table.holdings.unchecked)
+        yield f"{count} records have no values of each image beside them, so their means were not computed again."
 
 
 def _weights_source(record: Record) -> str:

@@ -1,7 +1,7 @@
 """Runs: measured records with their files, and how tables name and sort them."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dcae_bench.base.errors import ResultsError
@@ -20,11 +20,31 @@ class Run:
 
     path: Path
     record: Record
+    doubts: tuple[str, ...] = field(default=(), kw_only=True)
+    """Why the record is not, or may not be, what its profile asks for now; empty if it is that."""
 
     @property
     def shown_path(self) -> str:
         """Path of the record as tables print it."""
         return shown_path(self.path)
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What a table should hold, and what was known of the records before the table was built."""
+
+    expected: tuple[str, ...] = ()
+    """Names of the measurements that the profile asks for."""
+    left_out: Mapping[Path, tuple[str, ...]] = field(default_factory=dict)
+    """Records that the table does not hold, each with the reasons."""
+    doubts: Mapping[Path, tuple[str, ...]] = field(default_factory=dict)
+    """Records that the table holds all the same, each with the reasons to doubt it."""
+    unchecked: tuple[Path, ...] = ()
+    """Records of reconstructions without the values of each image beside them."""
+
+
+NOTHING_KNOWN = Holdings()
+"""Holdings of a table whose records nobody checked."""
 
 
 def load_records(paths: Iterable[Path]) -> dict[Path, Record]:

@@ -118,7 +118,7 @@ def test_samples_are_read_from_beside_the_record(make_samples, tmp_path):
         load_samples(path)
     np.save(samples_path(path), samples.images)
     found = load_samples(path)
-    assert found.record == samples.record and np.array_equal(found.images, samples.images)
+    assert found.record.key == samples.record.key and np.array_equal(found.images, samples.images)
 
 
 @pytest.mark.parametrize(

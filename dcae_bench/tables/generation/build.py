@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from dcae_bench.base.errors import ResultsError
+from dcae_bench.planning.meaning import require_kind
 from dcae_bench.records.record import Record
 from dcae_bench.specs.protocols import WeightsSource
 from dcae_bench.tables.answers import SOURCES, ReportedResult, WhyNot
@@ -12,6 +13,7 @@ from dcae_bench.tables.generation.judge import RECORD_KEY, judge, reported_scale
 from dcae_bench.tables.generation.table import REPORTED_LABELS, Generation, GenerationAnswer, GenerationTable
 from dcae_bench.tables.reported.generation import GenerationMetric, GenerationRow
 from dcae_bench.tables.reported.verdict import Judgement, Verdict
+from dcae_bench.tables.runs import NOTHING_KNOWN, Holdings
 
 
 def build(
@@ -22,31 +24,36 @@ def build(
     *,
     beside: Mapping[Path, Record] | None = None,
     not_measured: Mapping[str, tuple[str, ...]] | None = None,
+    holdings: Holdings = NOTHING_KNOWN,
 ) -> GenerationTable:
     """Arrange the generation and training records of a profile's denoisers and judge the reported rows.
 
     ``why_not`` says why a row has no result of a weights source. ``beside`` are records of other profiles. They answer
     reported rows that the profile's own records do not answer. ``not_measured`` says why a row of the profile has no
-    run. Raises :class:`ResultsError` for a record of another profile, or two records of one row and guidance scale.
+    run. ``holdings`` say what the table should hold; the profile's own records that they doubt stand in the table, but
+    answer no row. Raises :class:`ResultsError` for a record of another profile or kind, or two records of one row and
+    guidance scale.
     """
     for path, record in records.items():
         if record.profile != profile_name:
             raise ResultsError(
                 f"{path}: is of profile {record.profile}, not {profile_name}; pass its folder with --beside"
             )
-    runs, others = _runs(records), _runs(beside or {})
+    runs, others = _runs(records, holdings), _runs(beside or {}, holdings)
+    sound = tuple(run for run in runs if not run.doubts)
     results = []
     for row in reported:
-        answers = {source: _answer(row, source, reported, (runs, others), why_not) for source in SOURCES}
+        answers = {source: _answer(row, source, reported, (sound, others), why_not) for source in SOURCES}
         results.append(ReportedResult(row, answers))
-    measured = {run.denoiser.row for run in runs}
+    measured = {run.denoiser.row for run in sound}
     absent = {row: reasons for row, reasons in (not_measured or {}).items() if row not in measured}
-    return GenerationTable(profile_name, runs, tuple(results), absent)
+    return GenerationTable(profile_name, runs, tuple(results), absent, holdings=holdings)
 
 
-def _runs(records: Mapping[Path, Record]) -> tuple[Generation, ...]:
+def _runs(records: Mapping[Path, Record], holdings: Holdings) -> tuple[Generation, ...]:
     """Generation records, each with the record of the denoiser's training, in the table's order."""
-    runs: dict[tuple[str, str, float], Generation] = {}
+    require_kind(records, "generation", "diffusion_training")
+    runs: dict[tuple[str, str, float, bool], Generation] = {}
     trainings = {
         record.denoiser.weights_sha256: record
         for record in records.values()
@@ -55,8 +62,9 @@ def _runs(records: Mapping[Path, Record]) -> tuple[Generation, ...]:
     for path, record in records.items():
         if record.kind != "generation" or record.denoiser is None:
             continue
-        run = Generation(Path(path), record, trainings.get(record.denoiser.weights_sha256))
-        before = runs.setdefault((record.profile, run.denoiser.row, run.guidance), run)
+        training = trainings.get(record.denoiser.weights_sha256)
+        run = Generation(Path(path), record, training, doubts=holdings.doubts.get(Path(path), ()))
+        before = runs.setdefault((record.profile, run.denoiser.row, run.guidance, bool(run.doubts)), run)
         if before is not run:
             raise ResultsError(f"{path}: is a second record of the row of {before.path}; pass one of them")
     return tuple(sorted(runs.values(), key=lambda run: run.order))

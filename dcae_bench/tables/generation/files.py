@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dcae_bench.specs.protocols import WeightsSource
+from dcae_bench.tables.answers_page import holdings_content
 from dcae_bench.tables.files import interval_cells, settings_cell, write_table
 from dcae_bench.tables.generation.judge import reported_scale
 from dcae_bench.tables.generation.page import markdown
@@ -112,6 +113,7 @@ def _json_content(table: GenerationTable) -> dict[str, Any]:
         "table": "generation",
         "profile": table.profile,
         "first_line": table.first_line,
+        **holdings_content(table),
         "runs": [
             {
                 "path": run.shown_path,

@@ -7,7 +7,9 @@ from dcae_bench.tables.answers_page import (
     beside_lines,
     column_decimals,
     column_notes,
+    doubts_of,
     folder_line,
+    holdings_text,
     interval_lines,
     verdict_cell,
 )
@@ -34,6 +36,8 @@ def markdown(table: GenerationTable) -> str:
         f"{one_line(table.first_line)}\n",
         "# Generation: denoisers on each latent space (the paper's Tables 3 and 1)\n",
     ]
+    if holdings := holdings_text(table):
+        parts.append(holdings)
     parts += ["## Measured\n", _measured(table) if table.runs else "Nothing was measured yet.\n"]
     if table.not_measured:
         parts += ["## Not measured\n", _not_measured(table)]
@@ -52,6 +56,7 @@ def _measured(table: GenerationTable) -> str:
     rows = []
     for run in table.runs:
         cells = _run_cells(run)
+        cells[2] += footnotes.mark(doubts_of(run))
         for key in table.columns:
             metric = run.record.metrics.get(key)
             cell = number(metric.value if metric else None, places[key]) + spread(metric, places[key])
@@ -100,17 +105,18 @@ def _reported(table: GenerationTable) -> str:
             values = row.metrics.get(metric, ())
             notes = [value.note for value in values if value.note]
             cells.append((" / ".join(value.text for value in values) or "-") + footnotes.mark(notes))
-        cells += [_measured_cell(result.answers[source]) for source in SOURCES]
+        cells += [_measured_cell(result.answers[source], footnotes) for source in SOURCES]
         rows.append([*cells, verdict_cell(result.answers, REPORTED_LABELS, footnotes)])
     return join(grid(headers, rows, "rlrllrrrr" + "l" * (len(SOURCES) + 1)), footnotes.text())
 
 
-def _measured_cell(answer: GenerationAnswer) -> str:
+def _measured_cell(answer: GenerationAnswer, footnotes: Footnotes) -> str:
     values = []
     for metric, label in REPORTED_LABELS.items():
         if (found := answer.measured.get(metric)) is not None:
             values.append(f"{label} {number(found.value, 3)}{spread(found, 3)}")
-    return ", ".join(values) or "-"
+    doubts = [note for run in answer.runs.values() for note in doubts_of(run)]
+    return (", ".join(values) or "-") + footnotes.mark(doubts)
 
 
 def _legend(table: GenerationTable) -> Iterator[str]:

@@ -5,6 +5,7 @@ from itertools import groupby, pairwise, product
 from pathlib import Path
 
 from dcae_bench.base.errors import ResultsError
+from dcae_bench.planning.meaning import require_kind
 from dcae_bench.records.record import Record
 from dcae_bench.specs.protocols import WeightsSource
 from dcae_bench.tables.answers import SOURCES, ReportedResult, WhyNot
@@ -17,6 +18,7 @@ from dcae_bench.tables.reconstruction.table import (
     ReconstructionTable,
 )
 from dcae_bench.tables.reported.reconstruction import ReconstructionMetric, ReconstructionRow
+from dcae_bench.tables.runs import NOTHING_KNOWN, Holdings
 
 
 def build(
@@ -27,15 +29,19 @@ def build(
     *,
     beside: Mapping[Path, Record] | None = None,
     not_measured: Mapping[tuple[str, str], tuple[str, ...]] | None = None,
+    holdings: Holdings = NOTHING_KNOWN,
 ) -> ReconstructionTable:
-    """Arrange the reconstruction records of a profile and judge the reported rows; records of other kinds are ignored.
+    """Arrange the reconstruction records of a profile and judge the reported rows.
 
     ``why_not`` says why a row has no result of a weights source. ``beside`` are records of other profiles. They answer
     reported rows that the profile's own records do not answer. ``not_measured`` has reasons, by autoencoder and
-    evaluation set, for the profile's measurements that answer no row; those that have a record are left out. Raises
-    :class:`ResultsError` when a record is of another profile or two records claim the same row.
+    evaluation set, for the profile's measurements that answer no row; those that have a record are left out.
+    ``holdings`` say what the table should hold; the profile's own records that they doubt stand in the table, but they
+    answer no row and are compared with nothing. Raises :class:`ResultsError` when a record is of another profile or
+    kind, or two records claim the same row.
     """
-    runs, others = _runs(records), _runs(beside or {})
+    runs, others = _runs(records, holdings), _runs(beside or {}, holdings)
+    sound = tuple(run for run in runs if not run.doubts)
     for run in runs:
         if run.record.profile != profile_name:
             raise ResultsError(
@@ -43,21 +49,32 @@ def build(
             )
     results = []
     for row in reported:
-        answers = {source: _answer(row, source, runs, others, why_not) for source in SOURCES}
+        answers = {source: _answer(row, source, sound, others, why_not) for source in SOURCES}
         results.append(ReportedResult(row, answers))
     measured = {
-        (run.record.subject.autoencoder, f"{run.record.data.name}-{run.record.data.resolution}") for run in runs
+        (run.record.subject.autoencoder, f"{run.record.data.name}-{run.record.data.resolution}") for run in sound
     }
     absent = {key: reasons for key, reasons in (not_measured or {}).items() if key not in measured}
-    return ReconstructionTable(profile_name, runs, tuple(results), tuple(_pairs(runs)), absent)
+    return ReconstructionTable(profile_name, runs, tuple(results), tuple(_pairs(sound)), absent, holdings=holdings)
 
 
-def _runs(records: Mapping[Path, Record]) -> tuple[Reconstruction, ...]:
-    """Reconstruction records in the table's order. Raises :class:`ResultsError` for a second record of one row."""
-    chosen = [Reconstruction(Path(path), record) for path, record in records.items() if record.kind == "reconstruction"]
-    runs = tuple(sorted(chosen, key=lambda run: (run.order, run.record.profile)))
+def _runs(records: Mapping[Path, Record], holdings: Holdings) -> tuple[Reconstruction, ...]:
+    """Reconstruction records in the table's order.
+
+    Raises :class:`ResultsError` for a second record of one row, and for a record of another kind.
+    """
+    require_kind(records, "reconstruction")
+
+    def place(run: Reconstruction) -> tuple:
+        return run.order, run.record.profile, bool(run.doubts)
+
+    chosen = [
+        Reconstruction(Path(path), record, doubts=holdings.doubts.get(Path(path), ()))
+        for path, record in records.items()
+    ]
+    runs = tuple(sorted(chosen, key=place))
     for before, run in pairwise(runs):
-        if (before.order, before.record.profile) == (run.order, run.record.profile):
+        if place(before) == place(run):
             raise ResultsError(f"{run.path}: is a second record of the row of {before.path}; pass one of them")
     return runs
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dcae_bench.specs.protocols import WeightsSource
+from dcae_bench.tables.answers_page import holdings_content
 from dcae_bench.tables.files import interval_cells, settings_cell, write_table
 from dcae_bench.tables.reconstruction.judge import RECORD_KEYS
 from dcae_bench.tables.reconstruction.page import markdown
@@ -100,6 +101,7 @@ def _json_content(table: ReconstructionTable) -> dict[str, Any]:
         "table": "reconstruction",
         "profile": table.profile,
         "first_line": table.first_line,
+        **holdings_content(table),
         "runs": [
             {
                 "path": run.shown_path,

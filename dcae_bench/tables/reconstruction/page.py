@@ -8,7 +8,9 @@ from dcae_bench.tables.answers_page import (
     beside_lines,
     column_decimals,
     column_notes,
+    doubts_of,
     folder_line,
+    holdings_text,
     interval_lines,
     verdict_cell,
 )
@@ -34,6 +36,8 @@ from dcae_bench.tables.runs import DATA_SETS, FAMILIES, unique
 def markdown(table: ReconstructionTable) -> str:
     """The whole page. Its first line names profile, commit and hardware."""
     parts = [f"{one_line(table.first_line)}\n", "# Reconstruction: DC-AE beside SD-VAE (the paper's Table 2)\n"]
+    if holdings := holdings_text(table):
+        parts.append(holdings)
     parts += ["## Measured\n", _measured(table) if table.runs else "Nothing was measured yet.\n"]
     if table.pairs:
         parts += ["## Final phase: DC-AE minus SD-VAE\n", _differences(table)]
@@ -54,7 +58,8 @@ def _measured(table: ReconstructionTable) -> str:
     rows = []
     for run in table.runs:
         subject, data = run.record.subject, run.record.data
-        cells = [data.name, str(data.resolution), run.latent_shape, subject.autoencoder]
+        cells = [data.name, str(data.resolution), run.latent_shape]
+        cells.append(subject.autoencoder + footnotes.mark(doubts_of(run)))
         cells += [millions(subject.parameters), run.phase, f"{data.images:,}"]
         for key in table.columns:
             metric = run.record.metrics.get(key)
@@ -97,7 +102,7 @@ def _reported(table: ReconstructionTable) -> str:
         cells = [DATA_SETS.get(row.dataset, row.dataset), str(row.resolution), row.latent_shape]
         cells.append(f"{FAMILIES[row.family]} f{row.compression}c{row.latent_channels}")
         cells += [row.metrics[metric].text if metric in row.metrics else "-" for metric in REPORTED_LABELS]
-        cells += [_measured_cell(row, result.answers[source]) for source in SOURCES]
+        cells += [_measured_cell(row, result.answers[source], footnotes) for source in SOURCES]
         rows.append([*cells, verdict_cell(result.answers, REPORTED_LABELS, footnotes)])
     align = "lrll" + "r" * len(REPORTED_LABELS) + "l" * (len(SOURCES) + 1)
     legend = "Values in brackets are recalled from memory and were found in no source; no verdict rests on them.\n"
@@ -113,14 +118,15 @@ def _not_measured(table: ReconstructionTable) -> str:
     return join(bullets(lines), footnotes.text())
 
 
-def _measured_cell(row: ReconstructionRow, answer: ReconstructionAnswer) -> str:
+def _measured_cell(row: ReconstructionRow, answer: ReconstructionAnswer, footnotes: Footnotes) -> str:
     values = []
     for metric, label in REPORTED_LABELS.items():
         if (found := answer.measured.get(metric)) is not None:
             habit = decimals(label.lower(), [found.value])
             places = row.metrics[metric].decimals + 1 if metric in row.metrics else habit
             values.append(f"{label} {number(found.value, places)}{spread(found, places)}")
-    return ", ".join(values) or "-"
+    doubts = [note for run in answer.runs.values() for note in doubts_of(run)]
+    return (", ".join(values) or "-") + footnotes.mark(doubts)
 
 
 def _legend(table: ReconstructionTable) -> Iterator[str]:
