@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dcae_bench.cli.options import ProfileOption, writable_file
+from dcae_bench.cli.options import OtherOption, ProfileOption, writable_file
 from dcae_bench.profile.profile import load_profile
 
 

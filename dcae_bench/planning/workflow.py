@@ -5,13 +5,15 @@ and types cover a module and not the rules.
 """
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dcae_bench.base.errors import ConfigError
+from dcae_bench.base.errors import ConfigError, ResultsError
 from dcae_bench.base.files import BASELINES
 from dcae_bench.base.reading import read_json
 from dcae_bench.data.external import find_dataset
@@ -19,10 +21,12 @@ from dcae_bench.data.photos import DATASETS as EMBEDDED
 from dcae_bench.data.photos import load_manifest
 from dcae_bench.extractors import inception_weights
 from dcae_bench.planning.availability import INCEPTION_REASON, missing_evaluations, missing_rows
+from dcae_bench.planning.meaning import Meaning
 from dcae_bench.profile.diffusion import LatentSource
 from dcae_bench.profile.profile import DEFAULT_PROFILE, Profile, load_profile
 from dcae_bench.profile.rows import ReleasedRow, TrainedRow
 from dcae_bench.records.places import Places
+from dcae_bench.records.record import load
 from dcae_bench.specs.diffusion import GuidanceSpec
 from dcae_bench.specs.protocols import PAPER
 from dcae_bench.subjects.own import OwnFiles, own_files
@@ -34,6 +38,8 @@ SWEEP = "1,1.25,1.5,2,3"
 """Default guidance scales of a sweep; ``--config scales=...`` names others."""
 SCALE = "[0-9]+([.][0-9]+)?"
 """Regular expression of a guidance scale in a path."""
+LONG_AGO_S = 86_400
+"""Time stamp (seconds since 1970) of a record that must be made again; older than any input."""
 REPORTED = BASELINES / "reported"
 
 
@@ -136,6 +142,33 @@ class Workflow:
             yield from (f"{name} is left out: {reason}" for reason in files.missing)
         if self.retrained and self.profile.evaluation.protocol == PAPER and not inception_weights.is_available():
             yield f"evaluations after the trainings will fail: {INCEPTION_REASON}"
+
+    def outdated(self) -> dict[str, tuple[str, ...]]:
+        """Existing records of this workflow's jobs that are not what the profile asks for now, with the reasons."""
+        meaning, found = Meaning(self.profile, Path(self.places.data)), {}
+        for path in [*self.training_records(), *self.records, *self.generations(self.ready_rows)]:
+            if not Path(path).exists():
+                continue
+            try:
+                reasons = meaning.differences(load(Path(path)), Path(path))
+            except ResultsError as error:
+                reasons = (str(error),)
+            if reasons:
+                found[path] = reasons
+        return found
+
+    def age_outdated(self) -> list[str]:
+        """Give outdated records an old time stamp, so that Snakemake makes them again, and return their paths.
+
+        Snakemake knows from its own memory alone what shaped a file. It has none of results that were copied from
+        elsewhere, and would take them as they are.
+        """
+        aged = []
+        for path in self.outdated():
+            with suppress(OSError):  # in a folder that cannot be written; the tables leave the record out
+                os.utime(path, (LONG_AGO_S, LONG_AGO_S))
+                aged.append(path)
+        return aged
 
     # Resources
 

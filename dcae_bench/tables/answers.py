@@ -78,6 +78,11 @@ class AnswersTable(Generic[RowT, RunT, MetricT]):
         return found
 
     @property
+    def beside_runs(self) -> list[RunT]:
+        """Runs of other profiles that answer rows of the paper, each once."""
+        return list({run.path: run for runs in self.beside.values() for run in runs}.values())
+
+    @property
     def columns(self) -> dict[str, Metric]:
         """The metric columns, Fréchet distances first: for each key of the runs' metrics, one metric with that key."""
         return metric_columns(self.runs, self.COLUMN_ORDER)

@@ -1,6 +1,7 @@
 """A sealed folder of timings, and its table built again."""
 
 import json
+import re
 
 import pytest
 
@@ -9,6 +10,7 @@ from dcae_bench.base.files import REPOSITORY
 from dcae_bench.cli.main import main
 from dcae_bench.measurement import evidence
 from dcae_bench.measurement.record import save
+from dcae_bench.tables.rebuild import check_tables, count_tables
 from dcae_bench.tables.throughput.evidence import bundle, check_table
 from tests.tables.timings import timing
 
@@ -59,9 +61,60 @@ def test_devices_are_not_mixed(measured, tmp_path):
         bundle(measured, tmp_path)
 
 
-@pytest.mark.parametrize("folder", sorted(path.parent for path in REPOSITORY.glob("results/reference/*/SHA256SUMS")))
+def seal_again(folder):
+    """As somebody would who wants another number."""
+    (folder / evidence.SUMS).unlink()
+    evidence.seal(folder)
+
+
+@pytest.mark.parametrize("forged", ["table_throughput.csv", "table_throughput.json"])
+@pytest.mark.parametrize("gone", ["table_throughput.md", None])
+def test_a_forged_twin_is_found_with_and_without_its_page(measured, tmp_path, forged, gone):
+    folder = bundle(measured, tmp_path / "reference")
+    text = (folder / forged).read_text()
+    (folder / forged).write_text(re.sub(r"\d+\.\d+", "9.75", text, count=1))
+    if gone:
+        (folder / gone).unlink()
+    seal_again(folder)
+    assert not any(forged in problem for problem in evidence.verify(folder).problems), "every hash is right"
+    problems = list(check_table(folder))
+    assert f"{forged}: is not what the records make of it" in problems
+    assert (gone is not None) == any("is missing beside" in problem for problem in problems)
+
+
+@pytest.mark.parametrize("gone", ["table_throughput.*", "environment.json"])
+def test_a_bundle_without_its_table_or_environment_is_found(measured, tmp_path, gone):
+    folder = bundle(measured, tmp_path / "reference")
+    removed = [path for path in folder.glob(gone) if not path.unlink()]
+    seal_again(folder)
+    assert len(list(check_table(folder))) == len(removed)
+
+
+def test_a_forged_environment_is_found(measured, tmp_path):
+    folder = bundle(measured, tmp_path / "reference")
+    content = json.loads((folder / "environment.json").read_text())
+    content[0]["threads"] = content[0]["threads"] + 1
+    (folder / "environment.json").write_text(json.dumps(content))
+    seal_again(folder)
+    assert list(check_table(folder)) == ["environment.json: is not what the records say"]
+
+
+def test_a_folder_of_records_alone_has_no_table_to_check(measured):
+    assert list(check_table(measured)) == []
+
+
+# Its records are from before digests. Remove this when the demo was run again and sealed.
+OLD = pytest.mark.xfail(strict=True, reason="made before records carried digests")
+COMMITTED = [
+    pytest.param(path, marks=OLD if path.name == "demo" else (), id=path.name)
+    for path in sorted((REPOSITORY / "results" / "reference").iterdir())
+    if path.is_dir()
+]
+
+
+@pytest.mark.parametrize("folder", COMMITTED)
 def test_committed_evidence_holds(folder):
     """A table that is written another way is made again of the same records: bundle them anew."""
     found = evidence.verify(folder)
-    assert found.records > 0 and list(found.problems) == []
-    assert list(check_table(folder)) == []
+    assert list(found.problems) == [] and found.records + count_tables(folder) > 0
+    assert [*check_table(folder), *check_tables(folder)] == []

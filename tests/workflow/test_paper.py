@@ -9,8 +9,10 @@ import pytest
 
 from dcae_bench.base.files import REPOSITORY
 from dcae_bench.catalogue.denoisers import denoiser_catalogue
+from dcae_bench.planning.meaning import MODULES
 from dcae_bench.planning.targets import Needs, needs_of
 from dcae_bench.profile.profile import load_profile
+from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.provenance import Device, Stopwatch, collect
 from dcae_bench.records.record import Data, Interval, Metric, Record, Subject, save
 from dcae_bench.tables.reported.generation import load_reported_generation
@@ -174,6 +176,8 @@ def measured(*, profile="released", weights_source="released", autoencoder="dc-a
     """A record like the authors' own measurement, made by the code at hand."""
     interval = Interval(low=psnr - 0.01, high=psnr + 0.01, method="normal")
     device = Device(kind="cpu", name="a processor", threads=1, precision="fp32")
+    phase, asked = (3 if weights_source == "retrained" else None), load_profile(profile)
+    (item,) = (item for item in asked.evaluation.sets if item.label == "imagenet-512")
     return Record(
         kind="reconstruction",
         profile=profile,
@@ -184,12 +188,19 @@ def measured(*, profile="released", weights_source="released", autoencoder="dc-a
             compression=64,
             latent_channels=128,
             weights_source=weights_source,
-            phase=3 if weights_source == "retrained" else None,
+            phase=phase,
             parameters=676_896_140,
             weights_sha256="0" * 64,
         ),
         data=Data(name="imagenet", split="eval", resolution=512, images=50_000, sha256="0" * 64),
         metrics={"psnr": Metric(label="PSNR", value=psnr, better="higher", unit="dB", interval=interval)},
         settings={"posterior": "sample", "tf32": "on", "extractor_precision": "fp32"},
-        provenance=collect(code="c" * 64, config={}, seed=0, device=device, clock=Stopwatch()),
+        provenance=collect(
+            code=fingerprint(MODULES["reconstruction"]),
+            config={},
+            recipe=asked.reconstruction_recipe(autoencoder, weights_source, phase, item),
+            seed=asked.seed,
+            device=device,
+            clock=Stopwatch(),
+        ),
     )

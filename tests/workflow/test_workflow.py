@@ -179,6 +179,24 @@ def test_a_second_run_has_nothing_to_do(finished):
     assert "Nothing to be done" in done.stdout + done.stderr
 
 
+def test_results_without_snakemakes_memory_are_not_taken_for_others(editable):
+    """Copied results of another seed are made again, those of this configuration are not."""
+    memory, away = editable.root / ".snakemake", editable.root / "memory"
+    memory.rename(away)
+    try:
+        assert editable.planned() == {}
+        editable.edit("config/tiny.yaml", "seed: 3", "seed: 4")
+        planned = editable.planned()
+        assert {name: planned.get(name) for name in ("train_phase", "evaluate_as_is", "table_rfid")} == {
+            **{"train_phase": 4, "evaluate_as_is": 1, "table_rfid": 1}
+        }
+    finally:
+        shutil.rmtree(memory, ignore_errors=True)
+        away.rename(memory)
+        for path in (editable.root / "results").rglob("*.json"):
+            os.utime(path)
+
+
 def test_an_edit_in_metrics_redoes_evaluation_and_tables_but_no_training(editable):
     editable.edit("dcae_bench/metrics/image.py", "255", "254")
     assert editable.planned() == {

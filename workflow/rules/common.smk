@@ -37,6 +37,11 @@ try:
         # The locks of a killed run must not stop this run.
         if join_run(Path(".snakemake")):
             print("dcae-bench: a killed run had left its files locked; its locks are removed", file=sys.stderr)
+        if aged := JOBS.age_outdated():
+            again = (
+                f"dcae-bench: {len(aged)} records are not what the profile asks for now and are made again: {aged[0]}"
+            )
+            print(again + (", ..." if len(aged) > 1 else ""), file=sys.stderr)
         for complaint in JOBS.complaints():
             print(f"dcae-bench: {complaint}", file=sys.stderr)
 except UserError as error:

@@ -165,13 +165,14 @@ rule table_diffusion:
         markdown=lambda wildcards, output: output[0],
         data=PLACES.data,
         beside=option("beside", JOBS.beside_generations and JOBS.beside.root),
+        others=["--other-configurations"] if config.get("other_configurations") else [],
         kept=JOBS.kept_generations,
         reason=lambda wildcards: PROFILE.paper_rows_not_run,
         missing=lambda wildcards: JOBS.missing_rows,
         code=code_of_command("table-diffusion", makes_page=True),
     shell:
         "dcae-bench table-diffusion --profile {params.profile:q} --output {params.markdown:q} --data {params.data:q}"
-        " {params.beside:q} {input.records:q} {params.kept:q} > {log:q} 2>&1"
+        " {params.beside:q} {params.others:q} {input.records:q} {params.kept:q} > {log:q} 2>&1"
 
 
 rule figure_samples:

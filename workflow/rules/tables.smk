@@ -24,12 +24,13 @@ rule table_rfid:
         data=PLACES.data,
         kept=JOBS.kept_records,
         beside=option("beside", JOBS.beside_records and JOBS.beside.root),
+        others=["--other-configurations"] if config.get("other_configurations") else [],
         reason=lambda wildcards: PROFILE.paper_rows_not_run,
         missing=lambda wildcards: {f"{name} {label}": reasons for (name, label), reasons in JOBS.missing.items()},
         code=code_of_command("table", makes_page=True),
     shell:
         "dcae-bench table --profile {params.profile:q} --output {params.markdown:q} --data {params.data:q}"
-        " {params.beside:q} {input.records:q} {params.kept:q} > {log:q} 2>&1"
+        " {params.beside:q} {params.others:q} {input.records:q} {params.kept:q} > {log:q} 2>&1"
 
 
 rule figure_reconstructions:

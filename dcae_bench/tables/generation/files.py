@@ -124,6 +124,14 @@ def _json_content(table: GenerationTable) -> dict[str, Any]:
             }
             for run in table.runs
         ],
+        "beside": [
+            {
+                "path": run.shown_path,
+                "record": run.record.model_dump(mode="json"),
+                "training": run.training.model_dump(mode="json") if run.training else None,
+            }
+            for run in table.beside_runs
+        ],
         "not_measured": [{"row": row, "missing": reasons} for row, reasons in table.not_measured.items()],
         "reported": [
             {

@@ -112,6 +112,7 @@ def _json_content(table: ReconstructionTable) -> dict[str, Any]:
             }
             for run in table.runs
         ],
+        "beside": [{"path": run.shown_path, "record": run.record.model_dump(mode="json")} for run in table.beside_runs],
         "differences": [
             {
                 "dc_ae": pair.dc_ae.shown_path,

@@ -4,17 +4,19 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dcae_bench.base.errors import ResultsError, UserError
 from dcae_bench.base.files import read_bytes, sync_folder, write_bytes, write_text
 from dcae_bench.measurement import evidence
+from dcae_bench.measurement.instruments.environment import Environment
 from dcae_bench.measurement.record import TRACE_SUFFIX, ThroughputRecord
 from dcae_bench.tables.throughput.build import build, find_records, is_record
 from dcae_bench.tables.throughput.files import write
 
 RECORDS, TABLE, ENVIRONMENT = "records", "table_throughput.md", "environment.json"
+TWINS = (".md", ".csv", ".json")
 BESIDE = ("plan.json", "probe.json")
 """Files that a measurement plan writes beside its records."""
 
@@ -36,14 +38,30 @@ def bundle(measured: Path, root: Path) -> Path:
             write_bytes(made / path.name, read_bytes(path))
         elif is_record(path) or path.name.endswith(TRACE_SUFFIX):
             write_bytes(made / RECORDS / path.relative_to(measured), read_bytes(path))
-    environments = {record.environment.model_dump_json(): record.environment for record in records}
-    listed = [one.model_dump(mode="json") for _, one in sorted(environments.items())]
-    write_text(made / ENVIRONMENT, json.dumps(listed, indent=1) + "\n")
+    write_text(made / ENVIRONMENT, _environments(records))
     write(build(records), made / TABLE)
     evidence.seal(made)
     made.rename(folder)
     sync_folder(folder.parent)
     return folder
+
+
+def _environments(records: Iterable[ThroughputRecord]) -> str:
+    """The environments of the records, each once, as JSON."""
+    environments = {record.environment.model_dump_json(): record.environment for record in records}
+    listed = [one.model_dump(mode="json") for _, one in sorted(environments.items())]
+    return json.dumps(listed, indent=1) + "\n"
+
+
+def _tells(environment: Path, records: Iterable[ThroughputRecord]) -> bool:
+    """Whether a file holds the environments of the records; a later version may write more fields of them."""
+    try:
+        told = [Environment.model_validate(one) for one in json.loads(environment.read_bytes())]
+    except (OSError, ValueError, TypeError):
+        return False
+    return sorted(one.model_dump_json() for one in told) == sorted(
+        {record.environment.model_dump_json() for record in records}
+    )
 
 
 def _folder_name(records: list[ThroughputRecord]) -> str:
@@ -61,18 +79,30 @@ def _folder_name(records: list[ThroughputRecord]) -> str:
 
 
 def check_table(folder: Path) -> Iterator[str]:
-    """Differences between the table in a folder of evidence and the table its records give; none without a table."""
+    """Differences between a folder of evidence and what its records give: the table, its twins, the environment.
+
+    A folder without any of these files, and without the folder of records that a bundle has, has nothing to compare.
+    """
     folder = Path(folder)
-    if not (folder / TABLE).exists():
+    bundled = (folder / RECORDS).is_dir()
+    if not bundled and not any((folder / TABLE).with_suffix(suffix).exists() for suffix in TWINS):
         return
     with tempfile.TemporaryDirectory() as scratch:
         again = Path(scratch) / TABLE
         try:
-            write(build(find_records([folder / RECORDS])), again)
+            records = find_records([folder / RECORDS if bundled else folder])
+            write(build(records), again)
         except (UserError, OSError) as error:
             yield f"{TABLE}: cannot be built again ({error})"
             return
-        for suffix in (".md", ".csv", ".json"):
+        for suffix in TWINS:
             path = (folder / TABLE).with_suffix(suffix)
-            if not path.exists() or read_bytes(path) != again.with_suffix(suffix).read_bytes():
+            if not path.exists():
+                yield f"{path.name}: is missing beside the other files of its table"
+            elif read_bytes(path) != again.with_suffix(suffix).read_bytes():
                 yield f"{path.name}: is not what the records make of it"
+        environment = folder / ENVIRONMENT
+        if bundled and not environment.exists():
+            yield f"{ENVIRONMENT}: is missing"
+        elif environment.exists() and not _tells(environment, records):
+            yield f"{ENVIRONMENT}: is not what the records say"
