@@ -178,6 +178,7 @@ def require_latents_of_row(manifest: LatentManifest, resolved: TrainedRow, folde
         ("split", manifest.split, data.split),
         ("resolution", manifest.resolution, data.resolution),
         ("flips", manifest.flips, data.flips),
+        ("type", manifest.dtype, data.dtype),
         ("number of classes", manifest.classes, data.class_count),
     ):
         if found != needed:

@@ -57,6 +57,7 @@ def evaluate_samples(
     """
     resolved = profile.row(row)
     drawn = read_sample_manifest(samples)
+    _require_asked(profile, resolved, drawn, samples)
     if isinstance(resolved, ReleasedRow):
         subject, denoiser = _describe_released(profile, resolved, drawn, samples, training)
     else:
@@ -230,6 +231,19 @@ def _describe_released(
     named = choose_without_weights(profile, resolved.spec.source, resolved.autoencoder)
     subject = describe_autoencoder(named, parameters, drawn.autoencoder_sha256)
     return subject, describe_denoiser(resolved, drawn.denoiser_sha256)
+
+
+def _require_asked(profile: Profile, resolved: TrainedRow | ReleasedRow, drawn: SampleManifest, samples: Path) -> None:
+    """Check that samples were drawn as the profile asks now. Raises :class:`DataError`."""
+    spec = profile.required_diffusion
+    _require_equal(
+        samples,
+        resolved,
+        ("row", drawn.row, resolved.name),
+        ("seed", str(drawn.seed), str(profile.seed)),
+        ("sampler", drawn.sampler.model_dump_json(), resolved.sampler.model_dump_json()),
+        ("seed policy", drawn.seed_policy, spec.seed_policy),
+    )
 
 
 def _require_equal(samples: Path, resolved: TrainedRow | ReleasedRow, *facts: tuple[str, str | None, str]) -> None:

@@ -57,6 +57,9 @@ class Meaning:
             yield f"its protocol is {record.protocol}, the profile's {wanted_protocol}"
         if sha256_json(recipe) != made.recipe_sha256 and made.seed == self.profile.seed:
             yield "the profile asks for other settings now than when it was made"
+        samples = self.profile.diffusion.samples if self.profile.diffusion else None
+        if record.kind == "generation" and samples != record.data.images:
+            yield f"it measures {record.data.images} samples, the profile asks for {samples}"
         if data not in (None, record.data.sha256):
             yield f"its images are not those of {record.data.name} now"
         if fingerprint(MODULES[record.kind]) != made.code_sha256:

@@ -288,6 +288,7 @@ def test_samples_and_trainings_of_denoisers_are_checked_too(demo, tmp_path, make
     places = Places(str(tmp_path / "demo"))
     base = make_record(kind="generation", protocol="generation/photos-v1", data_sha256=data_sha256)
     gfd = {"gfd": Metric(label="gFD", value=3.0)}
+    base = base.model_copy(update={"data": base.data.model_copy(update={"images": demo.diffusion.samples})})
     sampled = base.model_copy(update={"denoiser": denoiser, "settings": {"guidance": "1"}, "metrics": gfd})
     trained = sampled.model_copy(update={"kind": "diffusion_training"})
     save(
@@ -310,6 +311,7 @@ def test_samples_and_trainings_of_denoisers_are_checked_too(demo, tmp_path, make
 
     assert left_out(demo) == set()
     assert left_out(changed(demo, diffusion__sample_batch=1)) == {"generation"}
+    assert left_out(changed(demo, diffusion__samples=7)) == {"generation"}
     training = resolved.spec.training
     for change in ({f"diffusion__trainings__{training}__optimizer__lr": 1e-7}, {"seed": 99}):
         assert left_out(changed(demo, **change)) == {"generation", "diffusion"}

@@ -230,6 +230,12 @@ def test_latents_that_are_not_the_rows_are_refused(train, tmp_path, folder):
         train("uvit", tmp_path, latents=folder / "plain")
     with pytest.raises(DataError, match="number of classes is 3, row uvit needs 2"):
         train("uvit", tmp_path, latents=copied(folder, tmp_path / "classes", classes=3))
+    with pytest.raises(DataError, match="its seed is 4, row uvit needs 3"):
+        train("uvit", tmp_path, latents=copied(folder, tmp_path / "seed", seed=4))
+    halves = copied(folder, tmp_path / "type", dtype="float16")
+    np.save(halves / LATENTS, np.load(halves / LATENTS).astype(np.float16))
+    with pytest.raises(DataError, match="its type is float16, row uvit needs float32"):
+        train("uvit", tmp_path, latents=halves)
     wrong = copied(folder, tmp_path / "labels")
     np.save(wrong / LABELS, np.full(14, 7))
     seal(wrong)
