@@ -25,10 +25,10 @@ def table_throughput(
     ] = False,
 ) -> None:
     """Write the throughput table (the paper's Table 3): measured values beside the paper's."""
-    from dcae_bench.tables.throughput.build import build, find_records
+    from dcae_bench.tables.throughput.build import build, find_records, planned_timings
     from dcae_bench.tables.throughput.files import write
 
-    table = build(find_records(records), degraded=degraded)
+    table = build(find_records(records), degraded=degraded, planned=planned_timings(records))
     write(table, output)
     if figure is not None:
         from dcae_bench.tables.throughput.figure import throughput_figure

@@ -101,6 +101,8 @@ def _provenance(record: Record) -> list[tuple[str, str]]:
         ("commit", commit + state),
         ("code sha256", made.code_sha256),
         ("config sha256", made.config_sha256),
+        ("recipe sha256", made.recipe_sha256 or "none (not checked: the record is from before recipes were stated)"),
+        ("digest", record.digest or "none (not checked: the record is from before digests)"),
         ("seed", str(made.seed)),
         ("device", f"{device.kind}: {device.machine}, {device.precision}"),
         ("command", made.command),

@@ -55,6 +55,14 @@ def test_the_denoiser_of_samples_is_shown_with_the_source_of_its_weights(make_re
         assert f"denoiser uvit-h (vp), row h, 64 tokens its weights {weights} its sha256 {'e' * 64}" in text
 
 
+def test_what_was_not_checked_is_marked(make_record):
+    record = make_record()
+    assert shown(record, width=200).count("none (not checked: the record is from before") == 2
+    made = record.provenance.model_copy(update={"recipe_sha256": "8" * 64})
+    text = shown(record.model_copy(update={"provenance": made, "digest": "7" * 64}), width=200)
+    assert "not checked" not in text and "8" * 64 in text and "7" * 64 in text
+
+
 def test_brackets_are_shown_and_not_taken_for_markup(make_record):
     assert "--name [red]demo[/red]" in shown(make_record())
 

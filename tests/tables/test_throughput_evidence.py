@@ -11,6 +11,7 @@ from dcae_bench.cli.main import main
 from dcae_bench.measurement import evidence
 from dcae_bench.measurement.record import save
 from dcae_bench.tables.rebuild import check_tables, count_tables
+from dcae_bench.tables.throughput.build import planned_timings
 from dcae_bench.tables.throughput.evidence import bundle, check_table
 from tests.tables.timings import timing
 
@@ -88,6 +89,29 @@ def test_a_bundle_without_its_table_or_environment_is_found(measured, tmp_path, 
     removed = [path for path in folder.glob(gone) if not path.unlink()]
     seal_again(folder)
     assert len(list(check_table(folder))) == len(removed)
+
+
+def test_a_table_of_a_part_says_so(measured, tmp_path, monkeypatch):
+    """Two sessions of two latent spaces are planned, and the records of one are there; NVML's probe is no timing."""
+    sessions = {f"measure --latent a --latent b --restart {restart}": "measured" for restart in (1, 2)}
+    plan = {"plan": "what", "sessions": {"doctor --probe probe.json": "measured", **sessions}}
+    (measured / "plan.json").write_text(json.dumps(plan))
+    folder = bundle(measured, tmp_path / "reference")
+    said = "Holds 2 of the 4 timings that its plan asks for."
+    assert said in (folder / "table_throughput.md").read_text() and list(check_table(folder)) == []
+    assert json.loads((folder / "table_throughput.json").read_text())["planned"] == 4
+    arguments = ["table-throughput", str(measured), "--output", str(tmp_path / "t.md")]
+    monkeypatch.setattr("sys.argv", ["dcae-bench", *arguments])
+    with pytest.raises(SystemExit):
+        main()
+    assert said in (tmp_path / "t.md").read_text()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"sessions": 1}', '{"sessions": [1]}'])
+def test_a_plan_that_cannot_be_read_is_one_line(measured, text):
+    (measured / "plan.json").write_text(text)
+    with pytest.raises(ResultsError, match=r"plan\.json: is not the state of a plan"):
+        planned_timings([measured])
 
 
 def test_a_forged_environment_is_found(measured, tmp_path):

@@ -1,5 +1,6 @@
 """Builder of the throughput table: finds records of timings, merges restarts and pairs each row with its baseline."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from dcae_bench.tables.reported.throughput import ReportedThroughput, load_throu
 from dcae_bench.tables.throughput.judge import is_degraded, judge_ratio
 from dcae_bench.tables.throughput.table import BASELINE, ThroughputRow, ThroughputTable
 
+STATE = "plan.json"
+"""Outcomes of a plan's sessions, beside the records."""
 REPORTED_RESOLUTION = 512
 """Side in pixels of the images that the paper timed."""
 WORK_ORDER = (
@@ -45,12 +48,38 @@ def is_record(path: Path) -> bool:
         raise ResultsError(f"{path}: cannot be read ({error.strerror}); make it readable or remove it") from error
 
 
+def planned_timings(folders: Iterable[Path]) -> int:
+    """Number of timings that the plans in folders ask for, one for each latent space of each session.
+
+    Raises :class:`ResultsError` for a plan that cannot be read.
+    """
+    count = 0
+    for path in (Path(folder) / STATE for folder in folders):
+        if not path.is_file():
+            continue
+        try:
+            sessions = json.loads(path.read_bytes()).get("sessions", {})
+            count += sum(max(session.split().count("--latent"), 1) for session in sessions if _is_session(session))
+        except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+            raise ResultsError(f"{path}: is not the state of a plan; remove it, or measure again") from error
+    return count
+
+
+def _is_session(command: str) -> bool:
+    return command.split()[:1] == ["measure"]
+
+
 def build(
-    records: Sequence[ThroughputRecord], *, degraded: bool = False, reported: ReportedThroughput | None = None
+    records: Sequence[ThroughputRecord],
+    *,
+    degraded: bool = False,
+    reported: ReportedThroughput | None = None,
+    planned: int = 0,
 ) -> ThroughputTable:
     """Merge restarts, pair each row with its baseline on the same device, and judge the speed-ups.
 
-    ``degraded`` keeps rows whose measurement is degraded; otherwise they are left out.
+    ``degraded`` keeps rows whose measurement is degraded; otherwise they are left out. ``planned`` is the number of
+    timings that the records' plan asks for; 0 without a plan.
     """
     reported = reported or load_throughput()
     groups: dict[str, list[ThroughputRecord]] = defaultdict(list)
@@ -68,7 +97,8 @@ def build(
         rows.append(ThroughputRow(record, baseline, ratio, row, base_row, judgement))
     rows.sort(key=_order)
     kept = [row for row in rows if degraded or not is_degraded(row.record)]
-    return ThroughputTable(tuple(kept), tuple(row for row in rows if row not in kept), reported.sources)
+    left_out = tuple(row for row in rows if row not in kept)
+    return ThroughputTable(tuple(kept), left_out, reported.sources, held=len(records), planned=planned)
 
 
 def _device(record: ThroughputRecord) -> str:

@@ -12,12 +12,12 @@ from dcae_bench.base.files import read_bytes, sync_folder, write_bytes, write_te
 from dcae_bench.measurement import evidence
 from dcae_bench.measurement.instruments.environment import Environment
 from dcae_bench.measurement.record import TRACE_SUFFIX, ThroughputRecord
-from dcae_bench.tables.throughput.build import build, find_records, is_record
+from dcae_bench.tables.throughput.build import STATE, build, find_records, is_record, planned_timings
 from dcae_bench.tables.throughput.files import write
 
 RECORDS, TABLE, ENVIRONMENT = "records", "table_throughput.md", "environment.json"
 TWINS = (".md", ".csv", ".json")
-BESIDE = ("plan.json", "probe.json")
+BESIDE = (STATE, "probe.json")
 """Files that a measurement plan writes beside its records."""
 
 
@@ -39,7 +39,7 @@ def bundle(measured: Path, root: Path) -> Path:
         elif is_record(path) or path.name.endswith(TRACE_SUFFIX):
             write_bytes(made / RECORDS / path.relative_to(measured), read_bytes(path))
     write_text(made / ENVIRONMENT, _environments(records))
-    write(build(records), made / TABLE)
+    write(build(records, planned=planned_timings([made])), made / TABLE)
     evidence.seal(made)
     made.rename(folder)
     sync_folder(folder.parent)
@@ -91,7 +91,7 @@ def check_table(folder: Path) -> Iterator[str]:
         again = Path(scratch) / TABLE
         try:
             records = find_records([folder / RECORDS if bundled else folder])
-            write(build(records), again)
+            write(build(records, planned=planned_timings([folder])), again)
         except (UserError, OSError) as error:
             yield f"{TABLE}: cannot be built again ({error})"
             return

@@ -16,7 +16,9 @@ def write(table: ThroughputTable, path: Path) -> None:
     """
     lines = [_csv_line(row) for row in table.rows]
     left_out = [_csv_line(row) for row in table.left_out]
-    content = {"rows": lines, "left_out": left_out, "sources": table.sources}
+    content: dict[str, Any] = {"rows": lines, "left_out": left_out, "sources": table.sources}
+    if table.held < table.planned:
+        content |= {"timings": table.held, "planned": table.planned}
     write_table(path, page=markdown(table), lines=lines, content=content)
 
 

@@ -23,6 +23,8 @@ def markdown(table: ThroughputTable) -> str:
         f"Throughput. {one_line('; '.join(dict.fromkeys(_hardware(row.record) for row in every)))}; "
         f"{'; '.join(dict.fromkeys(_code(row.record) for row in every))}.\n"
     ]
+    if table.held < table.planned:
+        lines.append(f"\nHolds {table.held} of the {table.planned} timings that its plan asks for.\n")
     for protocol in dict.fromkeys(row.record.protocol for row in every):
         rows = [row for row in table.rows if row.record.protocol == protocol]
         lines.append(f"\n## {protocol}\n\n{_protocol_text(protocol)}\n")

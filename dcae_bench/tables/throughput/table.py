@@ -57,3 +57,7 @@ class ThroughputTable:
     left_out: tuple[ThroughputRow, ...]
     sources: dict[str, str]
     """Sources of the reported speeds, by key."""
+    held: int = 0
+    """Number of timings behind the rows; each restart counts."""
+    planned: int = 0
+    """Number of timings that the plans beside the records ask for; 0 without a plan."""
