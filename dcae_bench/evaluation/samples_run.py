@@ -57,11 +57,11 @@ def evaluate_samples(
     """
     resolved = profile.row(row)
     drawn = read_sample_manifest(samples)
-    _require_asked(profile, resolved, drawn, samples)
     if isinstance(resolved, ReleasedRow):
         subject, denoiser = _describe_released(profile, resolved, drawn, samples, training)
     else:
         subject, denoiser = _describe_trained(resolved, drawn, samples, training)
+    _require_asked(profile, resolved, drawn, samples)
     images, crops = open_samples(samples, drawn), open_labelled(resolved.data, data, profile.seed)
     if isinstance(resolved, TrainedRow):
         _require_equal(samples, resolved, ("images behind the latents", drawn.crops_sha256, crops.sha256))
@@ -239,7 +239,6 @@ def _require_asked(profile: Profile, resolved: TrainedRow | ReleasedRow, drawn: 
     _require_equal(
         samples,
         resolved,
-        ("row", drawn.row, resolved.name),
         ("seed", str(drawn.seed), str(profile.seed)),
         ("sampler", drawn.sampler.model_dump_json(), resolved.sampler.model_dump_json()),
         ("seed policy", drawn.seed_policy, spec.seed_policy),

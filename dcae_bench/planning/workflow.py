@@ -164,11 +164,22 @@ class Workflow:
         elsewhere, and would take them as they are.
         """
         aged = []
-        for path in self.outdated():
+        for path in [*self.outdated(), *self._drawn_otherwise()]:
             with suppress(OSError):  # in a folder that cannot be written; the tables leave the record out
                 os.utime(path, (LONG_AGO_S, LONG_AGO_S))
                 aged.append(path)
         return aged
+
+    def _drawn_otherwise(self) -> Iterator[str]:
+        """Manifests of latents and samples of another seed, and of samples of another sampler."""
+        for row in self.ready_rows:
+            asked: dict[str, object] = {"seed": self.profile.seed}
+            if row in self.trained_rows and _differs(path := self.latents_of(row, "manifest.json"), asked):
+                yield path
+            asked["sampler"] = self.rows[row].sampler.model_dump(mode="json")
+            for scale in self.scales(row):
+                if _differs(path := self.places.samples(row, scale, "samples.json"), asked):
+                    yield path
 
     # Resources
 
@@ -394,3 +405,14 @@ class Workflow:
     def latents_recipe(self, latent: str, images: str) -> list[object]:
         """Everything that shapes cached latents, except trained weights, data and code."""
         return [self.profile.latents_recipe(latent, images), self.released_behind(latent)]
+
+
+def _differs(manifest: str, asked: Mapping[str, object]) -> bool:
+    """Whether a manifest is there and states another value than those asked for."""
+    try:
+        content = json.loads(Path(manifest).read_bytes())
+        return any(content[key] != value for key, value in asked.items())
+    except OSError:
+        return False
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return True
