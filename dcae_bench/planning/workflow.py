@@ -55,6 +55,7 @@ OPTIONS = {
     "scales": "guidance scales of a sweep",
     "throughput_plan": "plan of timings",
     "degraded": "also show timings in a degraded state",
+    "other_configurations": "true: tables also show records of another configuration, marked",
     "adm_batch": "path of another batch of samples for ADM's evaluator",
 }
 """What ``--config`` takes, by key."""
@@ -73,8 +74,9 @@ def check_options(config: Mapping[str, Any]) -> None:
             remedy = f"choose from {', '.join(OPTIONS)}"
         raise ConfigError(f"--config {key}={config[key]}: there is no such key; {remedy}")
     sweep_scales(config.get("scales", SWEEP))
-    if not isinstance(shown := config.get("degraded", False), bool):
-        raise ConfigError(f"--config degraded={shown}: is neither True nor False")
+    for switch in ("degraded", "other_configurations"):
+        if not isinstance(shown := config.get(switch, False), bool):
+            raise ConfigError(f"--config {switch}={shown}: is neither True nor False")
 
 
 def any_of(names: Iterable[str]) -> str:
@@ -410,7 +412,7 @@ class Workflow:
 def _differs(manifest: str, asked: Mapping[str, object]) -> bool:
     """Whether a manifest is there and states another value than those asked for."""
     try:
-        content = json.loads(Path(manifest).read_bytes())
+        content = read_json(Path(manifest))
         return any(content[key] != value for key, value in asked.items())
     except OSError:
         return False

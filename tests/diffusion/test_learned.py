@@ -110,7 +110,7 @@ def write_cache(folder, mixture, weights_sha256):
         crops_sha256=none,
         data_sha256=none,
         posterior="mean",
-        seed=0,
+        seed=profile().seed,
         flips=False,
         classes=3,
         count=count,

@@ -27,7 +27,7 @@ from dcae_bench.data.latents import read_latent_manifest
 from dcae_bench.data.manifest import FileManifest
 from dcae_bench.data.packed import PackedPhotos, PackIndex
 from dcae_bench.data.prepare import prepare_files
-from dcae_bench.data.samples import read_sample_manifest
+from dcae_bench.data.sample_manifest import read_sample_manifest
 from dcae_bench.measurement import evidence
 from dcae_bench.measurement.instruments.nvml import read_trace
 from dcae_bench.measurement.record import load as load_timing

@@ -234,6 +234,7 @@ def test_latents_that_are_not_the_rows_are_refused(train, tmp_path, folder):
         train("uvit", tmp_path, latents=copied(folder, tmp_path / "seed", seed=4))
     halves = copied(folder, tmp_path / "type", dtype="float16")
     np.save(halves / LATENTS, np.load(halves / LATENTS).astype(np.float16))
+    seal(halves)
     with pytest.raises(DataError, match="its type is float16, row uvit needs float32"):
         train("uvit", tmp_path, latents=halves)
     wrong = copied(folder, tmp_path / "labels")

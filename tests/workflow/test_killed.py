@@ -50,7 +50,7 @@ OUTPUTS = {
     "evaluate-samples": [RECORD],
     "table-diffusion": [TABLE, TABLE.with_suffix(".csv"), TABLE.with_suffix(".json")],
 }
-TIMES = {"provenance", "seconds", "images_per_s", "waiting"}
+TIMES = {"provenance", "seconds", "images_per_s", "waiting", "digest", "content_sha256"}
 
 
 def profile() -> str:
