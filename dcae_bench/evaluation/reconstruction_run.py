@@ -134,10 +134,11 @@ class Evaluation:
 
     def _recipe(self, crops: Crops) -> str:
         """Hash of everything that shapes the per-image state: a pass never resumes the state of another recipe."""
-        spec = self.profile.evaluation.model_dump(mode="json", exclude={"bootstrap", "gallery", "samples", "workers"})
+        spec = self.profile.evaluation_recipe()
         networks = {name: network.weights_sha256 for name, network in self.suite.networks.items()}
         code = fingerprint(__name__)
-        return sha256_json([spec, crops.sha256, self.subject.weights_sha256, networks, self.settings, code])
+        device = self.device.type
+        return sha256_json([spec, crops.sha256, self.subject.weights_sha256, networks, self.settings, device, code])
 
     def _provenance(self, item: EvaluationSet, crops: Crops, clock: Stopwatch) -> Provenance:
         subject = self.subject

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import torch
 
 from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.files import atomic_write, cache_dir, open_regular, sha256_json, write_text
@@ -23,13 +24,16 @@ PART = 1 << 24
 DIGEST = hashlib.sha256().digest_size
 """Length in bytes of the digest at the end of a cached file."""
 
+MEASURING = (f"{__package__}.reconstruction", f"{__package__}.features")
+"""Modules that compute features: of reconstructions, and of samples. Their imports hold this module too."""
+
 
 class Reference:
     """Cached features of one set of crops by one extractor: float32 rows in ``<cache>/reference/<key>.raw``.
 
     The key hashes everything that the features depend on: the pixels of the crops, the network and its weights, the
-    code of the metrics, the kind of device, and TF32. The digest at the end of the file covers key and features, so a
-    reader notices a file that was changed or belongs to another key.
+    code that measures, the version of torch, the kind of device, and TF32. The digest at the end of the file covers key
+    and features, so a reader notices a file that was changed or belongs to another key.
     """
 
     def __init__(self, crops: Crops, extractor: FeatureExtractor, *, device: str, tf32: bool):
@@ -38,7 +42,8 @@ class Reference:
             "images": len(crops),
             "extractor": extractor.name,
             "weights": extractor.weights_sha256,
-            "code": fingerprint(__name__, by_name.__name__),
+            "code": fingerprint(*MEASURING, by_name.__name__),
+            "torch": torch.__version__,
             "device": device,
             "tf32": tf32 and device == "cuda",
         }

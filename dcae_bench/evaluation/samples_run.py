@@ -125,6 +125,8 @@ class _Comparison:
         """Everything that shapes the record."""
         return {
             "protocol": self.protocol.name,
+            "evaluation": self.profile.evaluation_recipe(),
+            "device": self.device.type,
             "settings": self.settings,
             "samples": self.images.sha256,
             "reference": self.crops.sha256,

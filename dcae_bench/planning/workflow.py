@@ -4,9 +4,11 @@ A rule runs one verb of the command line on some files. This module makes every 
 and types cover a module and not the rules.
 """
 
+import atexit
 import difflib
 import os
 import re
+from base64 import urlsafe_b64decode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -38,6 +40,8 @@ SWEEP = "1,1.25,1.5,2,3"
 """Default guidance scales of a sweep; ``--config scales=...`` names others."""
 SCALE = "[0-9]+([.][0-9]+)?"
 """Regular expression of a guidance scale in a path."""
+SNAKEMAKE_MEMORY = Path(".snakemake") / "metadata"
+"""Where Snakemake remembers what shaped each file."""
 LONG_AGO_S = 86_400
 """Time stamp (seconds since 1970) of a record that must be made again; older than any input."""
 REPORTED = BASELINES / "reported"
@@ -159,18 +163,23 @@ class Workflow:
                 found[path] = reasons
         return found
 
-    def age_outdated(self) -> list[str]:
+    def age_outdated(self, memory: Path = SNAKEMAKE_MEMORY) -> list[str]:
         """Give outdated records an old time stamp, so that Snakemake makes them again, and return their paths.
 
-        Snakemake knows from its own memory alone what shaped a file. It has none of results that were copied from
-        elsewhere, and would take them as they are.
+        Snakemake knows from its own ``memory`` alone what shaped a file. It has none of results that were copied from
+        elsewhere, and would take them as they are. Files that Snakemake remembers are its own business. The time stamps
+        are put back when this process ends, so that a dry run changes nothing.
         """
-        aged = []
+        remembered, aged = _remembered(memory), {}
         for path in [*self.outdated(), *self._drawn_otherwise()]:
+            if path in remembered:
+                continue
             with suppress(OSError):  # in a folder that cannot be written; the tables leave the record out
+                before = os.stat(path)
                 os.utime(path, (LONG_AGO_S, LONG_AGO_S))
-                aged.append(path)
-        return aged
+                aged[path] = before.st_atime_ns, before.st_mtime_ns
+        atexit.register(_put_back, aged)
+        return list(aged)
 
     def _drawn_otherwise(self) -> Iterator[str]:
         """Manifests of latents and samples of another seed, and of samples of another sampler."""
@@ -407,6 +416,24 @@ class Workflow:
     def latents_recipe(self, latent: str, images: str) -> list[object]:
         """Everything that shapes cached latents, except trained weights, data and code."""
         return [self.profile.latents_recipe(latent, images), self.released_behind(latent)]
+
+
+def _remembered(memory: Path) -> set[str]:
+    """Paths of the files that Snakemake remembers; the names in its folder are paths in base64, long ones in parts."""
+    found = set()
+    for file in memory.rglob("*"):
+        name = "".join(part.removeprefix("@") for part in file.relative_to(memory).parts)
+        with suppress(ValueError):
+            found.add(urlsafe_b64decode(name).decode())
+    return found
+
+
+def _put_back(aged: Mapping[str, tuple[int, int]]) -> None:
+    """Give the files that were not made again their own time stamps."""
+    for path, times in aged.items():
+        with suppress(OSError):
+            if os.stat(path).st_mtime == LONG_AGO_S:
+                os.utime(path, ns=times)
 
 
 def _differs(manifest: str, asked: Mapping[str, object]) -> bool:

@@ -2,11 +2,15 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
+from base64 import urlsafe_b64encode
 from pathlib import Path
 
 import pytest
 
+from dcae_bench.base.files import REPOSITORY
 from dcae_bench.planning.workflow import LONG_AGO_S, Workflow
 from dcae_bench.records.places import Places
 
@@ -69,3 +73,27 @@ def test_records_that_cannot_be_read_are_aged_with_the_reason(jobs):
 def test_the_results_around_a_record_are_found(path, tmp_path):
     assert Places.around(tmp_path / path) == Places(str(tmp_path / "results" / "demo"))
     assert Places.around(Path("/somewhere/else/record.json")) is None
+
+
+def test_what_snakemake_remembers_is_left_to_snakemake(jobs, tmp_path):
+    path = jobs.records[0]
+    file = write(path, "{}")
+    memory = tmp_path / ".snakemake" / "metadata"
+    name = urlsafe_b64encode(path.encode()).decode()
+    memory.joinpath(f"@{name[:20]}").mkdir(parents=True)
+    memory.joinpath(f"@{name[:20]}", name[20:]).write_text("{}")
+    now = os.stat(file).st_mtime
+    assert jobs.age_outdated() == [] and os.stat(file).st_mtime == now
+
+
+def test_a_dry_run_gives_the_time_stamps_back(tmp_path, monkeypatch):
+    """Otherwise an edit that is tried and undone would make finished trainings again."""
+    code = (
+        "from dcae_bench.planning.workflow import Workflow; jobs = Workflow('demo'); path = jobs.records[0]; import os;"
+        "aged = jobs.age_outdated(); assert aged == [path] and os.stat(path).st_mtime < 1e6, aged"
+    )
+    monkeypatch.chdir(tmp_path)
+    file = write(Workflow("demo").records[0], "{}")
+    now = os.stat(file).st_mtime_ns
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
+    assert os.stat(file).st_mtime_ns == now
