@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import Field
 
 from dcae_bench.base.errors import MeasurementError
-from dcae_bench.base.files import write_text
+from dcae_bench.base.files import sha256_json, write_text
 from dcae_bench.base.typed import Strict
 from dcae_bench.measurement.record import Work, load
 from dcae_bench.measurement.workloads.cases import DENOISERS, LATENTS, Case, Latent, usual_resolution
@@ -195,13 +195,24 @@ def _is_done(step: PlanStep, output: Path, restart: int) -> bool:
     from dcae_bench.measurement.session import Session
 
     session = Session(step.cases, recipe_for(step.protocol), output, restart, step.batch)
-    code = fingerprint(Session.__module__)
-    return all(_was_measured_by(session.path(case), code) for case in step.cases)
+    made = fingerprint(Session.__module__), sha256_json(session.configuration)
+    return all(_was_made_by(session.path(case), made) for case in step.cases)
 
 
-def _was_measured_by(path: Path, code: str) -> bool:
-    """Whether the record exists and the present code measured it. Restarts of one measurement must share their code."""
-    return path.exists() and load(path).provenance.code_sha256 == code
+def _was_made_by(path: Path, made: tuple[str, str]) -> bool:
+    """Whether the record exists and has this code and configuration. Restarts of one measurement must share both."""
+    if not path.exists():
+        return False
+    provenance = load(path).provenance
+    return (provenance.code_sha256, provenance.config_sha256) == made
+
+
+def plan_recipe(name: str) -> list[dict[str, object]]:
+    """Everything that shapes the timings of a plan, except code: one configuration for each of its sessions' steps."""
+    from dcae_bench.measurement.session import Session
+
+    steps = dict.fromkeys(step for step, _ in plan_for(name).sessions())
+    return [Session(step.cases, recipe_for(step.protocol), Path(), batch=step.batch).configuration for step in steps]
 
 
 def _launch(command: list[str], limit_s: float | None) -> int:

@@ -59,6 +59,16 @@ class Session:
         """Start of the name of every file that the session writes."""
         return self.recipe.protocol.rpartition("/")[2] + (f".{self.mode}" if self.mode else "")
 
+    @property
+    def configuration(self) -> dict[str, object]:
+        """The configuration that all restarts of one measurement share."""
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "cases": [case.recipe for case in self.cases],
+            "batch": self.batch,
+            "mode": self.mode,
+        }
+
     def path(self, case: Case) -> Path:
         """Path of the record of a case."""
         batch = f".b{self.batch}" if self.batch else ""
@@ -118,7 +128,7 @@ def measure(session: Session, say: Callable[[str], None] = lambda _text: None) -
             one = built[case.name]
             made = collect(
                 code=fingerprint(__name__),
-                config=_configuration(session),
+                config=session.configuration,
                 seed=one.job.seed,
                 device=Device(
                     kind=device.type,
@@ -265,16 +275,6 @@ def _record(
         environment=where,
         provenance=made,
     )
-
-
-def _configuration(session: Session) -> dict[str, object]:
-    """The configuration that all restarts of one measurement share."""
-    return {
-        "recipe": session.recipe.model_dump(mode="json"),
-        "cases": [case.name for case in session.cases],
-        "batch": session.batch,
-        "mode": session.mode,
-    }
 
 
 def probe_gpu(path: Path, say: Callable[[str], None]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from dcae_bench.catalogue.denoisers import denoiser_catalogue
 from dcae_bench.cli.main import main
 from dcae_bench.measurement import plans, session
 from dcae_bench.measurement.plans import PLANS, PlanSpec, PlanStep, plan_for, run_plan
@@ -67,15 +68,30 @@ def test_a_failed_session_is_told_and_the_others_go_on(tmp_path):
 def test_what_is_there_of_the_same_code_is_kept(tmp_path, monkeypatch):
     asked = []
 
-    def was_measured_by(path, code):
+    def was_made_by(path, made):
         asked.append(path.name)
         return ".r1." in path.name and "sd-vae" in path.name
 
-    monkeypatch.setattr(plans, "_was_measured_by", was_measured_by)
+    monkeypatch.setattr(plans, "_was_made_by", was_made_by)
     machine = Machine()
     outcomes = list(run(PLAN, tmp_path, machine).values())
     assert outcomes == ["was there", "measured, 100 s", "measured, 100 s"] and len(machine.ran) == 2
     assert asked[0] == "cpu-v1.uvit-s.sd-vae-f8c4-p2.512px.forward.r1.json"
+
+
+def test_another_size_under_the_same_name_is_measured_again(monkeypatch):
+    """A catalogue that gives a name another network makes another measurement of the same case."""
+    before = plans.plan_recipe("cpu")
+    assert before == plans.plan_recipe("cpu")
+    known = denoiser_catalogue().architecture("uvit-s")
+
+    class Catalogue:
+        @staticmethod
+        def architecture(name):
+            return known.model_copy(update={"depth": known.depth + 2})
+
+    monkeypatch.setattr("dcae_bench.measurement.workloads.cases.denoiser_catalogue", Catalogue)
+    assert plans.plan_recipe("cpu") != before
 
 
 @pytest.mark.parametrize("name", PLANS)

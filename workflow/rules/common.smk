@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dcae_bench.base.errors import UserError
 from dcae_bench.base.files import require_free_space
-from dcae_bench.measurement.plans import plan_for
+from dcae_bench.measurement.plans import plan_for, plan_recipe
 from dcae_bench.planning.owner import note_owner, require_own_folder
 from dcae_bench.planning.workflow import (
     FREE_MIB,

@@ -21,6 +21,7 @@ rule measure_throughput:
     params:
         plan=THROUGHPUT_PLAN,
         folder=lambda wildcards, output: output[0].removesuffix(".done"),
+        recipe=plan_recipe(THROUGHPUT_PLAN),
         code=code_of_command("measure"),
     shell:
         "dcae-bench measure --plan {params.plan:q} --output {params.folder:q} > {log:q} 2>&1"

@@ -10,7 +10,7 @@ from dcae_bench.base.typed import Strict
 from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.catalogue.denoisers import denoiser_catalogue
 from dcae_bench.measurement.record import Work
-from dcae_bench.measurement.workloads.paper_phases import PHASE_WORK, paper_phase
+from dcae_bench.measurement.workloads.paper_phases import PHASE_WORK, paper_phase, paper_training
 from dcae_bench.specs.autoencoders import AutoencoderSpec
 from dcae_bench.specs.denoisers import DenoiserSpec, LatentSpace
 
@@ -96,6 +96,19 @@ class Case(Strict):
         """Short name, unique within a session."""
         subject = self.latent.slug if self.denoiser else self.latent.autoencoder
         return ".".join(filter(None, (self.denoiser, subject, f"{self.resolution}px", self.work)))
+
+    @property
+    def recipe(self) -> dict[str, object]:
+        """Everything that shapes what is timed, with the specs that catalogue and profile give to the names."""
+        phase = paper_phase(self.work).model_dump(mode="json") if self.work in PHASE_WORK else None
+        loss = paper_training().loss.model_dump(mode="json") if self.work in PHASE_WORK else None
+        return {
+            "case": self.name,
+            "autoencoder": self.autoencoder.model_dump(mode="json"),
+            "denoiser": self.spec.model_dump(mode="json") if self.denoiser else None,
+            "phase": phase,
+            "loss": loss,
+        }
 
     @property
     def trains(self) -> bool:
