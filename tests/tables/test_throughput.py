@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from dcae_bench.base.errors import ConfigError, ResultsError
 from dcae_bench.base.files import write_text
 from dcae_bench.measurement.record import save
+from dcae_bench.measurement.workloads.recipes import RECIPES
 from dcae_bench.tables.reported.throughput import THROUGHPUT, load_throughput
 from dcae_bench.tables.reported.verdict import Verdict
 from dcae_bench.tables.throughput.build import build, find_records
@@ -135,7 +136,7 @@ def test_a_phase_of_an_autoencoder_says_what_trains_and_is_not_judged():
     table = build([record.model_copy(update={"model": model, "settings": settings})])
     assert "no speed of an autoencoder" in table.rows[0].judgement.reason
     page = markdown(table)
-    cells = [cell.strip() for cell in next(line for line in page.splitlines() if "phase2" in line).split("|")]
+    cells = [cell.strip() for cell in next(line for line in page.splitlines() if "| phase2" in line).split("|")]
     assert cells[1:3] == ["dc-ae-f32c32 1024 px", "-"] and cells[3].startswith("phase2<sup>") and cells[4] == "-"
     assert "trains encoder_head, decoder_input (0.59 M parameters) for 1 L1 + 0.1 LPIPS (vgg)" in page
 
@@ -145,6 +146,25 @@ def test_page_prints_null_energy_with_its_reason_and_never_zero():
     assert "null<sup>" in page and "no energy: no counter" in page
     with_energy = markdown(build(pair(17.9)))
     assert "null<sup>" not in with_energy and "1.333 [" in with_energy  # 800 images for 600 J
+
+
+def test_page_states_what_its_rows_did_and_not_what_the_protocol_would_have_done():
+    """A part of the authors' batches and fewer iterations, as on a borrowed GPU, and an older row without settings."""
+    short = [
+        record.model_copy(update={"settings": {"batch": "1/4 of the authors' map", "optimizer": "AdamW"}})
+        for record in pair(17.9)
+    ]
+    page = markdown(build([*short, *pair(19.1, work="forward")]))
+    said = "; processes: 1; warm-up iterations: 20; timed iterations of a process: 100 in 10 blocks."
+    assert f"- train as recorded: batch: 1/4 of the authors' map; optimizer: AdamW{said}" in page
+    assert f"- forward as recorded: batch: the authors' map{said}" in page
+    out_of_memory = markdown(build([timing(status="oom")]))
+    assert "- train as recorded: batch: the authors' map.\n" in out_of_memory
+
+
+def test_text_of_a_protocol_counts_no_batches_and_no_iterations():
+    for recipe in RECIPES.values():
+        assert not re.search(r"batch|iteration", recipe.what), recipe.what
 
 
 def test_files_agree_with_each_other_and_repeat(tmp_path):

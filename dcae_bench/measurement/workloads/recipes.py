@@ -18,7 +18,9 @@ class Recipe(Strict):
     """One protocol. The defaults are plain eager PyTorch in fp32; a changed default needs a new version of each."""
 
     protocol: str
-    what: str = Field(description="the protocol in one sentence, as the table prints it")
+    what: str = Field(
+        description="how it computes, as the table prints it; batches and iterations it prints from the records"
+    )
     device: Literal["cpu", "cuda"]
     mode: Mode = "eager"
     train_precision: Precision = Field(default="fp32", description="precision of a denoiser's training step")
@@ -54,9 +56,8 @@ class Recipe(Strict):
 
 PAPER = Recipe(
     protocol="throughput/paper-v1",
-    what="PyTorch eager, fp16 autocast, full activation checkpointing, AdamW at 1e-4, no EMA, the authors' batches; "
-    "20 warm-up and 100 timed iterations. Autoencoders: bf16 weights, in training bf16 autocast and the optimiser of "
-    "profile paper",
+    what="PyTorch eager, fp16 autocast, full activation checkpointing, AdamW at 1e-4, no EMA. Autoencoders: bf16 "
+    "weights, in training bf16 autocast and the optimiser of profile paper",
     device="cuda",
     train_precision="fp16 autocast",
     inference_precision="fp16 autocast",
@@ -70,8 +71,8 @@ PAPER = Recipe(
 TUNED = Recipe(
     protocol="throughput/tuned-v1",
     what="compiled blocks replayed from one CUDA graph, bf16, fused AdamW at 1e-4, the fastest attention kernel, "
-    "checkpointing only where memory needs it, batch by search. Autoencoders: channels last, in training the learning "
-    "rates of profile paper",
+    "checkpointing only where memory needs it. Autoencoders: channels last, in training the learning rates of profile "
+    "paper",
     device="cuda",
     mode="compile+cudagraph",
     train_precision="bf16 autocast",
@@ -86,8 +87,8 @@ TUNED = Recipe(
 )
 CPU = Recipe(
     protocol="throughput/cpu-v1",
-    what="PyTorch eager on the processors, fp32, AdamW at 1e-4, no checkpointing, 1024 tokens a batch. Autoencoders: "
-    "one image a batch, in training the optimiser of profile paper",
+    what="PyTorch eager on the processors, fp32, AdamW at 1e-4, no checkpointing. Autoencoders: in training the "
+    "optimiser of profile paper",
     device="cpu",
     fused_optimizer=True,
     batch="equal tokens",

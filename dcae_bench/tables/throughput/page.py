@@ -1,6 +1,6 @@
 """Page of the throughput table in Markdown."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from dcae_bench.measurement.instruments.statistics import Estimate
 from dcae_bench.measurement.record import ThroughputRecord
@@ -13,6 +13,8 @@ HEADERS = [
     *("model", "latent space", "work", "tokens", "params", "GMAC", "batch", "img/s", "ms", "img/J", "GiB", "MFU"),
     *("speed-up", "MAC ratio", "reported img/s", "reported speed-up", "verdict", "state"),
 ]
+SETTINGS = ("batch", "optimizer", "checkpointing", "attention")
+"""Settings of a record that the page prints above the rows."""
 
 
 def markdown(table: ThroughputTable) -> str:
@@ -27,7 +29,8 @@ def markdown(table: ThroughputTable) -> str:
         lines.append(f"\nHolds {table.held} of the {table.planned} timings that its plan asks for.\n")
     for protocol in dict.fromkeys(row.record.protocol for row in every):
         rows = [row for row in table.rows if row.record.protocol == protocol]
-        lines.append(f"\n## {protocol}\n\n{_protocol_text(protocol)}\n")
+        lines.append(f"\n## {protocol}\n\n{_protocol_text(protocol)}\n\n")
+        lines.append(bullets(_as_recorded(row.record for row in every if row.record.protocol == protocol)))
         if rows:
             lines.append("\n" + grid(HEADERS, [_cells(row, notes) for row in rows], "lll" + "r" * 13 + "ll"))
         else:
@@ -142,6 +145,39 @@ def _code(record: ThroughputRecord) -> str:
 
 def _protocol_text(protocol: str) -> str:
     return next((recipe.what for recipe in RECIPES.values() if recipe.protocol == protocol), "A protocol of its own.")
+
+
+def _as_recorded(records: Iterable[ThroughputRecord]) -> Iterator[str]:
+    """What the rows of a protocol did, a line for each work: a run may take other batches or fewer iterations."""
+    works: dict[str, list[ThroughputRecord]] = {}
+    for record in records:
+        works.setdefault(record.work, []).append(record)
+    for work, alike in works.items():
+        said = [
+            f"{name}: {_either(str(record.settings[name]) for record in alike if name in record.settings)}"
+            for name in SETTINGS
+            if any(name in record.settings for record in alike)
+        ]
+        restarts = [restart for record in alike for restart in record.restarts]
+        if restarts:
+            series = [restart.series for restart in restarts]
+            timed = _range(sum(block.iterations for block in one.blocks) for one in series)
+            said += [
+                f"processes: {_range(len(record.restarts) for record in alike if record.restarts)}",
+                f"warm-up iterations: {_range(one.warm_up.iterations for one in series)}",
+                f"timed iterations of a process: {timed} in {_range(len(one.blocks) for one in series)} blocks",
+            ]
+        yield f"{work} as recorded: {'; '.join(said) or 'nothing was timed'}."
+
+
+def _either(values: Iterable[str]) -> str:
+    return " or ".join(dict.fromkeys(values))
+
+
+def _range(values: Iterable[int]) -> str:
+    """The smallest and the largest of some counts."""
+    counts = sorted(values)
+    return str(counts[0]) if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
 
 
 def _legend() -> str:
