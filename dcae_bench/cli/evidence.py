@@ -12,7 +12,7 @@ def evidence(
         "results/reference"
     ),
 ) -> None:
-    """Copy records, traces and environment into a folder of evidence; add the table and the hash of every file."""
+    """Copy records, traces and environment into a folder of evidence; add table, figure and the hash of every file."""
     from dcae_bench.tables.throughput.evidence import bundle
 
     typer.echo(bundle(measured, root))

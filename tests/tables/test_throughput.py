@@ -15,7 +15,7 @@ from dcae_bench.measurement.workloads.recipes import RECIPES
 from dcae_bench.tables.reported.throughput import THROUGHPUT, load_throughput
 from dcae_bench.tables.reported.verdict import Verdict
 from dcae_bench.tables.throughput.build import build, find_records
-from dcae_bench.tables.throughput.figure import throughput_figure
+from dcae_bench.tables.throughput.figure import draw, throughput_figure
 from dcae_bench.tables.throughput.files import write
 from dcae_bench.tables.throughput.judge import judge_ratio
 from dcae_bench.tables.throughput.page import markdown
@@ -195,6 +195,44 @@ def test_a_degraded_side_makes_no_verdict_and_is_told(slow, fast):
 def test_figure_is_drawn_of_whatever_there_is(records, tmp_path):
     throughput_figure(build(records), tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def test_figure_shows_ours_beside_the_reported_values_with_units():
+    records = [*pair(17.9), *pair(19.1, work="forward")]
+    tuned = [record.model_copy(update={"protocol": "throughput/tuned-v1"}) for record in pair(18.6)]
+    figure = draw(build([*records, *tuned]))
+    train, forward = figure.axes[:3], figure.axes[3:]
+    assert [axes.get_xlabel() for axes in train] == [
+        *("images/s, log scale", "joule per image, log scale", "speed-up over sd-vae-f8c4 p2")
+    ]
+    assert train[0].get_title(loc="left") == "UViT-H, 512 px, training"
+    assert forward[0].get_title(loc="left") == "UViT-H, 512 px, one forward pass"
+    assert texts(train[0]) == ["55", "984", "8.00", "8.00", "143", "149"]
+    assert texts(forward[0])[:2] == ["351", "6,706"], "full sampling x 2 NFE: the convention of the row"
+    assert texts(train[2])[2] == "17.89" and re.fullmatch(r"17\.9\d \[17\.\d+, 1[78]\.\d+\]", texts(train[2])[0])
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names[:3] == ["reported by the paper", "ours, protocol paper", "ours, protocol tuned"]
+    assert "NVIDIA H100 80GB HBM3, 700 W" in figure.get_supxlabel()
+
+
+def test_figure_keeps_another_batch_apart_and_beside_no_reported_value():
+    """A latency at batch 2 stands in a line of its own; the paper's images/s are of other batches."""
+    named = {"settings": {"batch": "named by the user"}, "batch": 2}
+    latency = [record.model_copy(update=named) for record in pair(17.9, work="forward")]
+    figure = draw(build([*pair(17.9, work="forward"), *latency]))
+    titles = [axes.get_title(loc="left") for axes in figure.axes[::3]]
+    assert titles == ["UViT-H, 512 px, one forward pass", "UViT-H, 512 px, one forward pass, batch 2"]
+    assert "351" in texts(figure.axes[0]) and "351" not in texts(figure.axes[3])
+    assert "19.11" not in texts(figure.axes[5])
+
+
+def test_figure_marks_a_degraded_value_and_leaves_out_what_ran_out_of_memory():
+    figure = draw(build([timing(), timing(F64, gate=HOT), timing(work="forward", status="oom")], degraded=True))
+    assert "8.00, degraded" in texts(figure.axes[0]) and len(figure.axes) == 3
 
 
 def test_records_are_found_among_other_files(tmp_path):

@@ -33,7 +33,7 @@ def test_folder_is_named_after_device_and_date_and_holds_everything(measured, tm
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert found == {
         *("SHA256SUMS", "environment.json", "plan.json"),
-        *("table_throughput.md", "table_throughput.csv", "table_throughput.json"),
+        *("table_throughput.md", "table_throughput.csv", "table_throughput.json", "throughput.png"),
         *("records/sd-vae-f8c4 p2.json", "records/dc-ae-f64c128 p1.json", "records/x.nvml.json"),
     }
     assert len(json.loads((folder / "environment.json").read_text())) == 1

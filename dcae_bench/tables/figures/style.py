@@ -17,6 +17,25 @@ WIDTH_IN, DPI = 10.0, 150
 """Width in inches and resolution. A figure is 1500 px wide: sharp in a README, which shows about 1000 px."""
 
 
+class ShownProtocol(NamedTuple):
+    """How figures show what was measured under a protocol, or what the paper reports: by colour, marker and place."""
+
+    rank: int
+    colour: str
+    fill: str
+    marker: str
+
+
+PROTOCOLS = {
+    "reported": ShownProtocol(0, "#555555", "#FFFFFF", "D"),
+    "paper": ShownProtocol(1, "#0072B2", "#0072B2", "o"),
+    "tuned": ShownProtocol(2, "#E69F00", "#E69F00", "s"),
+    "cpu": ShownProtocol(3, "#009E73", "#009E73", "o"),
+    "other": ShownProtocol(4, "#CC79A7", "#CC79A7", "^"),
+}
+"""Colours of the same palette. The reported value is hollow, so that grey prints tell it from ours."""
+
+
 class Alignment(TypedDict):
     """Keyword arguments that align a text."""
 

@@ -1,4 +1,4 @@
-"""Evidence of timings: a sealed folder with records, traces, the environment, and the table made from the records."""
+"""Evidence of timings: a sealed folder with records, traces, the environment, and the table and figure of them."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from dcae_bench.measurement.record import TRACE_SUFFIX, ThroughputRecord
 from dcae_bench.tables.throughput.build import STATE, build, find_records, is_record, planned_timings
 from dcae_bench.tables.throughput.files import write
 
-RECORDS, TABLE, ENVIRONMENT = "records", "table_throughput.md", "environment.json"
+RECORDS, TABLE, FIGURE, ENVIRONMENT = "records", "table_throughput.md", "throughput.png", "environment.json"
 TWINS = (".md", ".csv", ".json")
 BESIDE = (STATE, "probe.json")
 """Files that a measurement plan writes beside its records."""
@@ -26,6 +26,8 @@ def bundle(measured: Path, root: Path) -> Path:
 
     Raises :class:`ResultsError` when there are no records, records of several devices, or when the new folder exists.
     """
+    from dcae_bench.tables.throughput.figure import throughput_figure  # `verify` needs no matplotlib
+
     measured = Path(measured)
     records = find_records([measured])
     folder = Path(root) / _folder_name(records)
@@ -39,7 +41,9 @@ def bundle(measured: Path, root: Path) -> Path:
         elif is_record(path) or path.name.endswith(TRACE_SUFFIX):
             write_bytes(made / RECORDS / path.relative_to(measured), read_bytes(path))
     write_text(made / ENVIRONMENT, _environments(records))
-    write(build(records, planned=planned_timings([made])), made / TABLE)
+    table = build(records, planned=planned_timings([made]))
+    write(table, made / TABLE)
+    throughput_figure(table, made / FIGURE)
     evidence.seal(made)
     made.rename(folder)
     sync_folder(folder.parent)

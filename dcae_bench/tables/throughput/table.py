@@ -35,6 +35,14 @@ class ThroughputRow:
         return self.reported.images_per_s(self.record.work) if self.reported else None
 
     @property
+    def reported_pass_per_s(self) -> float | None:
+        """The paper's images/s in the convention of the row's work: full sampling x 2 NFE for one forward pass."""
+        theirs = self.reported_value
+        if theirs is None or self.reported is None:
+            return None
+        return theirs.value * (2 * self.reported.nfe if self.record.work == "forward" else 1)
+
+    @property
     def reported_speed_up(self) -> float | None:
         """The paper's speed-up, if the paper prints both numbers."""
         slow = self.reported_baseline.images_per_s(self.record.work) if self.reported_baseline else None
