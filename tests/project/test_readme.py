@@ -1,16 +1,23 @@
-"""What the README and the other pages promise exists: commands, links, images."""
+"""What the README and the other pages promise exists: commands, links, images, and the numbers of the evidence."""
 
+import json
 import re
+import runpy
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
+from dcae_bench.tables.reported.throughput import load_throughput
+from dcae_bench.tables.throughput.table import BASELINE
+
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
-PATTERNS = ("*.md", "docs/*.md", "config/*.md", "examples/*.md", "results/README.md")
+PATTERNS = ("*.md", "docs/*.md", "config/*.md", "examples/*.md", "results/README.md", "results/reference/*/README.md")
 PAGES = sorted(path for pattern in PATTERNS for path in ROOT.glob(pattern))
 SET_UP = ["make results/table_rfid.md", "make test"]
+H100 = ROOT / "results" / "reference" / "h100-2026-11-27"
+WORKS = {"train": "training", "forward": "forward pass"}
 FENCE = re.compile(r"^(```+)[ ]*(\w*)[^\n]*\n(.*?)^\1[ ]*$", re.MULTILINE | re.DOTALL)
 
 
@@ -85,3 +92,76 @@ def test_links_are_found_in_all_their_forms():
     page += "```sh\n$ make test  # takes minutes\n# comment\nmake \\\n  lint\n[no](fence.md)\n```\n"
     assert links(page) == ["one.md", "two.png", "three.md#part", "four.png"]
     assert shell_blocks(page) == [["make test", "make lint", "[no](fence.md)"]]
+
+
+def between(text: str, name: str) -> str:
+    """What a page holds between the markers ``<!-- name -->`` and ``<!-- end of name -->``."""
+    return text.split(f"<!-- {name} -->\n")[1].split(f"<!-- end of {name} -->")[0]
+
+
+def speed(value: float) -> str:
+    return f"{value:,.{0 if value >= 200 else 1}f}"
+
+
+def headline() -> list[str]:
+    """Rows of the README's first table, from the JSON of the evidence's table and the reported values."""
+    measured = json.loads((H100 / "table_throughput.json").read_text())["rows"]
+    rows = {(row["protocol"], row["work"], row["latent_space"]): row for row in measured}
+    protocols, spaces = ("throughput/paper-v1", "throughput/tuned-v1"), (BASELINE, "dc-ae-f64c128 p1")
+    lines = []
+    for work, said in WORKS.items():
+        # The paper's images/s of one forward pass: those of full sampling x 2 NFE.
+        reported = [load_throughput().find("uvit-h", space) for space in spaces]
+        passes = [2 * one.nfe if work == "forward" else 1 for one in reported]
+        theirs = [one.images_per_s(work).value * count for one, count in zip(reported, passes, strict=True)]
+        pairs = [[rows[protocol, work, space] for space in spaces] for protocol in protocols]
+        ratios = [
+            f"**{row['speed_up']:.2f}x** [{row['speed_up_low']:.2f}, {row['speed_up_high']:.2f}]" for _, row in pairs
+        ]
+        cells = {
+            "speed-up": [f"**{pairs[0][1]['reported_speed_up']:.1f}x**", *ratios],
+            "images/s": [
+                f"{theirs[0]:,.0f} → {theirs[1]:,.0f}",
+                *(" → ".join(speed(row["images_per_s"]) for row in pair) for pair in pairs),
+            ],
+            "joule per image": [
+                "-",
+                *(" → ".join(f"{row['energy_per_image_j']:.3g}" for row in pair) for pair in pairs),
+            ],
+            "MFU": ["-", *(" → ".join(f"{100 * row['mfu']:.0f} %" for row in pair) for pair in pairs)],
+        }
+        lines += [f"| {said}: {name} | {' | '.join(values)} |" for name, values in cells.items()]
+    return lines
+
+
+def test_headline_of_the_readme_is_the_evidence():
+    found = between(README.read_text(), "headline")
+    assert [line for line in found.splitlines() if line.startswith("| ")][1:] == headline()
+    # The sentences repeat numbers of the table, and no others.
+    sentences = " ".join(line for line in found.splitlines() if not line.startswith("|"))
+    numbers = re.findall(r"\d+\.\d+(?=x)", sentences)
+    assert numbers and all(number in "\n".join(headline()) for number in numbers)
+
+
+def test_sentences_below_the_headline_are_the_evidence():
+    """A match in training and less in a forward pass; the parts of the batches."""
+    rows = json.loads((H100 / "table_throughput.json").read_text())["rows"]
+    verdicts = {(row["protocol"], row["work"]): row["verdict"] for row in rows if row["speed_up"]}
+    assert verdicts["throughput/paper-v1", "train"] == "match"
+    assert {verdict for (_, work), verdict in verdicts.items() if work == "forward"} == {"deviates"}
+    paper, tuned = (H100 / "table_throughput.md").read_text().split("\n## ")[1:]
+    assert "train as recorded: batch: 1/4 of" in paper and "train as recorded: batch: 1/16 of" in tuned
+    assert {row["restarts"] for row in rows} == {1}
+
+
+@pytest.mark.parametrize("page", [ROOT / "docs" / "performance.md", H100 / "README.md"], ids=["docs", "evidence"])
+def test_timings_of_autoencoders_on_a_page_are_the_evidence(page):
+    content = json.loads((H100 / "autoencoders.json").read_text())
+    table = runpy.run_path(str(ROOT / "benchmarks" / "table.py"))["table"](content)
+    assert between(page.read_text(), "autoencoders on an H100") == table
+
+
+def test_readme_opens_with_the_headline_and_then_the_demo():
+    text = README.read_text()
+    places = [text.index(part) for part in ("<!-- headline -->", "```sh", "<!-- demo table -->")]
+    assert places == sorted(places) and text[: places[0]].count("\n\n") <= 2, "title, one paragraph, the headline"
