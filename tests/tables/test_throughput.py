@@ -67,7 +67,7 @@ def test_absolute_numbers_are_never_judged():
         (pair(17.9)[1:], "no measurement on sd-vae-f8c4 p2"),
         ([timing(), timing(F64, status="oom")], "oom: CUDA out of memory"),
         (pair(17.9, gpu=None), "the paper measured on a GPU"),
-        (pair(17.9, model="uvit-s"), "prints no such pair"),
+        (pair(17.9, model="uvit-m"), "prints no such pair"),
         ([timing(work="forward"), timing(F64)], "no measurement on"),
     ],
 )
@@ -148,6 +148,42 @@ def test_page_prints_null_energy_with_its_reason_and_never_zero():
     assert "null<sup>" not in with_energy and "1.333 [" in with_energy  # 800 images for 600 J
 
 
+def paper_cells(table, latent=F64):
+    lines = markdown(table).split("## In the paper's columns")[1].splitlines()
+    (line,) = [line for line in lines if line.startswith("|") and latent in line]
+    return [re.sub(r"<sup>.*?</sup>", "", cell).strip() for cell in line.split("|")[4:-1]]
+
+
+def test_page_has_the_paper_s_columns_each_beside_ours():
+    """Speed of the protocol's batches, latency of batch 2 and memory of batch 256."""
+    named = {"settings": {"batch": "named by the user"}}
+    latency = [one.model_copy(update={**named, "batch": 2}) for one in pair(50.0, work="forward")]
+    memory = [one.model_copy(update={**named, "batch": 256}) for one in pair(3.0)]
+    records = [*pair(17.9), *pair(19.1, work="forward"), *latency, *memory]
+    assert paper_cells(build(records)) == ["984", "143.2", "6706", "152.8", "3.5", "20.00", "10.6", "54.1"]
+    assert paper_cells(build(pair(17.9))) == ["984", "143.2", "6706", "-", "3.5", "-", "10.6", "-"]
+
+
+def test_a_model_that_the_paper_does_not_time_has_empty_columns():
+    assert paper_cells(build(pair(17.9, model="uvit-m"))) == ["-", "143.2", *["-"] * 6]
+
+
+def test_reported_values_are_of_their_resolution():
+    reported = load_throughput()
+    assert reported.find("dit-s", F64, 1024).train_images_per_s.value == 2085
+    assert reported.find("dit-s", F64, 2048).train_images_per_s.value == 459
+    assert reported.find("dit-s", F64) is None
+
+
+def test_the_two_conventions_of_the_reported_values_agree():
+    """One forward pass over 2 NFE is full sampling, as far as the printed digits tell."""
+    rows = [row for row in load_throughput().rows if row.forward_images_per_s]
+    assert len(rows) == 17
+    for row in rows:
+        follows = row.forward_images_per_s.value / (2 * row.nfe)
+        assert row.sample_images_per_s.value == pytest.approx(follows, abs=0.005), row
+
+
 def test_page_states_what_its_rows_did_and_not_what_the_protocol_would_have_done():
     """A part of the authors' batches and fewer iterations, as on a borrowed GPU, and an older row without settings."""
     short = [
@@ -187,7 +223,8 @@ def test_a_degraded_side_makes_no_verdict_and_is_told(slow, fast):
     assert row(table).judgement.verdict == Verdict.NOT_COMPARABLE
     assert "thermal slowdown in 40 %" in row(table).judgement.reason
     if slow:
-        (line,) = [line for line in markdown(build(records)).splitlines() if line.startswith("|") and F64 in line]
+        first = markdown(build(records)).split("## In the paper")[0]
+        (line,) = [line for line in first.splitlines() if line.startswith("|") and F64 in line]
         assert re.search(r"17\.9\S* \[[^]]+\]<sup>\d+</sup>", line), line
 
 

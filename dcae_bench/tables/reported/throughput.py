@@ -33,15 +33,20 @@ class ReportedSpeed(Strict):
 
 
 class ReportedModel(Strict):
-    """One row of Table 3: a denoiser on a latent space at 512 px."""
+    """One row of Tables 3 and 4: a denoiser on a latent space."""
 
     model: str
     latent_space: str
+    resolution: PositiveInt = Field(default=512, description="side of the images in px")
     nfe: PositiveInt = Field(description="function evaluations of sampling; under guidance each takes two passes")
     train_images_per_s: ReportedSpeed | None = None
     sample_images_per_s: ReportedSpeed | None = Field(default=None, description="full sampling: forward / (2 NFE)")
-    latency_ms: ReportedSpeed | None = None
-    memory_gb: ReportedSpeed | None = None
+    latency_ms: ReportedSpeed | None = Field(default=None, description="of full sampling, at batch 2")
+    forward_images_per_s: ReportedSpeed | None = Field(default=None, description="one forward pass, version v1")
+    forward_latency_ms: ReportedSpeed | None = Field(
+        default=None, description="one forward pass at batch 2, version v1"
+    )
+    memory_gb: ReportedSpeed | None = Field(default=None, description="training at batch 256")
 
     def images_per_s(self, work: str) -> ReportedSpeed | None:
         """Images/s that the paper prints for a work, if any.
@@ -63,17 +68,18 @@ class ReportedThroughput(Strict):
     @model_validator(mode="after")
     def _known(self) -> Self:
         for row in self.rows:
-            for value in (row.train_images_per_s, row.sample_images_per_s, row.latency_ms, row.memory_gb):
-                if value and value.source and value.source not in self.sources:
+            for _, value in row:
+                if isinstance(value, ReportedSpeed) and value.source and value.source not in self.sources:
                     raise ValueError(f"{row.model} {row.latent_space}: no source is called {value.source!r}")
-        keys = [(row.model, row.latent_space) for row in self.rows]
+        keys = [(row.model, row.latent_space, row.resolution) for row in self.rows]
         if len(set(keys)) != len(keys):
-            raise ValueError("a model on a latent space is reported twice")
+            raise ValueError("a model on a latent space is reported twice at one resolution")
         return self
 
-    def find(self, model: str, latent_space: str | None) -> ReportedModel | None:
-        """The row of a model on a latent space, if the paper has one."""
-        return next((row for row in self.rows if (row.model, row.latent_space) == (model, latent_space)), None)
+    def find(self, model: str, latent_space: str | None, resolution: int = 512) -> ReportedModel | None:
+        """The row of a model on a latent space at a resolution (px), if the paper has one."""
+        wanted = model, latent_space, resolution
+        return next((row for row in self.rows if (row.model, row.latent_space, row.resolution) == wanted), None)
 
 
 @cache

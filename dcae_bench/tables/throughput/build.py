@@ -10,12 +10,10 @@ from dcae_bench.base.files import open_regular
 from dcae_bench.measurement.record import ThroughputRecord, load, merge, speed_up
 from dcae_bench.tables.reported.throughput import ReportedThroughput, load_throughput
 from dcae_bench.tables.throughput.judge import is_degraded, judge_ratio
-from dcae_bench.tables.throughput.table import BASELINE, ThroughputRow, ThroughputTable
+from dcae_bench.tables.throughput.table import BASELINE, ThroughputRow, ThroughputTable, named_batch
 
 STATE = "plan.json"
 """Outcomes of a plan's sessions, beside the records."""
-REPORTED_RESOLUTION = 512
-"""Side in pixels of the images that the paper timed."""
 WORK_ORDER = (
     *("train", "forward", "sample", "sample_decode", "encode", "decode"),
     *("phase1", "phase2", "phase3"),
@@ -89,9 +87,9 @@ def build(
     rows = []
     for record in merged:
         baseline = next((other for other in merged if _is_baseline(other, record)), None)
-        at_512 = record.model.resolution == REPORTED_RESOLUTION
-        row = reported.find(record.model.name, record.model.latent_space) if at_512 else None
-        base_row = reported.find(record.model.name, BASELINE) if at_512 else None
+        model = record.model
+        row = reported.find(model.name, model.latent_space, model.resolution)
+        base_row = reported.find(model.name, BASELINE, model.resolution)
         ratio = speed_up(record, baseline) if baseline and baseline is not record else None
         judgement = judge_ratio(record, baseline, ratio, row, base_row)
         rows.append(ThroughputRow(record, baseline, ratio, row, base_row, judgement))
@@ -110,9 +108,8 @@ def _device(record: ThroughputRecord) -> str:
 def _setting(record: ThroughputRecord) -> tuple:
     """Everything that two rows must share for a speed-up."""
     model = record.model
-    named = record.settings.get("batch") == "named by the user"
     # A batch from the authors' map or from a search depends on the latent space, so two such batches may differ.
-    batch = record.batch if named else None
+    batch = named_batch(record)
     return record.protocol, model.name, model.resolution, record.work, record.mode, batch, _device(record)
 
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from dcae_bench.measurement.instruments.statistics import Estimate
 from dcae_bench.tables.figures.style import PROTOCOLS, WIDTH_IN, ShownProtocol, save_figure
 from dcae_bench.tables.throughput.judge import is_degraded
-from dcae_bench.tables.throughput.table import BASELINE, ThroughputRow, ThroughputTable
+from dcae_bench.tables.throughput.table import BASELINE, ThroughputRow, ThroughputTable, named_batch
 
 REPORTED = "reported"
 WORKS = {"train": "training", "forward": "one forward pass", "sample": "sampling", "sample_decode": "sampling, decoded"}
@@ -98,16 +98,11 @@ def _devices(table: ThroughputTable) -> list[str]:
 
 def _group(row: ThroughputRow) -> tuple:
     """What the values of one line of panels share."""
-    return row.record.model.name, row.record.model.resolution, row.record.work, _own_batch(row)
-
-
-def _own_batch(row: ThroughputRow) -> int | None:
-    """The batch if the user named it, as for a latency; None for a batch of the protocol."""
-    return row.record.batch if row.record.settings.get("batch") == "named by the user" else None
+    return row.record.model.name, row.record.model.resolution, row.record.work, named_batch(row.record)
 
 
 def _title(row: ThroughputRow) -> str:
-    model, work, batch = row.record.model, row.record.work, _own_batch(row)
+    model, work, batch = row.record.model, row.record.work, named_batch(row.record)
     name = model.name.replace("uvit-", "UViT-").replace("dit-", "DiT-")
     head, _, size = name.rpartition("-")
     named = f"{head}-{size.upper()}" if head in ("UViT", "DiT") else name
@@ -138,11 +133,11 @@ def _measured(rows: Iterable[ThroughputRow], name: str) -> list[_Value]:
 
 
 def _reported(rows: Iterable[ThroughputRow]) -> list[_Value]:
-    """The paper's images/s, once a latent space; none where the batch is the user's own."""
+    """The paper's images/s, once a latent space; none beside a batch of the user's own or a processor."""
     found = {
         row.record.model.latent_space: row.reported_pass_per_s
         for row in rows
-        if row.reported_pass_per_s is not None and _own_batch(row) is None
+        if row.reported_pass_per_s is not None and not named_batch(row.record) and row.record.environment.gpu
     }
     return [_Value(space or "", REPORTED, value) for space, value in found.items() if value is not None]
 
@@ -207,7 +202,9 @@ def _bars(axes: Axes, rows: Sequence[ThroughputRow], every: Sequence[_Value]) ->
     """Draw the speed-ups over the baseline as bars from zero, with the MAC ratio as a dotted line."""
     places = _prepare(axes, every, f"speed-up over {BASELINE}")
     values = _measured(rows, "speed_up")
-    reported = {row.record.model.latent_space or "": row.reported_speed_up for row in rows if not _own_batch(row)}
+    reported = {
+        row.record.model.latent_space or "": row.reported_speed_up for row in rows if not named_batch(row.record)
+    }
     values += [_Value(space, REPORTED, value) for space, value in reported.items() if value is not None]
     values = [one for one in values if (one.space, one.series) in places]
     for one in values:

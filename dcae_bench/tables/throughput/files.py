@@ -5,6 +5,7 @@ from typing import Any
 
 from dcae_bench.measurement.instruments.statistics import Estimate
 from dcae_bench.tables.files import write_table
+from dcae_bench.tables.reported.throughput import ReportedSpeed
 from dcae_bench.tables.throughput.page import markdown
 from dcae_bench.tables.throughput.table import ThroughputRow, ThroughputTable
 
@@ -52,6 +53,9 @@ def _csv_line(row: ThroughputRow) -> dict[str, Any]:
         "mac_ratio": row.mac_ratio,
         "sampled_images_per_s": row.sampled_per_s,
         "reported_images_per_s": theirs.value if theirs else None,
+        "reported_pass_images_per_s": row.reported_pass_per_s,
+        "reported_pass_latency_ms": _value(row.reported.forward_latency_ms if row.reported else None),
+        "reported_memory_gb": _value(row.reported.memory_gb if row.reported else None),
         "reported_confidence": theirs.confidence if theirs else None,
         "reported_speed_up": row.reported_speed_up,
         "verdict": str(judged.verdict),
@@ -59,6 +63,10 @@ def _csv_line(row: ThroughputRow) -> dict[str, Any]:
         "state": found.gate.state if found else None,
         "state_reasons": "; ".join(reason.text for reason in found.gate.reasons) if found else None,
     }
+
+
+def _value(speed: ReportedSpeed | None) -> float | None:
+    return speed.value if speed else None
 
 
 def _estimate_cells(name: str, estimate: Estimate | None) -> dict[str, float | None]:

@@ -21,8 +21,7 @@ def judge_ratio(
     Absolute numbers are never judged, because clocks and software have changed since the paper. ``row`` and
     ``base_row`` are the paper's rows of the record and of the baseline.
     """
-    fast = row.images_per_s(record.work) if row else None
-    slow = base_row.images_per_s(record.work) if base_row else None
+    fast, slow = reported_pair(record.work, row, base_row)
     obstacle = next(_obstacles(record, baseline, ratio, fast, slow), None)
     if obstacle is not None:
         return Judgement(Verdict.NOT_COMPARABLE, obstacle)
@@ -39,6 +38,15 @@ def judge_ratio(
     if ratio.value > theirs:
         return Judgement(Verdict.BETTER, f"{found}: a larger speed-up")
     return Judgement(Verdict.DEVIATES, f"{found}: a smaller speed-up")
+
+
+def reported_pair(
+    work: str, row: ReportedModel | None, base_row: ReportedModel | None
+) -> tuple[ReportedSpeed | None, ReportedSpeed | None]:
+    """The paper's images/s of a row and of its baseline, both in one convention: as printed, where both are printed."""
+    if work == "forward" and row and base_row and row.forward_images_per_s and base_row.forward_images_per_s:
+        return row.forward_images_per_s, base_row.forward_images_per_s
+    return row.images_per_s(work) if row else None, base_row.images_per_s(work) if base_row else None
 
 
 def _obstacles(

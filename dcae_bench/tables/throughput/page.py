@@ -6,13 +6,26 @@ from dcae_bench.measurement.instruments.statistics import Estimate
 from dcae_bench.measurement.record import ThroughputRecord
 from dcae_bench.measurement.workloads.recipes import RECIPES
 from dcae_bench.tables.markdown import Footnotes, bullets, grid, harmless, millions, one_line
+from dcae_bench.tables.reported.throughput import ReportedSpeed
 from dcae_bench.tables.throughput.judge import degraded_because, is_degraded
-from dcae_bench.tables.throughput.table import BASELINE, ThroughputRow, ThroughputTable
+from dcae_bench.tables.throughput.table import BASELINE, ThroughputRow, ThroughputTable, named_batch
 
 HEADERS = [
     *("model", "latent space", "work", "tokens", "params", "GMAC", "batch", "img/s", "ms", "img/J", "GiB", "MFU"),
     *("speed-up", "MAC ratio", "reported img/s", "reported speed-up", "verdict", "state"),
 ]
+LATENCY_BATCH, MEMORY_BATCH = 2, 256
+"""Batches at which the paper measured latency and training memory."""
+PAPER_HEADERS = [
+    *("protocol", "model", "latent space", "train img/s", "measured", "forward img/s", "measured"),
+    *("latency ms", "measured", "memory GB", "measured GiB"),
+]
+PAPER_TEXT = (
+    "Each reported value of Tables 3 and 4, with its source, beside the measured one: training and one forward pass on "
+    "an H100 (the paper's forward pass ran in TensorRT), latency of one forward pass at batch "
+    f"{LATENCY_BATCH} (the paper's on an RTX 3090), and memory of training at batch {MEMORY_BATCH}. Measured latency "
+    "and memory are of rows of these batches; - means that there is none."
+)
 SETTINGS = ("batch", "optimizer", "checkpointing", "attention")
 """Settings of a record that the page prints above the rows."""
 
@@ -35,6 +48,8 @@ def markdown(table: ThroughputTable) -> str:
             lines.append("\n" + grid(HEADERS, [_cells(row, notes) for row in rows], "lll" + "r" * 13 + "ll"))
         else:
             lines.append("\nNo row was measured in a good state.\n")
+    if any(row.record.model.latent_space for row in table.rows):
+        lines.append(f"\n## In the paper's columns\n\n{PAPER_TEXT}\n\n{_paper_grid(table.rows, notes)}")
     lines.append(f"\n{notes.text()}" if notes.text() else "")
     if table.left_out:
         lines.append("\n## Left out\n\nDegraded measurements; `dcae-bench table-throughput --degraded` shows them.\n\n")
@@ -145,6 +160,42 @@ def _code(record: ThroughputRecord) -> str:
 
 def _protocol_text(protocol: str) -> str:
     return next((recipe.what for recipe in RECIPES.values() if recipe.protocol == protocol), "A protocol of its own.")
+
+
+def _paper_grid(rows: Iterable[ThroughputRow], notes: Footnotes) -> str:
+    """A row for each protocol, denoiser and latent space, with the columns of the paper's Tables 3 and 4."""
+    groups: dict[tuple[str, ...], list[ThroughputRow]] = {}
+    for row in rows:
+        record, model = row.record, row.record.model
+        if model.latent_space:
+            protocol = record.protocol + (", trt" if record.mode == "trt" else "")
+            name = model.name + ("" if model.resolution == 512 else f" {model.resolution} px")
+            device = record.environment.gpu.uuid if record.environment.gpu else record.environment.processor
+            groups.setdefault((protocol, name, model.latent_space, device), []).append(row)
+    lines = []
+    for (*names, _), alike in groups.items():
+        paper = alike[0].reported
+        cells: list[str] = []
+        for work in ("train", "forward"):
+            own = [row for row in alike if row.record.work == work and not named_batch(row.record)]
+            printed = paper and (paper.train_images_per_s if work == "train" else paper.forward_images_per_s)
+            found = next((row.record.derived for row in own if row.record.derived), None)
+            cells += [_printed(printed or None, notes), _digits(found.images_per_s.value) if found else "-"]
+        timed = [row.record for row in alike if row.record.derived]
+        latency = [one for one in timed if one.work == "forward" and one.batch == LATENCY_BATCH]
+        memory = [one for one in timed if one.work == "train" and one.batch == MEMORY_BATCH]
+        peak = next((one.derived.peak_gib for one in memory if one.derived and one.derived.peak_gib), None)
+        milliseconds = next((one.derived.iteration_ms.value for one in latency if one.derived), None)
+        cells += [_printed(paper.forward_latency_ms if paper else None, notes)]
+        cells += ["-" if milliseconds is None else _digits(milliseconds)]
+        cells += [_printed(paper.memory_gb if paper else None, notes), "-" if peak is None else f"{peak:.1f}"]
+        lines.append([*names, *cells])
+    return grid(PAPER_HEADERS, lines, "lll" + "r" * 8)
+
+
+def _printed(speed: ReportedSpeed | None, notes: Footnotes) -> str:
+    """A reported value with a note of its source."""
+    return "-" if speed is None else speed.text + notes.mark([f"{speed.confidence}: {speed.source}"])
 
 
 def _as_recorded(records: Iterable[ThroughputRecord]) -> Iterator[str]:

@@ -36,7 +36,12 @@ class ThroughputRow:
 
     @property
     def reported_pass_per_s(self) -> float | None:
-        """The paper's images/s in the convention of the row's work: full sampling x 2 NFE for one forward pass."""
+        """The paper's images/s in the convention of the row's work.
+
+        Those of one forward pass follow from full sampling, x 2 NFE, where no version prints them.
+        """
+        if self.record.work == "forward" and self.reported and self.reported.forward_images_per_s:
+            return self.reported.forward_images_per_s.value
         theirs = self.reported_value
         if theirs is None or self.reported is None:
             return None
@@ -69,3 +74,8 @@ class ThroughputTable:
     """Number of timings behind the rows; each restart counts."""
     planned: int = 0
     """Number of timings that the plans beside the records ask for; 0 without a plan."""
+
+
+def named_batch(record: ThroughputRecord) -> int | None:
+    """The batch if the user named it, as for a latency; None for a batch of the protocol."""
+    return record.batch if record.settings.get("batch") == "named by the user" else None
