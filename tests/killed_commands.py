@@ -2,24 +2,40 @@
 
 import json
 import os
+import signal
+import stat
 import subprocess
 import sys
+import tempfile
+import traceback
 from pathlib import Path
 
 from dcae_bench.base.files import REPOSITORY
 
-# Answers each line {"arguments", "folder", "kill_at", "fork"} with [exit code, changes on disk]. A fork keeps only the
-# calling thread; with one thread (see OMP_NUM_THREADS below) that loses nothing, even after torch was used.
-SERVER = """
-import json, os, signal, stat, sys, tempfile
-import dcae_bench.generation.encode, dcae_bench.evaluation.samples_run, dcae_bench.generation.sample
-import dcae_bench.metrics.precision_recall, dcae_bench.tables.generation.files, dcae_bench.training.diffusion_run
-from dcae_bench.cli.main import main
-
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"}
+"""Audit events that change the disk, besides files opened for writing, fsync and pwrite."""
 
-def arm(folder, kill_at, told):
+
+def preload() -> None:
+    """Import what the commands import late."""
+    import dcae_bench.evaluation.reconstruction_run
+    import dcae_bench.evaluation.samples_run
+    import dcae_bench.generation.encode
+    import dcae_bench.generation.sample
+    import dcae_bench.metrics.precision_recall
+    import dcae_bench.tables.generation.files
+    import dcae_bench.tables.reconstruction.files
+    import dcae_bench.training.diffusion_run
+    import dcae_bench.training.run  # noqa: F401
+
+
+def arm(folder: str, kill_at: int, told: int) -> None:
+    """Kill this process at a change in ``folder``, counted from 1; keep the count of changes in the file ``told``.
+
+    If the change is a write, half of it is done.
+    """
     seen, fsync, pwrite = 0, os.fsync, os.pwrite
+
     def change(die=lambda: None):
         nonlocal seen
         seen += 1
@@ -27,6 +43,7 @@ def arm(folder, kill_at, told):
         if seen == kill_at:
             die()
             os.kill(os.getpid(), signal.SIGKILL)
+
     def audit(event, arguments):
         if event == "open":
             path, writes = arguments[0], arguments[2] & (os.O_WRONLY | os.O_RDWR)
@@ -36,42 +53,55 @@ def arm(folder, kill_at, told):
             return
         if writes and isinstance(path, (str, os.PathLike)) and os.path.abspath(path).startswith(folder):
             change()
+
     def deadly_fsync(descriptor):
         found = os.fstat(descriptor)
         change(lambda: stat.S_ISREG(found.st_mode) and os.ftruncate(descriptor, found.st_size // 2))
         fsync(descriptor)
+
     def deadly_pwrite(descriptor, content, offset):
         change(lambda: pwrite(descriptor, content[: len(content) // 2], offset))
         return pwrite(descriptor, content, offset)
+
     os.fsync, os.pwrite = deadly_fsync, deadly_pwrite
     sys.addaudithook(audit)
 
-def run(asked):
-    os.chdir(asked["folder"])
-    sys.argv = ["dcae-bench", *asked["arguments"]]
+
+def run_command(folder: str, arguments: list[str]) -> int:
+    """Run ``dcae-bench`` in this process and return its exit code."""
+    from dcae_bench.cli.main import main
+
+    os.chdir(folder)
+    sys.argv = ["dcae-bench", *arguments]
     try:
         main()
     except SystemExit as end:
         return end.code or 0
     except BaseException:
-        import traceback
         traceback.print_exc()
         return 1
     return 0
 
-for line in sys.stdin:
-    asked = json.loads(line)
-    if not asked["fork"]:
-        print(json.dumps([run(asked), 0]), flush=True)
-        continue
-    with tempfile.TemporaryFile() as told:
-        child = os.fork()
-        if child == 0:
-            arm(asked["folder"] + "/", asked["kill_at"], told.fileno())
-            os._exit(run(asked))
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        print(json.dumps([status, int(os.pread(told.fileno(), 20, 0) or 0)]), flush=True)
-"""
+
+def serve() -> None:
+    """Answer each line {"arguments", "folder", "kill_at", "fork"} with [exit code, changes on disk].
+
+    A fork keeps only the calling thread; with one thread (OMP_NUM_THREADS) that loses nothing, even after torch was
+    used.
+    """
+    preload()
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if not asked["fork"]:
+            print(json.dumps([run_command(asked["folder"], asked["arguments"]), 0]), flush=True)
+            continue
+        with tempfile.TemporaryFile() as told:
+            child = os.fork()
+            if child == 0:
+                arm(asked["folder"] + "/", asked["kill_at"], told.fileno())
+                os._exit(run_command(asked["folder"], asked["arguments"]))
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            print(json.dumps([status, int(os.pread(told.fileno(), 20, 0) or 0)]), flush=True)
 
 
 class Commands:
@@ -79,7 +109,7 @@ class Commands:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", SERVER],
+            [sys.executable, "-m", "tests.killed_commands"],
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -101,3 +131,7 @@ class Commands:
     def close(self) -> None:
         self._process.stdin.close()
         self._process.wait()
+
+
+if __name__ == "__main__":
+    serve()
