@@ -20,7 +20,7 @@ MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup test test-long lint bench requirements clean distclean FORCE
+.PHONY: help setup test test-long storm lint bench requirements clean distclean FORCE
 # An interrupted Snakemake cleans up after itself, so make must not delete a result too.
 .PRECIOUS: results/%
 
@@ -37,6 +37,8 @@ help:
 	@echo
 	@echo '  make test                                run the tests (PYTEST_FLAGS="-k phases -x")'
 	@echo '  make test-long                           run the tests that take too long for make test'
+	@echo '  make storm                               ten minutes of kills, crashes, full disks and two at once under both tables of a'
+	@echo '                                           tiny profile; no number may change (STORM_FLAGS="--tries 6 --seed 1")'
 	@echo '  make lint                                ruff, snakefmt, import-linter, mypy, snakemake --lint'
 	@echo '  make bench                               run the benchmarks (PYTEST_FLAGS)'
 	@echo
@@ -54,6 +56,9 @@ test: .venv/.installed
 
 test-long: .venv/.installed
 	@$(ACTIVATED) pytest -m long --numprocesses auto --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
+
+storm: .venv/.installed
+	@$(ACTIVATED) python -m tests.storm $(STORM_FLAGS)
 
 lint: .venv/.installed
 	@$(ACTIVATED) ruff check --quiet .
