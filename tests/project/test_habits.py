@@ -13,6 +13,7 @@ from tests.project.test_readme import PAGES
 PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 MAKEFILE = (REPOSITORY / "Makefile").read_text()
 ARCHITECTURE = (REPOSITORY / "docs" / "architecture.md").read_text()
+RELIABILITY = (REPOSITORY / "docs" / "reliability.md").read_text()
 COMMENTED = ("environment.*", "config/*.yaml", "baselines/**/*.yaml", "workflow/rules/*.smk", "dcae_bench/data/*.yaml")
 TEXTS = sorted([*PAGES, *(path for pattern in COMMENTED for path in REPOSITORY.glob(pattern))])
 FORMS = sorted((REPOSITORY / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
@@ -103,7 +104,7 @@ def test_architecture_names_every_room_on_its_floor():
 
 
 def test_paths_and_symbols_of_the_architecture_exist():
-    found = PATH.findall(ARCHITECTURE)
+    found = PATH.findall(ARCHITECTURE) + PATH.findall(RELIABILITY)
     assert len(found) > 60
     for path, symbol in found:
         inside = (PACKAGE / path).exists()
