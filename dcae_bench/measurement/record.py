@@ -69,11 +69,14 @@ class Restart(Strict):
 
 
 class Agreement(Strict):
-    """Error of a faster mode against plain eager PyTorch, determined before the timing."""
+    """Error of a faster mode against plain eager PyTorch, determined before the timing and again after it."""
 
     what: str = Field(description="the two outputs that were compared")
     error: float = Field(ge=0, description="relative error: root mean square over outputs, or the largest over losses")
     limit: float = Field(gt=0, description="largest error at which the mode is timed")
+    error_after: float | None = Field(
+        default=None, ge=0, description="the error after the timing; null: a record from before such checks"
+    )
 
 
 class Derived(Strict):

@@ -119,6 +119,7 @@ def measure(session: Session, say: Callable[[str], None] = lambda _text: None) -
                 peaks_gib={name: one.peak_gib for name, one in built.items() if one.peak_gib is not None},
                 trace_file=session.trace,
             )
+            built = {name: _checked_again(one) for name, one in built.items()}
             restarts = measured.restarts
             if measured.trace is not None:
                 write_text(session.output / session.trace, measured.trace.model_dump_json() + "\n")
@@ -194,6 +195,14 @@ def _build_case(case: Case, session: Session, device: torch.device, sharing: int
                 return _Built(None, job, made.message, "oom", None, search)
             # The search ran in eager mode; a CUDA graph's memory pool may need more.
             job = replace(job, batch=job.batch // 2)
+
+
+def _checked_again(one: _Built) -> _Built:
+    """The case with its error after the timing. Raises :class:`MeasurementError` if it computes garbage by now."""
+    if one.ready is None or one.ready.agreement is None or (again := one.ready.agree_again()) is None:
+        return one
+    agreement = one.ready.agreement.model_copy(update={"error_after": again.error})
+    return replace(one, ready=replace(one.ready, agreement=agreement))
 
 
 def _search_batch(job: Job) -> tuple[Job, BatchSearch]:

@@ -53,7 +53,7 @@ def test_trained_parameters_are_the_known_ones(work, trained, monkeypatch):
     case = Case(denoiser=None, latent=Latent.parse("dc-ae-f32c32-p1"), resolution=64, work=work)
     with torch.device("meta"):
         model = build(case.autoencoder)
-    settings = PhaseStep(model, Job(case, CPU, 1, torch.device("meta")), []).settings
+    settings = PhaseStep(model, Job(case, CPU, 1, torch.device("meta"))).settings
     assert settings["trained_parameters"] == str(trained)
     assert settings["loss"] == "1 L1 + 0.1 LPIPS (vgg)" + (" + 0.05 hinge GAN" if work == "phase3" else "")
 

@@ -30,7 +30,7 @@ def test_a_timed_step_moves_every_net_as_the_trainer_does(start, tiny, tmp_path,
     model.load_state_dict(trainer.autoencoder.state_dict())
     before = {key: value.clone() for key, value in model.state_dict().items()}
     case = Case(denoiser=None, latent=Latent(autoencoder=autoencoder, patch=1), resolution=32, work=f"phase{phase}")
-    timed = PhaseStep(model, Job(case, CPU, 4, torch.device("cpu"), seed=profile.seed), [])
+    timed = PhaseStep(model, Job(case, CPU, 4, torch.device("cpu"), seed=profile.seed))
     images = [2 * torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(n)) - 1 for n in range(2)]
     for one in images:
         monkeypatch.setattr(trainer, "batch", lambda part, one=one: one)

@@ -1,11 +1,14 @@
 """The workload of an autoencoder's encoder or decoder."""
 
+from functools import partial
+
 import torch
 
 from dcae_bench.base.errors import MeasurementError
-from dcae_bench.measurement.workloads.agreement import relative_rms, require_agreement
+from dcae_bench.measurement.record import Agreement
+from dcae_bench.measurement.workloads.agreement import AFTER, largest_output_error, require_agreement
 from dcae_bench.measurement.workloads.job import BUFFERS, Job, Ready
-from dcae_bench.measurement.workloads.modes import capture_graph, in_rotation
+from dcae_bench.measurement.workloads.modes import Rotation, capture_graph
 from dcae_bench.models.zoo import build
 from dcae_bench.training.blocks import compile_blocks
 
@@ -23,18 +26,22 @@ def autoencoder_workload(job: Job) -> Ready:
     generator = torch.Generator(job.device).manual_seed(job.seed)
     inputs = [torch.randn((job.batch, *shape), generator=generator, device=job.device) for _ in range(BUFFERS)]
     method = model.encode if encode else model.decode
-    wanted = None
+    wanted = []
     if job.check and job.fast:
         with torch.inference_mode():
-            wanted = method(inputs[0][:1]).clone()
+            wanted = [method(images[:1]).clone() for images in inputs]
     model.to(job.dtype).to(memory_format=job.memory_format)
     buffers = [(x.to(job.dtype, memory_format=job.memory_format),) for x in inputs]
     if job.mode != "eager":
         compile_blocks(model)
     run = torch.no_grad()(method)
-    call = capture_graph(run, buffers) if job.mode == "compile+cudagraph" else in_rotation(run, buffers)
-    agreement = None
-    if wanted is not None:
-        what = f"output of one image, {job.mode} {job.precision} beside eager fp32"
-        agreement = require_agreement(job, what, relative_rms(call()[:1], wanted))
-    return Ready(call, job.batch, {"channels_last": str(job.recipe.channels_last).lower()}, agreement)
+    call = capture_graph(run, buffers) if job.mode == "compile+cudagraph" else Rotation(run, buffers)
+
+    def agree(when: str = "") -> Agreement | None:
+        if not wanted:
+            return None
+        what = f"outputs of {len(wanted)} x 1 images, {job.mode} {job.precision} beside eager fp32{when}"
+        return require_agreement(job, what, largest_output_error(call.once_each(), wanted))
+
+    settings = {"channels_last": str(job.recipe.channels_last).lower()}
+    return Ready(call, job.batch, settings, agree(), partial(agree, AFTER))

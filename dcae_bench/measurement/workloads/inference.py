@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from dcae_bench.diffusion.processes import build_process
 from dcae_bench.diffusion.sampling import sample
-from dcae_bench.measurement.workloads.agreement import relative_rms, require_agreement
+from dcae_bench.measurement.record import Agreement
+from dcae_bench.measurement.workloads.agreement import AFTER, largest_output_error, require_agreement
 from dcae_bench.measurement.workloads.cases import CLASSES
 from dcae_bench.measurement.workloads.denoisers import forward_inputs, process_of, random_denoiser, sampler_of
 from dcae_bench.measurement.workloads.job import Inputs, Job, Ready, kernel_setting, precision_context
-from dcae_bench.measurement.workloads.modes import attention_kernel, capture_graph, compile_with_tensorrt, in_rotation
+from dcae_bench.measurement.workloads.modes import Rotation, attention_kernel, capture_graph, compile_with_tensorrt
 from dcae_bench.models.denoiser import Denoiser
 from dcae_bench.models.zoo import build
 from dcae_bench.specs.denoisers import DenoiserSpec
@@ -21,7 +23,7 @@ from dcae_bench.training.blocks import compile_blocks
 
 GUIDANCE = GuidanceSpec(s=1.5)
 CHECKED = 4
-"""Number of images whose outputs are compared with plain eager fp32."""
+"""Number of images of each batch whose outputs are compared with plain eager fp32."""
 
 
 class DeviceNoise:
@@ -59,20 +61,16 @@ def forward_workload(job: Job) -> Ready:
     """One forward pass of the case's denoiser. Raises :class:`MeasurementError` if a faster mode disagrees."""
     inputs = forward_inputs(job)
     model = random_denoiser(job.case, job.device, job.seed).eval()
-    wanted = _predict_plainly(model, inputs[0]) if job.check and job.fast else None
+    wanted = [_predict_plainly(model, one) for one in inputs] if job.check and job.fast else []
     kernel = job.kernel
     predict = _predictor(model, job, inputs, kernel)
     if job.mode == "compile+cudagraph":
         with attention_kernel(kernel), torch.no_grad():
             call = capture_graph(predict, inputs)
     else:
-        call = in_rotation(predict, inputs)
-    agreement = None
-    if wanted is not None:
-        found = call()[: len(wanted)]  # the first call takes inputs[0]
-        what = f"outputs of {len(wanted)} images, {job.mode} {job.precision} beside eager fp32"
-        agreement = require_agreement(job, what, relative_rms(found, wanted))
-    return Ready(call, job.batch, kernel_setting(kernel), agreement)
+        call = Rotation(predict, inputs)
+    agree = partial(_agree, job, "outputs", call, wanted)
+    return Ready(call, job.batch, kernel_setting(kernel), agree(), partial(agree, AFTER))
 
 
 def sampling_workload(job: Job) -> Ready:
@@ -84,13 +82,11 @@ def sampling_workload(job: Job) -> Ready:
     doubled = replace(job, batch=2 * job.batch)
     inputs = forward_inputs(doubled)
     model = random_denoiser(job.case, job.device, job.seed).eval()
-    wanted = _predict_plainly(model, inputs[0]) if job.check and job.fast else None
+    wanted = [_predict_plainly(model, one) for one in inputs] if job.check and job.fast else []
     kernel = job.kernel
     predict = _predictor(model, doubled, inputs, kernel)
-    agreement = None
-    if wanted is not None:
-        what = f"one prediction of {len(wanted)} images, {job.mode} {job.precision} beside eager fp32"
-        agreement = require_agreement(job, what, relative_rms(predict(*inputs[0])[: len(wanted)], wanted))
+    agree = partial(_agree, job, "predictions", Rotation(predict, inputs), wanted)
+    agreement = agree()
     weights = inputs[0][0].dtype
     denoiser = FastDenoiser(model.spec, lambda x, t, y: predict(x.to(weights), t, y))
     noise = DeviceNoise((job.batch, space.channels, space.side, space.side), job.device, job.seed)
@@ -103,7 +99,15 @@ def sampling_workload(job: Job) -> Ready:
         return z if decode is None else decode(z)
 
     settings = {"nfe": str(nfe), "guidance": "doubled batch", **kernel_setting(kernel)}
-    return Ready(call, job.batch, settings, agreement)
+    return Ready(call, job.batch, settings, agreement, partial(agree, AFTER))
+
+
+def _agree(job: Job, what: str, call: Rotation, wanted: Sequence[Tensor], when: str = "") -> Agreement | None:
+    """Compare the outputs for each batch with plain ones; None if there are none, for plain eager fp32 itself."""
+    if not wanted:
+        return None
+    what = f"{what} of {len(wanted)} x {len(wanted[0])} images, {job.mode} {job.precision} beside eager fp32{when}"
+    return require_agreement(job, what, largest_output_error(call.once_each(), wanted))
 
 
 def _decoder(job: Job, part: int = 8) -> Callable[[Tensor], Tensor]:

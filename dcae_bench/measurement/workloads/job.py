@@ -1,5 +1,6 @@
 """The job: a case with its protocol, batch and device; and the workload that is built from a job."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -67,6 +68,12 @@ class Ready:
     batch: int
     settings: dict[str, str]
     agreement: Agreement | None
+    agree_again: Callable[[], Agreement | None]
+    """Repeats the check of a faster mode after the timing; None where plain eager PyTorch itself was timed.
+
+    Raises :class:`MeasurementError` if the outputs are no longer those of plain eager PyTorch. What a training step has
+    learned is lost.
+    """
 
 
 def precision_context(precision: Precision, device: torch.device) -> AbstractContextManager:

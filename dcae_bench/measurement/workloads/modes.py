@@ -69,41 +69,58 @@ def _attention_ms(q: Tensor, k: Tensor, v: Tensor, train: bool) -> float:
     return begin.elapsed_time(end)
 
 
-def capture_graph(function: Callable[..., Tensor], inputs: Sequence[tuple[Tensor, ...]]) -> Callable[[], Tensor]:
-    """Capture one CUDA graph of ``function``. Each call copies the next of ``inputs`` into the graph and replays it.
+class Rotation:
+    """A call of ``function`` on the next of several batches, in rotation. It keeps the function and the batches."""
+
+    def __init__(self, function: Callable[..., Tensor], inputs: Sequence[tuple[Tensor, ...]]):
+        """``function`` takes the tensors of one batch."""
+        self.function, self._inputs = function, inputs
+        self._next = cycle(inputs)
+
+    def __call__(self) -> Tensor:
+        """The output for the next batch."""
+        return self.function(*next(self._next))
+
+    def once_each(self) -> Iterator[Tensor]:
+        """The output for each batch, from the first on. A graph overwrites an output when the next one is taken."""
+        self._next = cycle(self._inputs)
+        return (self() for _ in self._inputs)
+
+
+class CapturedGraph:
+    """A CUDA graph of ``function``, captured on one batch. A call copies its batch into the graph and replays it.
 
     The next call overwrites the returned tensor. Before the capture, ``function`` runs :data:`CAPTURE_WARM_UP` times on
-    the first inputs; the capture itself computes nothing.
+    the batch; the capture itself computes nothing.
     """
-    places = tuple(tensor.clone() for tensor in inputs[0])
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(CAPTURE_WARM_UP):
-            function(*places)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = function(*places)
-    rotation = cycle(inputs)
 
-    def replay() -> Tensor:
-        for place, tensor in zip(places, next(rotation), strict=True):
+    def __init__(self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]):
+        """Run ``function`` on a copy of ``inputs`` and capture it."""
+        # A graph reads by address and owns nothing but what was allocated during its capture. The function owns the
+        # rest: weights, and the optimiser with its state. Without it their memory would go to the next that asks.
+        self._function = function
+        self._places = tuple(tensor.clone() for tensor in inputs)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(CAPTURE_WARM_UP):
+                function(*self._places)
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._result = function(*self._places)
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """The output for a batch of the captured shapes."""
+        for place, tensor in zip(self._places, inputs, strict=True):
             place.copy_(tensor)
-        graph.replay()
-        return result
-
-    return replay
+        self._graph.replay()
+        return self._result
 
 
-def in_rotation(function: Callable[..., Tensor], inputs: Sequence[tuple[Tensor, ...]]) -> Callable[[], Tensor]:
-    """A call of ``function`` on the next of ``inputs``, in rotation."""
-    rotation = cycle(inputs)
-
-    def call() -> Tensor:
-        return function(*next(rotation))
-
-    return call
+def capture_graph(function: Callable[..., Tensor], inputs: Sequence[tuple[Tensor, ...]]) -> Rotation:
+    """Capture one CUDA graph of ``function``, which each call replays on the next of ``inputs``."""
+    return Rotation(CapturedGraph(function, inputs[0]), inputs)
 
 
 def compile_with_tensorrt(model: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., Tensor]:

@@ -1,7 +1,5 @@
 """The training step of an autoencoder in one of the paper's three phases (section 3.3), made of the trainer's parts."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -22,9 +20,9 @@ from dcae_bench.training.phases import Freezer, make_optimizer
 class PhaseStep(TimedStep):
     """Forward pass, L1 + LPIPS (in phase 3 also the GAN's losses), backward pass, AdamW on the layers that train."""
 
-    def __init__(self, model: Autoencoder, job: Job, inputs: Sequence[Inputs]):
-        """Train ``model`` on ``inputs``: images. Raises :class:`WeightsError` if the weights of LPIPS are missing."""
-        super().__init__(model, job, inputs)
+    def __init__(self, model: Autoencoder, job: Job):
+        """Train ``model``. Raises :class:`WeightsError` if the weights of LPIPS are missing."""
+        super().__init__(model, job)
         self.phase = paper_phase(job.case.work)
         gan = self.phase.gan
         Freezer(model, self.phase.trainable).train_mode()
@@ -39,6 +37,7 @@ class PhaseStep(TimedStep):
         )
         self.optimizers = [self._optimizer(model, self.phase.optimizer)]
         if gan is not None and discriminator is not None:
+            self.networks.append(discriminator)
             self.optimizers.append(self._optimizer(discriminator, gan.optimizer))
 
     def _optimizer(self, network: torch.nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
@@ -104,6 +103,4 @@ def phase_training_workload(job: Job) -> Ready:
     def make_network() -> Autoencoder:
         return build(job.case.autoencoder, seed=job.seed).to(job.device).to(memory_format=job.memory_format)
 
-    return training_workload(
-        job, inputs, make_network=make_network, make_step=lambda model: PhaseStep(model, job, inputs)
-    )
+    return training_workload(job, inputs, make_network=make_network, make_step=lambda model: PhaseStep(model, job))

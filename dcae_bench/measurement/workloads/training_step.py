@@ -1,41 +1,62 @@
 """The training step that is timed, checked against a plain step first. No scaler, EMA, clipping or data loading."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from itertools import cycle
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from dcae_bench.base.errors import MeasurementError
-from dcae_bench.measurement.workloads.agreement import require_agreement
+from dcae_bench.measurement.record import Agreement
+from dcae_bench.measurement.workloads.agreement import AFTER, require_agreement
 from dcae_bench.measurement.workloads.job import Inputs, Job, Ready, kernel_setting
-from dcae_bench.measurement.workloads.modes import CAPTURE_WARM_UP, attention_kernel, capture_graph
+from dcae_bench.measurement.workloads.modes import CAPTURE_WARM_UP, Rotation, attention_kernel, capture_graph
 from dcae_bench.training.blocks import checkpoint_blocks, compile_blocks
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 class TimedStep(ABC):
-    """The training step of a network. Each call takes the next of several batches, in rotation."""
+    """The training step of a network."""
 
-    def __init__(self, model: nn.Module, job: Job, inputs: Sequence[Inputs]):
-        """Train ``model``, whose blocks may be compiled or checkpointed, on the batches ``inputs``."""
+    def __init__(self, model: nn.Module, job: Job):
+        """Train ``model``, whose blocks may be compiled or checkpointed."""
         self.model, self.job = model, job
         self.fused = job.recipe.fused_optimizer or None
         """Whether the optimiser uses fused kernels; None leaves the choice to torch."""
         self.capturable = job.mode == "compile+cudagraph"
         """Whether the optimiser keeps its step count on the GPU, where a CUDA graph can increase the count."""
-        self._rotation = cycle(inputs)
-
-    def __call__(self) -> Tensor:
-        """Take one step on the next batch. Returns the losses (k,) from before the update."""
-        return self.step(*next(self._rotation))
+        self.networks: list[nn.Module] = [model]
+        """Every network that trains."""
+        self.optimizers: list[torch.optim.Optimizer] = []
 
     @abstractmethod
     def step(self, *inputs: Tensor) -> Tensor:
         """Take one step on the given batch. Returns the losses (k,) from before the update."""
+
+    def weights(self) -> list[Tensor]:
+        """Copies of all weights and buffers of the networks that train, in the host's memory."""
+        return [tensor.to("cpu", copy=True) for tensor in self._tensors()]
+
+    @torch.no_grad()
+    def start_over(self, weights: Sequence[Tensor]) -> None:
+        """Set the networks to ``weights`` and the optimisers to their start, in place, where a CUDA graph reads."""
+        for tensor, kept in zip(self._tensors(), weights, strict=True):
+            tensor.copy_(kept)
+        for optimizer in self.optimizers:
+            for state in optimizer.state.values():
+                for tensor in state.values():  # AdamW's step count and moments all start at zero
+                    tensor.zero_()
+
+    def has_left(self, weights: Sequence[Tensor]) -> bool:
+        """Whether the networks differ from ``weights``."""
+        return any(not tensor.cpu().equal(kept) for tensor, kept in zip(self._tensors(), weights, strict=True))
+
+    def _tensors(self) -> Iterator[Tensor]:
+        return (tensor for network in self.networks for tensor in network.state_dict().values())
 
     @property
     def settings(self) -> dict[str, str]:
@@ -67,27 +88,34 @@ def training_workload(
             checkpoint_blocks(model)
         return make_step(model)
 
-    def losses(step: TimedStep) -> list[list[float]]:
-        for _ in range(CAPTURE_WARM_UP):
-            step.step(*inputs[0])
-        return [step().tolist() for _ in inputs]
-
-    kernel, agreement = job.kernel, None
-    # The plain network is freed before the fast one is built: memory may not hold both.
-    wanted = losses(build_step(plain=True)) if job.mode != "eager" and job.check else None
+    kernel, wanted = job.kernel, None
+    if job.mode != "eager" and job.check:
+        # The plain network is freed before the fast one is built: memory may not hold both.
+        wanted = _losses(Rotation(build_step(plain=True).step, inputs), inputs[0])
     step = build_step(plain=False)
-    with attention_kernel(kernel):
-        call: Callable[[], Tensor] = capture_graph(step.step, inputs) if job.mode == "compile+cudagraph" else step
-    call = _with_kernel(kernel, call)
-    if wanted is not None:
-        if job.mode == "compile+cudagraph":
-            found = [call().tolist() for _ in inputs]
-        else:
-            with attention_kernel(kernel):
-                found = losses(step)
-        what = f"losses of {len(found)} steps, {job.mode} beside eager, both {job.precision}"
-        agreement = require_agreement(job, what, _largest_error(torch.tensor(found), torch.tensor(wanted)))
-    return Ready(call, job.batch, step.settings | kernel_setting(kernel), agreement)
+    start = step.weights() if wanted is not None else []
+    run = _with_kernel(kernel, step.step)
+    call = capture_graph(run, inputs) if job.mode == "compile+cudagraph" else Rotation(run, inputs)
+
+    def agree(when: str = "") -> Agreement | None:
+        if wanted is None:
+            return None
+        learned = torch.stack([losses.clone() for losses in call.once_each()])
+        step.start_over(start)
+        found = _losses(call, inputs[0])
+        # A loss that is not finite says that the timed steps computed with garbage, equal weights that nothing trains.
+        sound = bool(learned.isfinite().all()) and step.has_left(start)
+        what = f"losses of {len(found)} steps, {job.mode} beside eager, both {job.precision}{when}"
+        return require_agreement(job, what, _largest_error(found, wanted) if sound else math.inf)
+
+    return Ready(call, job.batch, step.settings | kernel_setting(kernel), agree(), partial(agree, AFTER))
+
+
+def _losses(call: Rotation, first: Inputs) -> Tensor:
+    """Losses (steps, k) of one step on each batch, after as many steps on the first as a capture takes."""
+    for _ in range(CAPTURE_WARM_UP):
+        call.function(*first)
+    return torch.stack([losses.clone() for losses in call.once_each()]).cpu()
 
 
 def _largest_error(found: Tensor, wanted: Tensor) -> float:
@@ -98,13 +126,13 @@ def _largest_error(found: Tensor, wanted: Tensor) -> float:
     return ((found - wanted).abs() / wanted.abs().sum(dim=1, keepdim=True)).max().item()
 
 
-def _with_kernel(kernel: str | None, call: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """``call``, run with one attention kernel; None leaves the choice of the kernel to torch."""
+def _with_kernel(kernel: str | None, step: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``step``, run with one attention kernel; None leaves the choice of the kernel to torch."""
     if kernel is None:
-        return call
+        return step
 
-    def call_with_kernel() -> Tensor:
+    def step_with_kernel(*inputs: Tensor) -> Tensor:
         with attention_kernel(kernel):
-            return call()
+            return step(*inputs)
 
-    return call_with_kernel
+    return step_with_kernel
