@@ -147,12 +147,15 @@ def _weights_in_folder(folder: Path, spec: AutoencoderSpec | None) -> Path:
     try:
         config = read_json(folder / CONFIG)
     except OSError:
-        config = {}
+        config = None
     except ValueError as error:
         raise WeightsError(f"{folder / CONFIG}: is not valid JSON ({error}); fetch the folder again") from error
     own = unfolded(spec)
-    if isinstance(own, DCAESpec | SDVAESpec) and (clause := config_conflict(config, own)):
-        raise WeightsError(f"{folder / CONFIG}: {clause}; these are weights of another autoencoder")
+    if config is not None and isinstance(own, DCAESpec | SDVAESpec):
+        if not isinstance(config, dict):
+            raise WeightsError(f"{folder / CONFIG}: is not a JSON object; fetch the folder again")
+        if clause := config_conflict(config, own):
+            raise WeightsError(f"{folder / CONFIG}: {clause}; these are weights of another autoencoder")
     if (found := find_weights(folder)) is not None:
         return found
     raise WeightsError(f"{folder}: holds none of {', '.join(FOLDER_FILES)}; put one there or name the file itself")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.base.files import read_bytes
 from dcae_bench.models.autoencoder import Autoencoder
+from dcae_bench.models.diffusers_config import constructor_defaults
 from dcae_bench.specs.autoencoders import CustomSpec, DiffusersSpec, SpaceToChannelSpec
 from dcae_bench.weights.diffusers_folder import read_config
 from dcae_bench.weights.user_class import (
@@ -22,6 +23,12 @@ from dcae_bench.weights.user_class import (
     is_missing_module,
     source_modules,
 )
+
+SAVED_ONLY = {
+    "AutoencoderTiny": ("block_out_channels",),
+    "AsymmetricAutoencoderKL": ("block_out_channels", "force_upcast"),
+}
+"""Keys that a class of diffusers writes into its config from its other arguments, and only warns of on reading."""
 
 
 class External(Autoencoder):
@@ -84,8 +91,13 @@ class DiffusersAutoencoder(External):
         found = config.get("_class_name", spec.class_name)
         if found != spec.class_name:
             raise ConfigError(f"{spec.source}: is a {found}, not the stated {spec.class_name}; correct class_name")
-        if spec.class_name == "AutoencoderTiny":  # saves block_out_channels in its config, but warns on reading it
-            config = {key: value for key, value in config.items() if key != "block_out_channels"}
+        config = {key: value for key, value in config.items() if key not in SAVED_ONLY.get(spec.class_name, ())}
+        for name in sorted(config.keys() - constructor_defaults(spec.class_name).keys()):
+            if not name.startswith("_"):  # diffusers would only warn, and leave the key's effect out
+                raise ConfigError(
+                    f"{spec.source}: its config has {name}, which the installed {spec.class_name} does not know; "
+                    "install the release of diffusers that wrote it, or remove a key without effect"
+                )
         try:
             self.net = getattr(diffusers, spec.class_name).from_config(dict(config))
         except (TypeError, ValueError) as error:

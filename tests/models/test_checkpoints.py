@@ -16,7 +16,13 @@ from dcae_bench.base.errors import WeightsError
 from dcae_bench.base.files import sha256_file
 from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.models.checkpoints import load_weights, read_state, save_weights
-from dcae_bench.models.diffusers_config import diffusers_config
+from dcae_bench.models.diffusers_config import (
+    CLASSES,
+    IRRELEVANT,
+    config_conflict,
+    constructor_defaults,
+    diffusers_config,
+)
 from dcae_bench.models.keys import layouts, write_layout
 from dcae_bench.models.zoo import build
 from dcae_bench.specs.autoencoders import AutoencoderSpec, DCAESpec, SDVAESpec, SpaceToChannelSpec
@@ -349,6 +355,12 @@ def test_other_contents(small, tmp_path):
         ("_class_name", "AutoencoderKL", "_class_name is AutoencoderKL"),
         ("downsample_block_type", "Conv", "downsample_block_type is Conv, expected pixel_unshuffle"),
         ("decoder_act_fns", "silu", "decoder_act_fns has silu in stage 1, expected relu"),
+        ("decoder_conv_act_fn", "silu", "decoder_conv_act_fn is silu, expected relu"),
+        ("attention_head_dim", 8, "attention_head_dim is 8, expected 32"),
+        ("encoder_out_shortcut", False, "encoder_out_shortcut is False, expected True"),
+        ("decoder_norm_types", "rms_norm", "decoder_norm_types has rms_norm in stage 1, expected batch_norm"),
+        ("encoder_layers_per_block", [0, 4], "encoder_layers_per_block is [0, 4], expected [0, 4, 8, 2, 2, 2]"),
+        ("dropout", 0.1, "dropout is 0.1, which this AutoencoderDC does not follow"),
     ],
 )
 def test_a_folder_of_another_graph_is_refused_although_its_keys_fit(small, field, value, words, tmp_path):
@@ -360,6 +372,72 @@ def test_a_folder_of_another_graph_is_refused_although_its_keys_fit(small, field
     assert words in refusal(spec, folder)
     (folder / "config.json").write_text("{")
     assert "is not valid JSON" in refusal(spec, folder)
+    (folder / "config.json").write_text("[]")
+    assert "is not a JSON object" in refusal(spec, folder)
+
+
+CHANGED = {
+    "act_fn": "relu",
+    "mid_block_add_attention": False,
+    "attention_head_dim": 16,
+    "decoder_conv_act_fn": "silu",
+    "downsample_block_type": "other",
+    "upsample_block_type": "other",
+}
+
+
+@pytest.mark.parametrize("name", ["dc-ae-f32c32", "dc-ae-f32c32-sana", "ldm-f16c16"])
+def test_every_key_of_the_installed_class_is_followed_or_has_no_effect(name):
+    """Another value of any key is refused by its name, unless the key does not change what the networks compute."""
+    spec = reduced(name)
+    wanted = diffusers_config(spec)
+    defaults = constructor_defaults(CLASSES[spec.family])
+    assert defaults.keys() - set(IRRELEVANT) == wanted.keys()
+    assert config_conflict({**defaults, **wanted}, spec) is None
+    for key, value in wanted.items():
+        if isinstance(value, list):
+            changed = [*value[:-1], "other"]
+        else:
+            changed = CHANGED.get(key, not value if isinstance(value, bool) else 7)
+        clause = config_conflict({**wanted, key: changed}, spec)
+        # The last stage of these decoders has no residual block, and the activation is theirs alone.
+        assert clause is None if key == "decoder_act_fns" else clause.startswith(key), key
+
+
+def test_spellings_that_diffusers_reads_alike_agree():
+    spec = reduced("dc-ae-f32c32")
+    wanted = diffusers_config(spec)
+    same = {"decoder_act_fns": ["ReLU"] * 3 + ["swish"] * 3, "decoder_conv_act_fn": "ReLU", "_diffusers_version": "0"}
+    assert (
+        config_conflict(
+            {**wanted, **same, "encoder_block_out_channels": [7, *wanted["encoder_block_out_channels"][1:]]}, spec
+        )
+        is None
+    )
+
+
+def test_a_missing_key_has_the_default_of_diffusers():
+    spec = reduced("ldm-f16c16")
+    old = diffusers_config(spec)
+    for key in ("act_fn", "use_quant_conv", "use_post_quant_conv", "mid_block_add_attention"):
+        del old[key]  # configs from before these arguments
+    assert config_conflict(old, spec) is None
+    del old["norm_num_groups"]
+    assert config_conflict(old, spec) == "norm_num_groups is 32 (the default, as the key is missing), expected 4"
+
+
+def test_attention_keeps_its_norm_in_diffusers_too():
+    """Only residual blocks have a choice of norm; a diffusers config states the norm of attention in the same list."""
+    spec = reduced("dc-ae-f32c32").model_copy()
+    decoder = spec.decoder.model_copy(update={"norms": "bn2d"})
+    spec = spec.model_copy(update={"decoder": decoder})
+    assert diffusers_config(spec)["decoder_norm_types"] == ["batch_norm"] * 3 + ["rms_norm"] * 3
+    assert set(twin(spec).state_dict()) == set(write_layout(*_state_and_layout(spec)))
+
+
+def _state_and_layout(spec):
+    state = build(spec, seed=0).state_dict()
+    return state, layouts(spec, state)["diffusers"]
 
 
 def test_a_folder_without_weights(small, tmp_path):

@@ -266,3 +266,11 @@ def test_an_edit_of_a_module_that_a_class_imports_makes_another_autoencoder(tmp_
     for found in (hashes, keys):
         assert found[0] == found[2] != found[1]
     assert build(spec).source().startswith((tmp_path / "with_helper.py").read_bytes())
+
+
+def test_a_key_that_the_installed_class_does_not_know_is_refused():
+    """diffusers itself would only warn, and build another network than the config's."""
+    with pytest.raises(
+        ConfigError, match="its config has new_attention, which the installed AutoencoderKL does not know"
+    ):
+        build(theirs("AutoencoderKL", {"new_attention": True, "_diffusers_version": "9"}, 8, 4))
