@@ -63,7 +63,7 @@ class DenoiserCatalogue(Strict):
         """Spec of a released denoiser by name. Raises :class:`ConfigError` with similar names."""
         preset = self.preset(name)
         latent = LatentSpace.of(catalogue().spec(preset.autoencoder), preset.resolution, preset.patch)
-        return self.architectures[preset.architecture].on(latent, preset.classes)
+        return self.architectures[preset.architecture].on(latent, preset.classes, preset.process)
 
 
 @cache

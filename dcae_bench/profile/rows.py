@@ -90,7 +90,8 @@ def resolve_row(
         autoencoder = latent_spec(row.source, autoencoders)
         latent = LatentSpace.of(autoencoder, data.resolution, row.patch)
         if isinstance(row, TrainedRowSpec):
-            denoiser = spec.architecture(row.denoiser).on(latent, data.class_count)
+            process = spec.trainings[row.training].process
+            denoiser = spec.architecture(row.denoiser).on(latent, data.class_count, process)
         else:
             denoiser = denoiser_catalogue().spec(row.released)
     except ValueError as error:

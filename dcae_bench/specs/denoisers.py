@@ -6,6 +6,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from dcae_bench.base.typed import Strict
 from dcae_bench.specs.autoencoders import AutoencoderSpec
+from dcae_bench.specs.diffusion import ProcessName
 
 
 class LatentSpace(Strict):
@@ -56,12 +57,19 @@ class Architecture(Strict):
     depth: PositiveInt = Field(description="blocks; a UViT has one more in the middle")
     heads: PositiveInt
 
-    def on(self, latent: LatentSpace, classes: int | None) -> "DenoiserSpec":
-        """Spec of a denoiser of this size on a latent space; ``classes`` None makes the denoiser unconditional."""
+    def on(self, latent: LatentSpace, classes: int | None, process: ProcessName | None = None) -> "DenoiserSpec":
+        """Spec of a denoiser of this size on a latent space, for a diffusion process.
+
+        ``classes`` None makes the denoiser unconditional; ``process`` None is the family's own: vp for a UViT,
+        learned-range for a DiT. Raises ValueError for a UViT on learned-range, because it predicts no variance.
+        """
         size = {"width": self.width, "depth": self.depth, "heads": self.heads}
-        if self.family == "uvit":
-            return UViTSpec(family="uvit", latent=latent, classes=classes, **size)
-        return DiTSpec(family="dit", latent=latent, classes=classes, **size)
+        learned = process == "learned-range" if process else self.family == "dit"
+        if self.family == "dit":
+            return DiTSpec(family="dit", latent=latent, classes=classes, learn_sigma=learned, **size)
+        if learned:
+            raise ValueError(f"process '{process}' needs a predicted variance, and a uvit has none; use 'vp' or 'flow'")
+        return UViTSpec(family="uvit", latent=latent, classes=classes, **size)
 
 
 class _Transformer(Strict):

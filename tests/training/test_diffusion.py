@@ -1,6 +1,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from dcae_bench.data.latent_batches import LatentBatches
 from dcae_bench.data.latents import LABELS, LATENTS, MANIFEST, Latents, read_latent_manifest, write_latent_manifest
 from dcae_bench.generation.encode import encode_dataset
 from dcae_bench.records.record import load
+from dcae_bench.specs.denoisers import Architecture
+from dcae_bench.specs.diffusion import ProcessName
 from dcae_bench.training.checkpoint import DIVERGED
 from dcae_bench.training.diffusion import DiffusionTrainer, loss_by_quarter
 from dcae_bench.training.diffusion_run import train_diffusion
@@ -81,6 +84,26 @@ def test_killed_at_every_checkpoint_a_run_ends_the_same(train, tmp_path, monkeyp
     for name in FILES:
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes(), name
     assert not list((tmp_path / "parts" / "run").iterdir())
+
+
+@pytest.mark.parametrize("denoiser", get_args(Architecture.model_fields["family"].annotation))
+@pytest.mark.parametrize("process", get_args(ProcessName))
+def test_every_denoiser_learns_every_process_or_is_refused_when_the_profile_is_read(train, tmp_path, denoiser, process):
+    sampler = {"vp": {"name": "dpm-solver", "nfe": 3}, "learned-range": {"name": "ddpm", "steps": 3}}
+    plan = {"process": process, "sampler": sampler.get(process, {"name": "dopri5", "rtol": 0.1, "atol": 0.1})}
+    changes = {
+        ("diffusion", "trainings", "uvit"): {**tiny.TRAINING, **plan},
+        ("diffusion", "rows", "uvit"): {**tiny.ROW, "denoiser": f"{denoiser}-nano"},
+    }
+    if (denoiser, process) == ("uvit", "learned-range"):
+        with pytest.raises(ConfigError, match=r"row uvit: process 'learned-range' needs .*; use 'vp' or 'flow'$"):
+            tiny.profile(changes)
+        return
+    train("uvit", tmp_path, changes)
+    record = load(tmp_path / "record.json")
+    assert (record.denoiser.family, record.denoiser.process) == (denoiser, process)
+    assert np.load(tmp_path / "preview.npy").shape == (3, 2, 16, 16, 3)  # at three checkpoints
+    assert all(value.isfinite().all() for value in load_file(tmp_path / "model.safetensors").values())
 
 
 def test_the_record_counts_what_was_computed(train, tmp_path):
