@@ -33,10 +33,10 @@ def check(
     table = Table("metric", "measured", "expected", "tolerance", "", title=expectation.label)
     for row in comparisons:
         numbers = (f"{row.measured:.5f}", f"{row.expected:.5f}", f"{row.tolerance:g}")
-        table.add_row(row.metric, *numbers, "agrees" if row.holds else "deviates")
+        table.add_row(row.label, *numbers, "agrees" if row.holds else "deviates")
     Console(stderr=True).print(table)
     if wrong := [row for row in comparisons if not row.holds]:
-        shown = ", ".join(f"{row.metric} {row.measured:.5f} instead of {row.expected:.5f}" for row in wrong)
+        shown = ", ".join(f"{row.label} {row.measured:.5f} instead of {row.expected:.5f}" for row in wrong)
         raise CheckError(
             f"{record}: deviates from {expectation.source}: {shown}; check weights, data, crop and library versions"
         )

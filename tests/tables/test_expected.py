@@ -66,6 +66,32 @@ def test_a_value_may_be_off_by_its_tolerance_and_no_more(oracle, metric, value, 
         assert [row.holds for row in found].count(False) == (not holds)
 
 
+def with_reflected(record, value):
+    reflected = Metric(label="SSIM (torchmetrics)", value=value, better="higher")
+    return record.model_copy(update={"metrics": {**record.metrics, "ssim_torchmetrics": reflected}})
+
+
+@pytest.mark.parametrize(
+    ("inside", "reflected", "agrees"),
+    [
+        (0.7105, 0.7123, "ssim (windows inside the image)"),
+        (0.7087, 0.7105, "ssim_torchmetrics (reflected borders)"),
+        (0.7070, 0.7088, None),
+    ],
+)
+def test_either_border_of_ssim_may_agree_and_the_result_says_which(check, oracle, tmp_path, inside, reflected, agrees):
+    record = with_reflected(oracle(ssim=inside), reflected)
+    comparison = compare_with_expectation(record, load_expected()[0])[2]
+    assert comparison.holds == bool(agrees) and comparison.label == (agrees or "ssim_torchmetrics (reflected borders)")
+    code, printed = check(record, "--output", tmp_path / "check.json")
+    assert code == (0 if agrees else 2)
+    if agrees:
+        (written,) = [row for row in json.loads((tmp_path / "check.json").read_text())["comparisons"] if row["variant"]]
+        assert f"{written['metric']} ({written['variant']})" == agrees and written["measured"] == 0.7105
+    else:
+        assert "ssim_torchmetrics (reflected borders) 0.70880 instead of 0.71049" in printed
+
+
 def test_agreement_is_written_down(check, oracle, tmp_path):
     code, printed = check(oracle(), "--output", tmp_path / "check.json")
     assert code == 0 and printed.count("agrees") == 4

@@ -21,6 +21,10 @@ class ExpectedValue(Strict):
 
     value: float
     tolerance: PositiveFloat
+    variants: dict[str, str] = Field(
+        default={},
+        description="metric keys of which any may agree, and what each is; empty: the key of the value alone",
+    )
 
 
 class Expectation(Strict):
@@ -66,9 +70,17 @@ class Comparison:
     """One metric of a record beside its expected value."""
 
     metric: str
+    """Key in the record; of several variants, the one that is nearest to the expected value."""
     measured: float
     expected: float
     tolerance: float
+    variant: str | None = None
+    """What the metric is, where one of several variants was compared."""
+
+    @property
+    def label(self) -> str:
+        """Key of the metric, and the variant that it is."""
+        return f"{self.metric} ({self.variant})" if self.variant else self.metric
 
     @property
     def holds(self) -> bool:
@@ -97,7 +109,7 @@ def find_expectation(record: Record, expectations: tuple[Expectation, ...]) -> E
 
 
 def compare_with_expectation(record: Record, expectation: Expectation) -> tuple[Comparison, ...]:
-    """Compare each metric of a record with its expected value.
+    """Compare each metric of a record, or the nearest of its variants, with the expected value.
 
     Raises :class:`CheckError` when the record was measured in another way than expected, or lacks a metric.
     """
@@ -110,13 +122,16 @@ def compare_with_expectation(record: Record, expectation: Expectation) -> tuple[
     for what, theirs, ours in facts:
         if theirs != ours:
             raise CheckError(f"{expectation.label}: {what} is {ours}, but {theirs} is expected; measure it that way")
-    for key in expectation.metrics:
-        if key not in record.metrics:
-            raise CheckError(f"{expectation.label}: the record holds no {key}; measure it again with this version")
-    return tuple(
-        Comparison(key, record.metrics[key].value, wanted.value, wanted.tolerance)
-        for key, wanted in expectation.metrics.items()
-    )
+    return tuple(_compare(record, expectation, key, wanted) for key, wanted in expectation.metrics.items())
+
+
+def _compare(record: Record, expectation: Expectation, key: str, wanted: ExpectedValue) -> Comparison:
+    known = wanted.variants or {key: ""}
+    found = {name: record.metrics[name].value for name in known if name in record.metrics}
+    if not found:
+        raise CheckError(f"{expectation.label}: the record holds no {key}; measure it again with this version")
+    nearest = min(found, key=lambda name: abs(found[name] - wanted.value))
+    return Comparison(nearest, found[nearest], wanted.value, wanted.tolerance, known[nearest] or None)
 
 
 def _at(settings: dict[str, str]) -> str:
