@@ -1,13 +1,15 @@
-"""The config of diffusers' class for a spec: its constructor arguments, and the check of a config.json."""
+"""Configs of published folders: the arguments of diffusers' class for a spec, and the check of a config.json."""
 
 import inspect
 from typing import Any
 
+from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.specs.autoencoders import ATTENTION_HEAD_DIM, DCAESpec, SDVAESpec
 
 CLASSES = {"dc-ae": "AutoencoderDC", "sd-vae": "AutoencoderKL"}
 IRRELEVANT = ("scaling_factor", "shift_factor", "latents_mean", "latents_std", "sample_size", "force_upcast")
 """Arguments without effect on encoding and decoding: the scale of a denoiser's input, tiles, and a pipeline's type."""
+MODEL_NAME = "model_name"
 EVIT = ("evit_glu", "evits5_glu")
 
 
@@ -17,11 +19,13 @@ def diffusers_config(spec: DCAESpec | SDVAESpec) -> dict[str, Any]:
 
 
 def config_conflict(config: dict[str, Any], spec: DCAESpec | SDVAESpec) -> str | None:
-    """One clause that says where a diffusers config.json contradicts the spec; None if the two agree.
+    """One clause that says where the config.json of a published folder contradicts the spec; None if the two agree.
 
-    Each key of the config is followed by our graph, or it has no effect on it (``IRRELEVANT``), or it is refused by
+    The authors' own folders only name a model. In a folder of diffusers, each key of the config is followed by our graph, or it has no effect on it (``IRRELEVANT``), or it is refused by
     name. A key that is not there has the default of diffusers' class.
     """
+    if names_model(config):
+        return _other_model(config, spec)
     found = config.get("_class_name", CLASSES[spec.family])
     if found != CLASSES[spec.family]:
         return f"_class_name is {found}, this autoencoder is a {CLASSES[spec.family]}"
@@ -44,6 +48,20 @@ def config_conflict(config: dict[str, Any], spec: DCAESpec | SDVAESpec) -> str |
             if _spelt(name, stages[stage]) != _spelt(name, value[stage]):
                 return f"{name} has {stages[stage]} in stage {stage}{note}, expected {value[stage]}"
     return None
+
+
+def names_model(config: dict[str, Any]) -> bool:
+    """Whether a config.json is that of the authors' own folders on the hub, which name a model in place of its graph."""
+    return MODEL_NAME in config and "_class_name" not in config
+
+
+def _other_model(config: dict[str, Any], spec: DCAESpec | SDVAESpec) -> str | None:
+    name, others = config[MODEL_NAME], sorted(config.keys() - {MODEL_NAME})
+    if others:
+        return f"{others[0]} is {config[others[0]]}, which nothing follows beside {MODEL_NAME}"
+    if not isinstance(name, str) or name not in catalogue().autoencoders:
+        return f"{MODEL_NAME} is {name}, which the catalogue of autoencoders does not have"
+    return None if catalogue().spec(name) == spec else f"{MODEL_NAME} is {name}, whose graph is another"
 
 
 def constructor_defaults(class_name: str) -> dict[str, Any]:

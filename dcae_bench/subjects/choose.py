@@ -8,6 +8,7 @@ from typing import get_args
 
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.catalogue.autoencoders import catalogue
+from dcae_bench.models.diffusers_config import MODEL_NAME, names_model
 from dcae_bench.profile.diffusion import LatentSource
 from dcae_bench.profile.evaluation import EvaluationSet
 from dcae_bench.profile.profile import AutoencoderEntry, Profile
@@ -20,6 +21,8 @@ from dcae_bench.weights import released as weights
 from dcae_bench.weights.diffusers_folder import read_config
 
 CLASS = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+OFFICIAL_FILE = "model.safetensors"
+"""Weights in the authors' own repositories on the hub."""
 PROBE_SIDE = 256
 """Side in pixels of the grey image that is encoded to find f and c."""
 
@@ -50,10 +53,11 @@ def choose_autoencoder(
     """Find the autoencoder that the user names with ``wanted``.
 
     ``wanted`` is tried in this order as a name of the profile, a name of the catalogue, ``module:Class``, a local
-    diffusers folder, and a hub id. For the last three, ``f`` and ``c`` state compression and latent channels; if one is
-    missing, encoding a grey image shows it. ``file`` replaces the weights that come with the autoencoder. ``sets`` are
-    the evaluation sets to measure on, by default all of the profile. ``phase`` is the last training phase of the
-    weights. Raises :class:`ConfigError` and :class:`WeightsError`.
+    folder (of diffusers, or of the authors' own form), and a hub id. ``f`` and ``c`` state compression and latent
+    channels of a class or of a diffusers model; if one is missing, encoding a grey image shows it. ``file`` replaces
+    the weights that come with the autoencoder. ``sets`` are the evaluation sets to measure on, by default all of the
+    profile. ``phase`` is the last training phase of the weights. Raises :class:`ConfigError` and
+    :class:`WeightsError`.
     """
     sets = profile.evaluation.sets if sets is None else sets
     shape_given = f is not None or c is not None
@@ -68,12 +72,15 @@ def choose_autoencoder(
         f, c = (f, c) if f and c else _probe_shape(CustomSpec(**_custom_fields(wanted, f or 1, c or 1)), f, c)
         spec = CustomSpec(**_custom_fields(wanted, f, c))
     elif Path(wanted).expanduser().is_dir() or hub.HUB_ID.match(wanted):
+        if (named := _named_model(wanted)) is not None:
+            _refuse_shape(shape_given, wanted)
+            return _choose_own(wanted, named, file or _named_weights(wanted), sets, phase)
         spec = _diffusers_spec(wanted, f, c)
     else:
         known = ", ".join(profile.autoencoders)
         raise ConfigError(
             f"--autoencoder {wanted}: profile {profile.name} has no such autoencoder (it has {known}), nor has the "
-            "catalogue (dcae-bench zoo), and it is no module:Class, diffusers folder or hub id (owner/name)"
+            "catalogue (dcae-bench zoo), and it is no module:Class, folder with config.json or hub id (owner/name)"
         )
     return _choose_own(wanted, spec, file, sets, phase)
 
@@ -164,23 +171,52 @@ def _custom_fields(class_name: str, f: int, c: int) -> dict[str, object]:
     return {"family": "custom", "class_name": class_name, "compression": f, "latent_channels": c}
 
 
+def _source(
+    source: str, class_name: str = "AutoencoderKL", subfolder: str = "", f: int = 1, c: int = 1
+) -> DiffusersSpec:
+    """Draft of a source, to read its files."""
+    fields = {"source": source, "class_name": class_name, "subfolder": subfolder}
+    return DiffusersSpec(family="diffusers", compression=f, latent_channels=c, **fields)
+
+
+def _named_model(source: str) -> AutoencoderSpec | None:
+    """Spec of the model that a folder of the authors' own form names; None for a source of another form.
+
+    Raises :class:`ConfigError` for a name that the catalogue does not have.
+    """
+    try:
+        config = read_config(_source(source))
+    except hub.NoSuchFile:
+        return None
+    if not names_model(config):
+        return None
+    name = config[MODEL_NAME]
+    if not isinstance(name, str) or name not in catalogue().autoencoders:
+        raise ConfigError(
+            f"--autoencoder {source}: its config.json has {MODEL_NAME} {name}, which is no autoencoder of the "
+            "catalogue (dcae-bench zoo); name another folder"
+        )
+    return catalogue().spec(name)
+
+
+def _named_weights(source: str) -> Path:
+    """Folder of the authors' own form, or its weights on the hub. Raises :class:`WeightsError`."""
+    folder = Path(source).expanduser()
+    return folder if folder.is_dir() else hub.download(source, OFFICIAL_FILE, None).path
+
+
 def _diffusers_spec(source: str, f: int | None, c: int | None) -> DiffusersSpec:
     """Make a spec from the config.json of a source. The source may be a pipeline with its autoencoder in ``vae``."""
-
-    def draft(class_name: str, subfolder: str) -> DiffusersSpec:
-        fields = {"source": source, "class_name": class_name, "subfolder": subfolder}
-        return DiffusersSpec(family="diffusers", compression=f or 1, latent_channels=c or 1, **fields)
-
     subfolder = ""
     try:
-        config = read_config(draft("AutoencoderKL", ""))
+        config = read_config(_source(source))
     except hub.NoSuchFile:
-        config = read_config(draft("AutoencoderKL", subfolder := "vae"))
+        config = read_config(_source(source, subfolder=(subfolder := "vae")))
     known = get_args(DiffusersSpec.model_fields["class_name"].annotation)
     class_name = config.get("_class_name")
     if not isinstance(class_name, str) or class_name not in known:
         raise ConfigError(f"--autoencoder {source}: its config.json is of {class_name}, not of {', '.join(known)}")
-    spec = draft(class_name, subfolder)
+    spec = _source(source, class_name, subfolder, f or 1, c or 1)
     f, c = (f, c) if f and c else _probe_shape(spec, f, c)
     return spec.model_copy(update={"compression": f, "latent_channels": c})
 

@@ -9,15 +9,17 @@ import torch
 from diffusers import AutoencoderDC, AutoencoderTiny
 
 from dcae_bench.base.errors import ConfigError, WeightsError
-from dcae_bench.base.files import REPOSITORY
+from dcae_bench.base.files import REPOSITORY, sha256_file
+from dcae_bench.catalogue.autoencoders import Catalogue, Preset, catalogue
 from dcae_bench.evaluation.reconstruction import reconstructor
-from dcae_bench.models.checkpoints import load_weights
+from dcae_bench.models import diffusers_config as diffusers_config_module
+from dcae_bench.models.checkpoints import load_weights, save_weights
 from dcae_bench.models.diffusers_config import diffusers_config
 from dcae_bench.models.zoo import build
 from dcae_bench.profile.profile import load_profile
 from dcae_bench.specs.autoencoders import CustomSpec, DCAESpec, DiffusersSpec
 from dcae_bench.subjects import choose as subject
-from dcae_bench.subjects.autoencoders import state_sha256
+from dcae_bench.subjects.autoencoders import open_autoencoder, state_sha256
 from dcae_bench.subjects.choose import choose_autoencoder
 
 DEMO = load_profile("demo")
@@ -160,6 +162,71 @@ def test_an_entry_with_released_weights_takes_them_and_a_file_instead_is_the_use
     assert chosen.spec == profile.autoencoders["sd-vae-ft-ema"].model
     chosen = choose_autoencoder(profile, "sd-vae-ft-ema", tmp_path / "mine")
     assert (chosen.weights, chosen.source) == (tmp_path / "mine", "own")
+
+
+@pytest.fixture
+def official(tmp_path, monkeypatch):
+    """A folder in the form of the authors' own repositories, of a small model that the catalogue names."""
+    whole = catalogue()
+    small = Catalogue(
+        architectures={**whole.architectures, "nano": NANO},
+        autoencoders={**whole.autoencoders, "dc-ae-nano-in-1.0": Preset(architecture="nano", notes="small")},
+    )
+    for module in (subject, diffusers_config_module):
+        monkeypatch.setattr(module, "catalogue", lambda: small)
+    folder = tmp_path / "Official_Nano"
+    state = build(NANO, seed=4).state_dict()
+    save_weights(state, folder / "model.safetensors", layout="official", spec=NANO)
+    (folder / "config.json").write_text('{"model_name": "dc-ae-nano-in-1.0"}')
+    return folder, state
+
+
+def test_a_folder_of_the_authors_own_form_is_the_model_that_it_names(official):
+    folder, state = official
+    chosen = choose_autoencoder(DEMO, str(folder), None, sets=[])
+    assert (chosen.spec, chosen.weights, chosen.source) == (NANO, folder, "own")
+    model, described = open_autoencoder(chosen)
+    assert described.autoencoder == chosen.name and described.weights_sha256 == sha256_file(
+        folder / "model.safetensors"
+    )
+    assert all(value.equal(state[key]) for key, value in model.state_dict().items())
+    with pytest.raises(ConfigError, match="leave them out"):
+        choose_autoencoder(DEMO, str(folder), None, f=8)
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "words"),
+    [
+        ('{"model_name": "no-such"}', ConfigError, "model_name no-such, which is no autoencoder of the catalogue"),
+        ('{"model_name": null}', ConfigError, "model_name None, which is no autoencoder"),
+        ('{"model_name": "dc-ae-nano-in-1.0", "act": "gelu"}', WeightsError, "act is gelu, which nothing follows"),
+    ],
+)
+def test_a_folder_that_is_not_what_its_config_names(official, config, error, words):
+    folder, _ = official
+    (folder / "config.json").write_text(config)
+    with pytest.raises(error, match=words):
+        open_autoencoder(choose_autoencoder(DEMO, str(folder), None, sets=[]))
+
+
+def test_a_folder_of_the_authors_own_form_does_not_load_into_another_graph(official):
+    folder, _ = official
+    (folder / "config.json").write_text('{"model_name": "dc-ae-f64c128-in-1.0"}')
+    assert choose_autoencoder(DEMO, str(folder), None, sets=[]).spec == catalogue().spec("dc-ae-f64c128-in-1.0")
+    with pytest.raises(WeightsError, match=r"model_name is dc-ae-f64c128-in-1\.0, whose graph is another"):
+        load_weights(build(NANO), folder)
+
+
+def test_a_hub_id_of_the_authors_own_form(official, monkeypatch):
+    folder, _ = official
+
+    class Found:
+        def __init__(self, path):
+            self.path = path
+
+    monkeypatch.setattr(subject.hub, "download", lambda repo, file, revision, **_: Found(folder / file))
+    chosen = choose_autoencoder(DEMO, "mit-han-lab/dc-ae-nano", None, sets=[])
+    assert (chosen.spec, chosen.weights) == (NANO, folder / "model.safetensors")
 
 
 def test_a_hub_id_without_a_network_is_one_line(monkeypatch, tmp_path):
