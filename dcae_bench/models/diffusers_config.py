@@ -21,8 +21,9 @@ def diffusers_config(spec: DCAESpec | SDVAESpec) -> dict[str, Any]:
 def config_conflict(config: dict[str, Any], spec: DCAESpec | SDVAESpec) -> str | None:
     """One clause that says where the config.json of a published folder contradicts the spec; None if the two agree.
 
-    The authors' own folders only name a model. In a folder of diffusers, each key of the config is followed by our graph, or it has no effect on it (``IRRELEVANT``), or it is refused by
-    name. A key that is not there has the default of diffusers' class.
+    The authors' own folders only name a model. In a folder of diffusers, each key of the config is followed by our
+    graph, or it has no effect on it (``IRRELEVANT``), or it is refused by name. A key that is not there has the default
+    of diffusers' class.
     """
     if names_model(config):
         return _other_model(config, spec)
@@ -51,7 +52,7 @@ def config_conflict(config: dict[str, Any], spec: DCAESpec | SDVAESpec) -> str |
 
 
 def names_model(config: dict[str, Any]) -> bool:
-    """Whether a config.json is that of the authors' own folders on the hub, which name a model in place of its graph."""
+    """Whether a config.json is that of the authors' own folders, which name a model in place of its graph."""
     return MODEL_NAME in config and "_class_name" not in config
 
 
