@@ -127,10 +127,8 @@ def test_a_folder_of_records_alone_has_no_table_to_check(measured):
     assert list(check_table(measured)) == []
 
 
-# Its records are from before digests. Remove this when the demo was run again and sealed.
-OLD = pytest.mark.xfail(strict=True, reason="made before records carried digests")
 COMMITTED = [
-    pytest.param(path, marks=OLD if path.name == "demo" else (), id=path.name)
+    pytest.param(path, id=path.name)
     for path in sorted((REPOSITORY / "results" / "reference").iterdir())
     if path.is_dir()
 ]
