@@ -4,18 +4,14 @@ A rule runs one verb of the command line on some files. This module makes every 
 and types cover a module and not the rules.
 """
 
-import atexit
 import difflib
-import os
 import re
-from base64 import urlsafe_b64decode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dcae_bench.base.errors import ConfigError, ResultsError
+from dcae_bench.base.errors import ConfigError
 from dcae_bench.base.files import BASELINES
 from dcae_bench.base.reading import read_json
 from dcae_bench.data.external import find_dataset
@@ -23,12 +19,10 @@ from dcae_bench.data.photos import DATASETS as EMBEDDED
 from dcae_bench.data.photos import load_manifest
 from dcae_bench.extractors import inception_weights
 from dcae_bench.planning.availability import INCEPTION_REASON, missing_evaluations, missing_rows
-from dcae_bench.planning.meaning import Meaning
 from dcae_bench.profile.diffusion import LatentSource
 from dcae_bench.profile.profile import DEFAULT_PROFILE, Profile, load_profile
 from dcae_bench.profile.rows import ReleasedRow, TrainedRow
 from dcae_bench.records.places import Places
-from dcae_bench.records.record import load
 from dcae_bench.specs.diffusion import GuidanceSpec
 from dcae_bench.specs.protocols import PAPER
 from dcae_bench.subjects.own import OwnFiles, own_files
@@ -40,10 +34,6 @@ SWEEP = "1,1.25,1.5,2,3"
 """Default guidance scales of a sweep; ``--config scales=...`` names others."""
 SCALE = "[0-9]+([.][0-9]+)?"
 """Regular expression of a guidance scale in a path."""
-SNAKEMAKE_MEMORY = Path(".snakemake") / "metadata"
-"""Where Snakemake remembers what shaped each file."""
-LONG_AGO_S = 86_400
-"""Time stamp (seconds since 1970) of a record that must be made again; older than any input."""
 REPORTED = BASELINES / "reported"
 
 
@@ -148,49 +138,6 @@ class Workflow:
             yield from (f"{name} is left out: {reason}" for reason in files.missing)
         if self.retrained and self.profile.evaluation.protocol == PAPER and not inception_weights.is_available():
             yield f"evaluations after the trainings will fail: {INCEPTION_REASON}"
-
-    def outdated(self) -> dict[str, tuple[str, ...]]:
-        """Existing records of this workflow's jobs that are not what the profile asks for now, with the reasons."""
-        meaning, found = Meaning(self.profile, Path(self.places.data)), {}
-        for path in [*self.training_records(), *self.records, *self.generations(self.ready_rows)]:
-            if not Path(path).exists():
-                continue
-            try:
-                reasons = meaning.differences(load(Path(path)), Path(path))
-            except ResultsError as error:
-                reasons = (str(error),)
-            if reasons:
-                found[path] = reasons
-        return found
-
-    def age_outdated(self, memory: Path = SNAKEMAKE_MEMORY) -> list[str]:
-        """Give outdated records an old time stamp, so that Snakemake makes them again, and return their paths.
-
-        Snakemake knows from its own ``memory`` alone what shaped a file. It has none of results that were copied from
-        elsewhere, and would take them as they are. Files that Snakemake remembers are its own business. The time stamps
-        are put back when this process ends, so that a dry run changes nothing.
-        """
-        remembered, aged = _remembered(memory), {}
-        for path in [*self.outdated(), *self._drawn_otherwise()]:
-            if path in remembered:
-                continue
-            with suppress(OSError):  # in a folder that cannot be written; the tables leave the record out
-                before = os.stat(path)
-                os.utime(path, (LONG_AGO_S, LONG_AGO_S))
-                aged[path] = before.st_atime_ns, before.st_mtime_ns
-        atexit.register(_put_back, aged)
-        return list(aged)
-
-    def _drawn_otherwise(self) -> Iterator[str]:
-        """Manifests of latents and samples of another seed, and of samples of another sampler."""
-        for row in self.ready_rows:
-            asked: dict[str, object] = {"seed": self.profile.seed}
-            if row in self.trained_rows and _differs(path := self.latents_of(row, "manifest.json"), asked):
-                yield path
-            asked["sampler"] = self.rows[row].sampler.model_dump(mode="json")
-            for scale in self.scales(row):
-                if _differs(path := self.places.samples(row, scale, "samples.json"), asked):
-                    yield path
 
     # Resources
 
@@ -416,32 +363,3 @@ class Workflow:
     def latents_recipe(self, latent: str, images: str) -> list[object]:
         """Everything that shapes cached latents, except trained weights, data and code."""
         return [self.profile.latents_recipe(latent, images), self.released_behind(latent)]
-
-
-def _remembered(memory: Path) -> set[str]:
-    """Paths of the files that Snakemake remembers; the names in its folder are paths in base64, long ones in parts."""
-    found = set()
-    for file in memory.rglob("*"):
-        name = "".join(part.removeprefix("@") for part in file.relative_to(memory).parts)
-        with suppress(ValueError):
-            found.add(urlsafe_b64decode(name).decode())
-    return found
-
-
-def _put_back(aged: Mapping[str, tuple[int, int]]) -> None:
-    """Give the files that were not made again their own time stamps."""
-    for path, times in aged.items():
-        with suppress(OSError):
-            if os.stat(path).st_mtime == LONG_AGO_S:
-                os.utime(path, ns=times)
-
-
-def _differs(manifest: str, asked: Mapping[str, object]) -> bool:
-    """Whether a manifest is there and states another value than those asked for."""
-    try:
-        content = read_json(Path(manifest))
-        return any(content[key] != value for key, value in asked.items())
-    except OSError:
-        return False
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return True

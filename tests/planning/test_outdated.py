@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from dcae_bench.base.files import REPOSITORY
-from dcae_bench.planning.workflow import LONG_AGO_S, Workflow
+from dcae_bench.planning.outdated import LONG_AGO_S, age_outdated, outdated
+from dcae_bench.planning.workflow import Workflow
 from dcae_bench.records.places import Places
 
 
@@ -29,7 +30,7 @@ def write(path: str, content) -> Path:
 
 
 def test_nothing_is_aged_where_nothing_is(jobs):
-    assert jobs.age_outdated() == [] and jobs.outdated() == {}
+    assert age_outdated(jobs) == [] and outdated(jobs) == {}
 
 
 @pytest.mark.parametrize("spoil", [{"seed": 99}, {"sampler": {"name": "other"}}, None])
@@ -39,25 +40,25 @@ def test_samples_of_another_seed_or_sampler_are_aged(jobs, spoil):
     path = jobs.places.samples(row, jobs.scales(row)[0], "samples.json")
     file = write(path, asked)
     now = time.time()
-    assert jobs.age_outdated() == [] and abs(os.stat(file).st_mtime - now) < 600
+    assert age_outdated(jobs) == [] and abs(os.stat(file).st_mtime - now) < 600
     write(path, {**asked, **spoil} if spoil else "{")
-    assert jobs.age_outdated() == [path] and os.stat(file).st_mtime == LONG_AGO_S
+    assert age_outdated(jobs) == [path] and os.stat(file).st_mtime == LONG_AGO_S
 
 
 def test_latents_of_another_seed_are_aged(jobs):
     row = jobs.ready_trained_rows[0]
     path = jobs.latents_of(row, "manifest.json")
     write(path, {"seed": jobs.profile.seed})
-    assert jobs.age_outdated() == []
+    assert age_outdated(jobs) == []
     write(path, {"seed": 99})
-    assert path in jobs.age_outdated()
+    assert path in age_outdated(jobs)
 
 
 def test_records_that_cannot_be_read_are_aged_with_the_reason(jobs):
     path = jobs.records[0]
     write(path, "{}")
-    (reason,) = jobs.outdated()[path]
-    assert "is not a record of DC-AE Bench" in reason and jobs.age_outdated() == [path]
+    (reason,) = outdated(jobs)[path]
+    assert "is not a record of DC-AE Bench" in reason and age_outdated(jobs) == [path]
 
 
 @pytest.mark.parametrize(
@@ -83,14 +84,15 @@ def test_what_snakemake_remembers_is_left_to_snakemake(jobs, tmp_path):
     memory.joinpath(f"@{name[:20]}").mkdir(parents=True)
     memory.joinpath(f"@{name[:20]}", name[20:]).write_text("{}")
     now = os.stat(file).st_mtime
-    assert jobs.age_outdated() == [] and os.stat(file).st_mtime == now
+    assert age_outdated(jobs) == [] and os.stat(file).st_mtime == now
 
 
 def test_a_dry_run_gives_the_time_stamps_back(tmp_path, monkeypatch):
     """Otherwise an edit that is tried and undone would make finished trainings again."""
     code = (
-        "from dcae_bench.planning.workflow import Workflow; jobs = Workflow('demo'); path = jobs.records[0]; import os;"
-        "aged = jobs.age_outdated(); assert aged == [path] and os.stat(path).st_mtime < 1e6, aged"
+        "from dcae_bench.planning.outdated import age_outdated; from dcae_bench.planning.workflow import Workflow;"
+        "jobs = Workflow('demo'); path = jobs.records[0]; import os;"
+        "aged = age_outdated(jobs); assert aged == [path] and os.stat(path).st_mtime < 1e6, aged"
     )
     monkeypatch.chdir(tmp_path)
     file = write(Workflow("demo").records[0], "{}")

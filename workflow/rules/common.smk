@@ -6,6 +6,7 @@ from dcae_bench.base.errors import UserError
 from dcae_bench.base.files import require_free_space
 from dcae_bench.measurement.plans import plan_for, plan_recipe
 from dcae_bench.planning.owner import note_owner, require_own_folder
+from dcae_bench.planning.outdated import age_outdated
 from dcae_bench.planning.workflow import (
     FREE_MIB,
     REPORTED,
@@ -37,7 +38,7 @@ try:
         # The locks of a killed run must not stop this run.
         if join_run(Path(".snakemake")):
             print("dcae-bench: a killed run had left its files locked; its locks are removed", file=sys.stderr)
-        if aged := JOBS.age_outdated():
+        if aged := age_outdated(JOBS):
             again = (
                 f"dcae-bench: {len(aged)} records are not what the profile asks for now and are made again: {aged[0]}"
             )
