@@ -33,7 +33,7 @@ from dcae_bench.profile.rows import ReleasedRow, TrainedRow
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.provenance import Stopwatch
 from dcae_bench.running.device import choose
-from dcae_bench.running.kept_clock import kept_clock
+from dcae_bench.running.kept_clock import forget_clocks, kept_clock
 from dcae_bench.running.output_lock import sole_writers
 from dcae_bench.running.precision import pinned
 from dcae_bench.running.processes import Worker, batches_of, join_processes
@@ -87,6 +87,7 @@ def sample_images(
                 # What a kill after the manifest was written has left.
                 remove_folders(output, Path(SAMPLES).stem)
                 remove_parts(output)
+                forget_clocks(output, Path(SAMPLES).stem)
                 console = Console(stderr=True)
                 console.print(f"row {row}: these {found.count} samples are in {output} already", soft_wrap=True)
         if png is not None:

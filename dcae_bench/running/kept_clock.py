@@ -46,6 +46,16 @@ def kept_clock(state: Path, *, keep: bool = True) -> Iterator[Stopwatch]:
             file.unlink(missing_ok=True)
 
 
+def forget_clocks(folder: Path, stem: str) -> None:
+    """Remove the seconds of finished work, whose states are folders ``.<stem>-...``; a kill at its end left them.
+
+    Call this only where no other command works on the same output.
+    """
+    for file in folder.glob(f"{PREFIX}.{stem}-*"):
+        if not file.with_name(file.name.removeprefix(PREFIX)).is_dir():
+            file.unlink(missing_ok=True)
+
+
 def _forget_abandoned(folder: Path) -> None:
     """Remove files without their state, as a kill at the end of the work leaves them."""
     for file in folder.glob(f"{PREFIX}.*"):
