@@ -56,7 +56,8 @@ def test_agrees_with_the_official_code(model, rng):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     (expected_gradient,) = torch.autograd.grad(expected.sum(), x)
     (gradient,) = torch.autograd.grad(found.sum(), x)
-    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-3, atol=1e-7)
+    # As a whole: small numbers of the gradient are sums of large ones, which each processor rounds otherwise.
+    assert (gradient - expected_gradient).norm() <= 1e-4 * expected_gradient.norm()
 
 
 @pytest.mark.filterwarnings("ignore:.*pretrained.*:UserWarning", "ignore:Arguments other than:UserWarning")

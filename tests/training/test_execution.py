@@ -262,6 +262,9 @@ def has_compiler() -> bool:
 
 
 @pytest.mark.skipif(not has_compiler(), reason="torch.compile on the CPU needs a C++ compiler")
+@pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() == "DEFAULT", reason="torch.compile emits vector code, which needs AVX2"
+)
 def test_a_compiled_block_changes_rounding_only():
     plain, compiled = (nn.Sequential(ResBlock(8, norm="bn2d", activation="relu")) for _ in range(2))
     compiled.load_state_dict(plain.state_dict())
