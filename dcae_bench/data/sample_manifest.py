@@ -42,6 +42,11 @@ class SampleManifest(Strict):
     classes: int | None
     seed: int
     seed_policy: Literal["sample", "paper_8gpu"]
+    noise: str | None = Field(
+        default=None,
+        description="paper_8gpu: the device whose generators drew the noise, as kind: name; another device draws other "
+        "numbers from the same seed; null: noise keyed by sample, equal on every device",
+    )
     precision: Literal["fp32"] = "fp32"
     tf32: bool = False
     seconds: float = Field(description="wall-clock seconds of sampling, summed over resumed runs")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dcae_bench.base.keyed_random import key_digest, keyed_generator
+from dcae_bench.base.keyed_random import keyed_generator
 
 PAPER_RANKS = 8
 PAPER_BATCH = 64
@@ -62,41 +62,54 @@ def paper_batches(
     device: torch.device | str,
     *,
     ranks: Sequence[int] = range(PAPER_RANKS),
+    steps: int = 0,
+    doubled: bool = False,
 ) -> Iterator[PaperBatch]:
     """Replay, on any number of GPUs, the batches in which the authors sample ``count`` latents on eight.
 
-    Each rank samples a contiguous range of indices in batches of 64. One generator per rank, on ``device`` and seeded
-    with seed + rank, draws the starting noise of batch after batch; only a CUDA device gives the authors' numbers.
-    ``ranks`` are the ranks to replay. A caller must take the batches in order and skip none. A second generator per
-    rank draws the noise between the steps of ancestral sampling; which generator the authors use there is not known.
+    Each rank samples a contiguous range of indices in batches of 64. Two generators per rank, both on ``device`` and
+    seeded with seed + rank, draw for batch after batch: one the starting noise, the other (the default generator in the
+    authors' code) the noise of ``steps`` steps, the last of which adds none of it. Under guidance the authors draw for
+    the ``doubled`` batch, whose first half is the samples. The numbers are those of ``device``: each GPU model, and the
+    CPU, draws others from the same seed. ``ranks`` are the ranks to replay. A caller takes the batches in order, and
+    may leave the noise of any batch undrawn.
     """
     part = -(-count // PAPER_RANKS)
     for rank in ranks:
         start = torch.Generator(device).manual_seed(seed + rank)
-        steps = torch.Generator(device).manual_seed(_key(seed, rank, "steps"))
+        default = torch.Generator(device).manual_seed(seed + rank)
         for first in range(rank * part, (rank + 1) * part, PAPER_BATCH):
             indices = range(first, min(first + PAPER_BATCH, (rank + 1) * part))
-            size = (len(indices), *shape)
-            yield PaperBatch(rank, indices, _RankNoise(torch.randn(size, generator=start, device=device), steps))
+            noise = _RankNoise((len(indices), *shape), start, default, doubled=doubled)
+            yield PaperBatch(rank, indices, noise)
+            noise.skip_to(steps)
 
 
 class _RankNoise:
-    def __init__(self, start: Tensor, generator: torch.Generator) -> None:
-        self._start: Tensor | None = start
-        self._size = start.shape
-        self._generator = generator
+    """The noise of one batch of a rank: the start, and then the noise of its steps."""
+
+    def __init__(self, size: Sequence[int], start: torch.Generator, default: torch.Generator, *, doubled: bool) -> None:
+        self._start: Tensor | None = torch.randn(tuple(size), generator=start, device=start.device)
+        self._drawn, self._default = 0, default
+        self._size = (size[0] * (2 if doubled else 1), *size[1:])
+        self._count = size[0]
 
     def __call__(self) -> Tensor:
         if self._start is not None:
             start, self._start = self._start, None
             return start
-        return torch.randn(self._size, generator=self._generator, device=self._generator.device)
+        return self._draw()[: self._count]
+
+    def skip_to(self, steps: int) -> None:
+        """Draw the noise that was not asked for, so that the next batch finds the generator where the authors' does."""
+        while self._drawn < steps:
+            self._draw()
+
+    def _draw(self) -> Tensor:
+        self._drawn += 1
+        return torch.randn(self._size, generator=self._default, device=self._default.device)
 
 
 def paper_labels(count: int, classes: int = 1000, seed: int = 0) -> Tensor:
     """Labels (count,) as the authors draw them: uniformly at random, so that classes differ in number."""
     return torch.randint(0, classes, (count,), generator=torch.Generator().manual_seed(seed))
-
-
-def _key(*parts: int | str) -> int:
-    return int.from_bytes(key_digest(*parts)[:8], "little") >> 1

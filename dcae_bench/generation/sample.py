@@ -32,7 +32,7 @@ from dcae_bench.profile.profile import Profile
 from dcae_bench.profile.rows import ReleasedRow, TrainedRow
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.provenance import Stopwatch
-from dcae_bench.running.device import choose
+from dcae_bench.running.device import choose, describe
 from dcae_bench.running.kept_clock import forget_clocks, kept_clock
 from dcae_bench.running.output_lock import sole_writers
 from dcae_bench.running.precision import pinned
@@ -129,6 +129,14 @@ class Sampling:
             return paper_labels(self.count, classes, self.profile.seed)
         return torch.arange(self.count) % classes
 
+    @property
+    def noise(self) -> str | None:
+        """Device whose own generators draw the noise (``cuda: NVIDIA H100``); None: noise that is equal everywhere."""
+        if self.profile.required_diffusion.seed_policy == "sample":
+            return None
+        device = describe(self.device, self.profile)
+        return f"{device.kind}: {device.name}"
+
     def finished(self) -> SampleManifest | None:
         """Return the manifest if ``output`` holds these samples. Raises :class:`DataError` if it holds others.
 
@@ -149,7 +157,9 @@ class Sampling:
     def run(self) -> None:
         """Sample the missing images, and write the manifest last."""
         side = self.resolved.data.resolution
-        state = PackedArray(self.output / SAMPLES, self.recipe_sha256, (self.count, side, side, 3), "uint8")
+        # Samples of two devices' noise are no samples of one stream: another device begins anew.
+        state_sha256 = sha256_json([self.recipe_sha256, self.noise]) if self.noise else self.recipe_sha256
+        state = PackedArray(self.output / SAMPLES, state_sha256, (self.count, side, side, 3), "uint8")
         with kept_clock(state.folder, keep=self.process.first) as clock:
             self._run(state, clock)
 
@@ -185,11 +195,12 @@ class Sampling:
                 yield rows, SampleNoise(self.profile.seed, rows, shape, self.device)
             return
         ranks = range(self.process.rank, PAPER_RANKS, self.process.count)
-        # All batches of a rank share one random stream. `paper_batches` draws the starting noise of skipped batches
-        # too. Noise between steps is drawn only by the steps themselves, so ancestral sampling may skip no batch.
-        whole = isinstance(self.sampler, AncestralSpec)
-        for batch in paper_batches(self.count, self.profile.seed, shape, self.device, ranks=ranks):
-            if whole or state.unfinished([range(batch.indices.start, min(batch.indices.stop, self.count))]):
+        steps = self.sampler.steps if isinstance(self.sampler, AncestralSpec) else 0
+        doubled = self.labels is not None and not self.guidance.plain
+        for batch in paper_batches(
+            self.count, self.profile.seed, shape, self.device, ranks=ranks, steps=steps, doubled=doubled
+        ):
+            if state.unfinished([range(batch.indices.start, min(batch.indices.stop, self.count))]):
                 yield batch.indices, batch.noise
 
     def _sample(self, rows: range, noise: Noise) -> Tensor:
@@ -224,6 +235,7 @@ class Sampling:
             classes=self.resolved.denoiser.classes,
             seed=self.profile.seed,
             seed_policy=self.profile.required_diffusion.seed_policy,
+            noise=self.noise,
             seconds=round(clock.seconds, 3),
             sha256=sha256_file(self.output / SAMPLES),
             labels_sha256=sha256_file(self.output / LABELS),

@@ -54,15 +54,27 @@ def test_the_papers_ranks_in_batches_of_64():
     assert [batch.rank for batch in batches] == [rank for rank in range(8) for _ in range(98)]
 
 
-def test_each_rank_draws_its_starts_from_one_stream():
-    """A rank's starts are one generator's successive draws, whatever else is drawn in between."""
-    batches = [batch for batch in paper_batches(1100, 5, SHAPE, "cpu", ranks=[2, 3]) if batch.rank == 3]
+@pytest.mark.parametrize("doubled", [False, True])
+@pytest.mark.parametrize("asked", [4, 3, 0])
+def test_each_rank_draws_as_the_authors_do(doubled, asked):
+    """The start from a generator of its own, the noise of the steps from torch's default one, both of seed + rank.
+
+    Under guidance the steps are taken on the doubled batch. The last step draws noise that it does not add, and the
+    sampler here does not ask for it (``asked`` of 4); a batch that is finished already asks for none.
+    """
+    found = []
+    for batch in paper_batches(1100, 5, SHAPE, "cpu", ranks=[2, 3], steps=4, doubled=doubled):
+        if batch.rank == 3:
+            found.append((batch.indices, [batch.noise() for _ in range(1 + asked)] if asked else []))
     generator = torch.Generator().manual_seed(5 + 3)
-    assert [len(batch.indices) for batch in batches] == [64, 64, 10]
-    for batch in batches:
-        assert batch.noise().equal(torch.randn(len(batch.indices), *SHAPE, generator=generator))
-        between = batch.noise()
-        assert between.shape == (len(batch.indices), *SHAPE) and not between.equal(batch.noise())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5 + 3)
+        for indices, draws in found:
+            start = torch.randn(len(indices), *SHAPE, generator=generator)
+            x = torch.cat([start, start]) if doubled else start
+            expected = [start, *(torch.randn_like(x)[: len(indices)] for _ in range(4))]
+            assert all(map(torch.equal, draws, expected))
+    assert [len(indices) for indices, _ in found] == [64, 64, 10]
 
 
 def test_ranks_replayed_apart_are_those_replayed_together():

@@ -18,7 +18,9 @@ from dcae_bench.base.files import sha256_file
 from dcae_bench.cli.main import main
 from dcae_bench.data.sample_manifest import read_sample_manifest
 from dcae_bench.data.samples import Samples
+from dcae_bench.diffusion.decode import decode
 from dcae_bench.diffusion.noise import paper_labels
+from dcae_bench.diffusion.processes import build_process
 from dcae_bench.generation import sample as sampling
 from dcae_bench.generation.encode import encode_dataset
 from dcae_bench.generation.pngs import write_pngs
@@ -27,6 +29,7 @@ from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build_denoiser
 from dcae_bench.running.processes import Worker
 from dcae_bench.specs.diffusion import GuidanceSpec
+from dcae_bench.subjects.denoisers import open_trained
 from tests import tiny_diffusion as tiny
 
 
@@ -127,22 +130,60 @@ def test_commands_at_once_take_turns(draw, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["png", "shared"]
 
 
-def test_the_authors_streams_are_replayed_whatever_was_there_before(draw, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("row", "scale"), [("uvit", 1), ("dit", 1), ("dit", 2)])
+def test_the_authors_streams_are_replayed_whatever_was_there_before(draw, tmp_path, monkeypatch, row, scale):
     changes = {("diffusion", "seed_policy"): "paper_8gpu", ("diffusion", "samples"): 11}
-    whole, calls = Sampling._sample, iter(range(100))
+    guidance = GuidanceSpec(s=scale)
+    # Two batches of each rank, so that a batch begins where the one before it has left the streams.
+    monkeypatch.setattr("dcae_bench.diffusion.noise.PAPER_BATCH", 1)
+    whole, calls = Sampling._sample, []
 
     def killed(self, rows, noise):
-        if next(calls) == 3:
+        calls.append(rows)
+        if len(calls) == 5:
             raise KeyboardInterrupt
         return whole(self, rows, noise)
 
-    first = draw("uvit", tmp_path / "a", changes)
+    first = draw(row, tmp_path / "a", changes, guidance=guidance)
     monkeypatch.setattr(Sampling, "_sample", killed)
     with pytest.raises(KeyboardInterrupt):
-        draw("uvit", tmp_path / "b", changes)
-    assert draw("uvit", tmp_path / "b", changes).sha256 == first.sha256
+        draw(row, tmp_path / "b", changes, guidance=guidance)
+    assert draw(row, tmp_path / "b", changes, guidance=guidance).sha256 == first.sha256
+    assert calls.count(calls[0]) == 1, "a finished batch is not sampled again"
     labels = np.load(tmp_path / "b" / "labels.npy")
     assert labels.tolist() == paper_labels(11, 2, 3).tolist()
+    assert first.noise.startswith("cpu: "), "the manifest says whose generators drew the noise"
+
+
+def test_samples_of_the_authors_streams_are_those_of_their_loop(draw, folder, tmp_path):
+    """DiT with guidance: the doubled batch, torch's default generator, and a draw that the last step does not add."""
+    changes = {("diffusion", "seed_policy"): "paper_8gpu", ("diffusion", "samples"): 16}
+    draw("dit", tmp_path / "out", changes, guidance=GuidanceSpec(s=2))
+    found = np.load(tmp_path / "out" / "samples.npy")
+    resolved = tiny.profile(changes).row("dit")
+    model, process = build_denoiser(resolved.denoiser).eval(), build_process("learned-range")
+    model.load_state_dict(load_file(folder / "dit.safetensors"))
+    steps, labels, latents = process.spaced(3), paper_labels(16, 2, 3), []
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        for rank in range(8):
+            torch.manual_seed(3 + rank)
+            start = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(3 + rank))
+            x, y = torch.cat([start, start]), labels[2 * rank : 2 * rank + 2]
+            y = torch.cat([y, torch.full_like(y, 2)])
+            for step in (2, 1, 0):
+                t = torch.full((4,), step)
+                half = torch.cat([x[:2], x[:2]])
+                eps, rest = model(half, torch.full((4,), int(steps.times[step])), y).chunk(2, dim=1)
+                guided = eps[2:] + 2 * (eps[:2] - eps[2:])
+                mean, log_variance = steps.predicted(x, t, torch.cat([torch.cat([guided, guided]), rest], dim=1))
+                x = mean + (step > 0) * (0.5 * log_variance).exp() * torch.randn_like(x)
+            latents.append(x[:2])
+    denoiser = open_trained(
+        tiny.profile(changes), resolved, folder / "dit.safetensors", folder / "two", folder / "sd-vae.safetensors"
+    )
+    with torch.inference_mode():
+        images = decode(denoiser.autoencoder, torch.cat(latents), denoiser).permute(0, 2, 3, 1).numpy()
+    assert np.abs(found.astype(int) - images.astype(int)).max() <= 1 and found.std() > 0
 
 
 @pytest.mark.parametrize("policy", ["sample", "paper_8gpu"])
