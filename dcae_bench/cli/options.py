@@ -9,8 +9,9 @@ import typer
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.base.files import require_writable_file, require_writable_folder
 from dcae_bench.base.terminal import Console
+from dcae_bench.profile.autoencoders import AutoencoderEntry
 from dcae_bench.profile.evaluation import EvaluationSet
-from dcae_bench.profile.profile import AutoencoderEntry, Profile
+from dcae_bench.profile.profile import Profile
 
 
 def writable_file(path: Path | None) -> Path | None:

@@ -1,80 +1,29 @@
 """Profiles: each is one experiment, read from ``config/<profile>.yaml`` and checked field by field."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 from pydantic import ValidationError as PydanticError
 
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.base.files import CONFIG
 from dcae_bench.base.typed import Name, Strict
 from dcae_bench.base.yaml_files import load_yaml
-from dcae_bench.catalogue.autoencoders import catalogue, expand_preset
+from dcae_bench.catalogue.autoencoders import catalogue
+from dcae_bench.profile.autoencoders import AutoencoderEntry
 from dcae_bench.profile.diffusion import DenoiserTrainingSpec, DiffusionSpec, LatentDataSpec, LatentSource
 from dcae_bench.profile.evaluation import EvaluationSet, EvaluationSpec
 from dcae_bench.profile.reading import explain
 from dcae_bench.profile.rows import ReleasedRow, TrainedRow, latent_spec, resolve_row
 from dcae_bench.profile.training import PhaseSpec, TrainingSpec
-from dcae_bench.specs.autoencoders import AutoencoderSpec, CustomSpec, DiffusersSpec, unfolded
+from dcae_bench.specs.autoencoders import AutoencoderSpec
 from dcae_bench.specs.diffusion import GuidanceSpec
 from dcae_bench.specs.protocols import WeightsSource
 
 DEFAULT_PROFILE = "demo"
 RESERVED = ("reference", "throughput", "figures", "logs")
 """Names that no profile may have, because ``results/<name>`` holds something else: evidence, timings, figures."""
-
-
-class PresetName(Strict):
-    """A name of baselines/autoencoders.yaml in place of a spec. Loading the profile replaces the name by the spec."""
-
-    preset: str
-
-
-ModelSpec = Annotated[
-    AutoencoderSpec, BeforeValidator(expand_preset, json_schema_input_type=AutoencoderSpec | PresetName)
-]
-
-
-class AutoencoderEntry(Strict):
-    """An autoencoder of the profile: its model, the origin of its weights, and its own settings."""
-
-    model: ModelSpec
-    weights: WeightsSource = Field(
-        default="retrained",
-        description="retrained: by this profile; released: by the authors, and the entry has the catalogue's name; "
-        "own: from 'file', from the model's source or from its class",
-    )
-    file: Path | None = Field(
-        default=None, description="file with own weights, in any known layout; null: the model brings its weights"
-    )
-    sets: tuple[str, ...] | None = Field(
-        default=None,
-        description="labels of the evaluation sets for released or own weights; null: all sets",
-    )
-    lr: dict[Literal[1, 2, 3], PositiveFloat] = Field(
-        default={}, description="learning rate by phase, where it differs from the phase's"
-    )
-
-    @model_validator(mode="after")
-    def _of_its_source(self) -> Self:
-        if self.weights != "retrained" and self.lr:
-            raise ValueError(f"weights are '{self.weights}', so 'lr' has no effect; remove it")
-        if self.weights == "retrained" and self.sets is not None:
-            raise ValueError("'sets' is for released weights and your own; retrained ones are measured on every set")
-        if self.weights != "own" and self.file is not None:
-            raise ValueError(f"'file' {self.file} is for weights 'own'; these are '{self.weights}'")
-        if (
-            self.weights == "own"
-            and self.file is None
-            and not isinstance(unfolded(self.model), DiffusersSpec | CustomSpec)
-        ):
-            raise ValueError(f"weights are 'own', and a {self.model.family} model brings none; name them with 'file'")
-        return self
-
-    def own_learning_rate(self, phase: int) -> float | None:
-        """Learning rate that replaces the phase's; None keeps the phase's."""
-        return next((lr for number, lr in self.lr.items() if number == phase), None)
 
 
 class Profile(Strict):

@@ -9,9 +9,10 @@ from typing import get_args
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.models.diffusers_config import MODEL_NAME, names_model
+from dcae_bench.profile.autoencoders import AutoencoderEntry
 from dcae_bench.profile.diffusion import LatentSource
 from dcae_bench.profile.evaluation import EvaluationSet
-from dcae_bench.profile.profile import AutoencoderEntry, Profile
+from dcae_bench.profile.profile import Profile
 from dcae_bench.specs.autoencoders import AutoencoderSpec, CustomSpec, DiffusersSpec
 from dcae_bench.specs.protocols import WeightsSource
 from dcae_bench.subjects.own import latent_weights, own_weights

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dcae_bench.base.errors import ConfigError, WeightsError
+from dcae_bench.profile.autoencoders import AutoencoderEntry
 from dcae_bench.profile.diffusion import LatentSource
-from dcae_bench.profile.profile import AutoencoderEntry, Profile
+from dcae_bench.profile.profile import Profile
 from dcae_bench.specs.autoencoders import CustomSpec, DiffusersSpec, unfolded
 from dcae_bench.weights import released as weights
 from dcae_bench.weights.diffusers_folder import (

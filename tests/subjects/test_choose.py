@@ -259,7 +259,7 @@ def test_the_hash_of_a_class_without_a_file_follows_its_code(example, tmp_path):
 def test_the_documented_example_is_short_and_its_model_specs_are_valid(example):
     import yaml
 
-    from dcae_bench.profile.profile import AutoencoderEntry
+    from dcae_bench.profile.autoencoders import AutoencoderEntry
 
     page, code = example
     assert len(code.splitlines()) <= 15

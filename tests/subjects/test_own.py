@@ -6,7 +6,7 @@ import pytest
 
 from dcae_bench.base.errors import ConfigError, WeightsError
 from dcae_bench.planning.availability import missing_evaluations, missing_rows
-from dcae_bench.profile.profile import AutoencoderEntry
+from dcae_bench.profile.autoencoders import AutoencoderEntry
 from dcae_bench.subjects.own import fetch_own, latent_weights, needs_fetch, own_files, own_weights
 from dcae_bench.tables.absence import ReconstructionAbsence
 from dcae_bench.tables.reported.reconstruction import load_reported_reconstruction
