@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from dcae_bench.catalogue.denoisers import denoiser_catalogue
+from dcae_bench.execution.blocks import compile_blocks
 from dcae_bench.models.denoiser_keys import to_diffusers
 from dcae_bench.models.zoo import build_denoiser
 from dcae_bench.specs.denoisers import DiTSpec, LatentSpace
-from dcae_bench.training.blocks import compile_blocks
 
 pytestmark = pytest.mark.long
 CUDA = torch.cuda.is_available()

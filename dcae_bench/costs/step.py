@@ -15,6 +15,7 @@ from dcae_bench.base.errors import ConfigError, ResultsError
 from dcae_bench.base.files import cache_dir, sha256_file, sha256_json, write_text
 from dcae_bench.base.reading import read_json
 from dcae_bench.base.typed import Strict
+from dcae_bench.execution.blocks import blocks
 from dcae_bench.extractors.lpips import LPIPS
 from dcae_bench.models.cost import without_values
 from dcae_bench.models.denoiser import Denoiser
@@ -24,7 +25,6 @@ from dcae_bench.profile.training import PhaseSpec, ReconstructionLossSpec
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.specs.autoencoders import AutoencoderSpec, CustomSpec, unfolded
 from dcae_bench.specs.denoisers import DenoiserSpec
-from dcae_bench.training.blocks import blocks
 from dcae_bench.training.discriminator import PatchDiscriminator
 from dcae_bench.training.losses import ReconstructionLoss
 from dcae_bench.training.objective import Objective

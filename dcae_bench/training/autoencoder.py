@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from dcae_bench.data.batches import TrainBatches
 from dcae_bench.data.photo_sets import PhotoSet
+from dcae_bench.execution.batch_norm import share_batch_norms
+from dcae_bench.execution.blocks import checkpoint_blocks, compile_blocks
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.models.checkpoints import load_weights
 from dcae_bench.models.zoo import build
 from dcae_bench.profile.profile import Profile
 from dcae_bench.profile.training import PhaseSpec
-from dcae_bench.training.batch_norm import share_batch_norms
-from dcae_bench.training.blocks import checkpoint_blocks, compile_blocks
 from dcae_bench.training.discriminator import build_discriminator
 from dcae_bench.training.loop import Loop, LoopSpec
 from dcae_bench.training.losses import ReconstructionLoss

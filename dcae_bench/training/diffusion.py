@@ -17,12 +17,12 @@ from dcae_bench.diffusion.decode import decode
 from dcae_bench.diffusion.noise import SampleNoise
 from dcae_bench.diffusion.processes import build_process
 from dcae_bench.diffusion.sampling import sample
+from dcae_bench.execution.blocks import checkpoint_blocks, compile_blocks
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.models.denoiser import Denoiser
 from dcae_bench.models.zoo import build_denoiser
 from dcae_bench.profile.profile import Profile
 from dcae_bench.profile.rows import TrainedRow
-from dcae_bench.training.blocks import checkpoint_blocks, compile_blocks
 from dcae_bench.training.checkpoint import DIVERGED
 from dcae_bench.training.loop import Loop, LoopSpec
 from dcae_bench.training.phases import EMA, make_optimizer, set_learning_rate

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from dcae_bench.base.errors import MeasurementError
+from dcae_bench.execution.blocks import checkpoint_blocks
 from dcae_bench.measurement.workloads import agreement, training_step
 from dcae_bench.measurement.workloads.by_name import build_workload
 from dcae_bench.measurement.workloads.denoiser_step import DenoiserStep
 from dcae_bench.measurement.workloads.denoisers import forward_inputs, random_denoiser, train_inputs
 from dcae_bench.measurement.workloads.job import BUFFERS, Job
 from dcae_bench.measurement.workloads.recipes import CPU
-from dcae_bench.training.blocks import checkpoint_blocks
 from tests.measurement import tiny
 
 DEVICE = torch.device("cpu")

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dcae_bench.base.errors import DataError
+from dcae_bench.execution.blocks import checkpoint_blocks, compile_blocks
 from dcae_bench.models.denoiser import PatchEmbed, time_embedding
 from dcae_bench.models.denoiser_keys import to_diffusers
 from dcae_bench.models.zoo import build_denoiser
 from dcae_bench.specs.denoisers import DiTSpec, LatentSpace, UViTSpec
-from dcae_bench.training.blocks import checkpoint_blocks, compile_blocks
 
 LATENT = LatentSpace(channels=3, side=8, patch=2)
 SIZE = {"latent": LATENT, "width": 32, "depth": 4, "heads": 4}

@@ -13,11 +13,11 @@ from torch import nn
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.base.files import sha256_json
 from dcae_bench.data.packed import Photos
+from dcae_bench.execution.blocks import blocks, checkpoint_blocks, compile_blocks
 from dcae_bench.models.residual import ResBlock
 from dcae_bench.models.zoo import build
 from dcae_bench.profile.profile import parse_profile
 from dcae_bench.training.autoencoder import PhaseRun, PhaseTrainer
-from dcae_bench.training.blocks import blocks, checkpoint_blocks, compile_blocks
 from dcae_bench.training.phases import Freezer
 
 OPTIMIZER = {"lr": 1e-3, "weight_decay": 0.1}

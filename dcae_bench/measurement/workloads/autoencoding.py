@@ -5,12 +5,13 @@ from functools import partial
 import torch
 
 from dcae_bench.base.errors import MeasurementError
+from dcae_bench.execution.agreement import largest_output_error
+from dcae_bench.execution.blocks import compile_blocks
 from dcae_bench.measurement.record import Agreement
-from dcae_bench.measurement.workloads.agreement import AFTER, largest_output_error, require_agreement
+from dcae_bench.measurement.workloads.agreement import AFTER, require_agreement
 from dcae_bench.measurement.workloads.job import BUFFERS, Job, Ready
 from dcae_bench.measurement.workloads.modes import Rotation, capture_graph
 from dcae_bench.models.zoo import build
-from dcae_bench.training.blocks import compile_blocks
 
 
 def autoencoder_workload(job: Job) -> Ready:

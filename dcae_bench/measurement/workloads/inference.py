@@ -9,17 +9,19 @@ from torch import Tensor, nn
 
 from dcae_bench.diffusion.processes import build_process
 from dcae_bench.diffusion.sampling import sample
+from dcae_bench.execution.agreement import largest_output_error
+from dcae_bench.execution.attention import attention_kernel
+from dcae_bench.execution.blocks import compile_blocks
 from dcae_bench.measurement.record import Agreement
-from dcae_bench.measurement.workloads.agreement import AFTER, largest_output_error, require_agreement
+from dcae_bench.measurement.workloads.agreement import AFTER, require_agreement
 from dcae_bench.measurement.workloads.cases import CLASSES
 from dcae_bench.measurement.workloads.denoisers import forward_inputs, process_of, random_denoiser, sampler_of
 from dcae_bench.measurement.workloads.job import Inputs, Job, Ready, kernel_setting, precision_context
-from dcae_bench.measurement.workloads.modes import Rotation, attention_kernel, capture_graph, compile_with_tensorrt
+from dcae_bench.measurement.workloads.modes import Rotation, capture_graph, compile_with_tensorrt
 from dcae_bench.models.denoiser import Denoiser
 from dcae_bench.models.zoo import build
 from dcae_bench.specs.denoisers import DenoiserSpec
 from dcae_bench.specs.diffusion import GuidanceSpec
-from dcae_bench.training.blocks import compile_blocks
 
 GUIDANCE = GuidanceSpec(s=1.5)
 CHECKED = 4

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dcae_bench.execution.attention import fastest_attention
 from dcae_bench.measurement.instruments.timing import Workload
 from dcae_bench.measurement.record import Agreement
 from dcae_bench.measurement.workloads.cases import Case
-from dcae_bench.measurement.workloads.modes import fastest_attention
 from dcae_bench.measurement.workloads.recipes import Mode, Precision, Recipe
 
 Inputs = tuple[Tensor, ...]

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from dcae_bench.base.errors import MeasurementError
+from dcae_bench.execution.attention import attention_kernel
+from dcae_bench.execution.blocks import checkpoint_blocks, compile_blocks
+from dcae_bench.execution.graphs import CAPTURE_WARM_UP
 from dcae_bench.measurement.record import Agreement
 from dcae_bench.measurement.workloads.agreement import AFTER, require_agreement
 from dcae_bench.measurement.workloads.job import Inputs, Job, Ready, kernel_setting
-from dcae_bench.measurement.workloads.modes import CAPTURE_WARM_UP, Rotation, attention_kernel, capture_graph
-from dcae_bench.training.blocks import checkpoint_blocks, compile_blocks
+from dcae_bench.measurement.workloads.modes import Rotation, capture_graph
 
 Network = TypeVar("Network", bound=nn.Module)
 

@@ -1,5 +1,6 @@
 """The blocks of a model: activation checkpointing and compilation, block by block."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -9,10 +10,10 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from dcae_bench.base.errors import ConfigError
+from dcae_bench.execution.batch_norm import SharedBatchNorm
 from dcae_bench.models.denoiser import Denoiser
 from dcae_bench.models.efficientvit import EfficientViTBlock
 from dcae_bench.models.residual import Downsample, ResBlock, Upsample
-from dcae_bench.training.batch_norm import SharedBatchNorm
 
 # torch keeps one compiled variant of a block per width, side and training mode. Its default limit of 8 variants is too
 # low for one model.
@@ -27,12 +28,14 @@ def blocks(model: nn.Module) -> list[nn.Module]:
     """
     if isinstance(model, Denoiser):
         return model.transformer_blocks()
-    from diffusers.models.attention_processor import Attention  # slow imports, needed only for autoencoders
-    from diffusers.models.downsampling import Downsample2D
-    from diffusers.models.resnet import ResnetBlock2D
-    from diffusers.models.upsampling import Upsample2D
+    kinds: tuple[type[nn.Module], ...] = (ResBlock, EfficientViTBlock, Downsample, Upsample)
+    if "diffusers" in sys.modules:  # without it, no layer can be one of its
+        from diffusers.models.attention_processor import Attention
+        from diffusers.models.downsampling import Downsample2D
+        from diffusers.models.resnet import ResnetBlock2D
+        from diffusers.models.upsampling import Upsample2D
 
-    kinds = (ResBlock, EfficientViTBlock, Downsample, Upsample, ResnetBlock2D, Attention, Downsample2D, Upsample2D)
+        kinds += (ResnetBlock2D, Attention, Downsample2D, Upsample2D)
     found: list[nn.Module] = [module for module in model.modules() if isinstance(module, kinds)]
     if not found:
         raise ConfigError(
