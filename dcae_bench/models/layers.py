@@ -81,15 +81,50 @@ def space_to_channel_average(x: Tensor, channels: int) -> Tensor:
     return average_channels(space_to_channel(x), channels)
 
 
-def channel_duplicate_to_space(x: Tensor, channels: int) -> Tensor:
-    """Upsampling shortcut, (n, c, h, w) to (n, channels, 2h, 2w): duplicate channels, then channel to space."""
-    n, c, h, w = x.shape
-    repeats = 4 * channels // c
-    if repeats not in (1, 2, 4):
-        return F.pixel_shuffle(duplicate_channels(x, 4 * channels), 2)
-    rows, columns = {1: (2, 2), 2: (2, 1), 4: (1, 1)}[repeats]  # how many dy and dx have their own channel
-    x = pixels_first(x).reshape(n, h, w, channels, rows, columns).permute(0, 1, 4, 2, 5, 3)
-    return channels_first(x.expand(n, h, 2, w, 2, channels).reshape(n, 2 * h, 2 * w, channels))
+def channel_to_space(x: Tensor) -> Tensor:
+    """Move channels into 2x2 pixels: (n, 4c, h, w) to (n, c, 2h, 2w), as ``pixel_shuffle(x, 2)``.
+
+    On a GPU torch's own function returns a map that is not channels-last, and every layer after it transposes its maps.
+    """
+    return F.pixel_shuffle(x, 2) if x.device.type == "cpu" else _join_windows(_channels_as_windows(x))
+
+
+def add_channel_duplicate_to_space(y: Tensor, x: Tensor, *, shuffle: bool) -> Tensor:
+    """Add the upsampling shortcut of x (n, cx, h, w) to y (n, c, 2h, 2w), or with ``shuffle`` to channel_to_space(y).
+
+    The shortcut duplicates channels, then moves channels to space. The sum reads each channel as often as needed
+    instead of a copy of duplicates, and equals the sum with the copy to the last bit. Without gradients, the sum reads
+    the channels of y where they are, too.
+    """
+    c = y.shape[1] // 4 if shuffle else y.shape[1]
+    repeats = 4 * c // x.shape[1]
+    if repeats in (1, 2, 4):
+        n, _, h, w = x.shape
+        rows, columns = {1: (2, 2), 2: (2, 1), 4: (1, 1)}[repeats]  # how many dy and dx have their own channel
+        shortcut = pixels_first(x).reshape(n, h, w, c, rows, columns).permute(0, 1, 4, 2, 5, 3)
+    else:
+        shortcut = _space_as_windows(channel_to_space(duplicate_channels(x, 4 * c)))
+    if shuffle and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        windows = _channels_as_windows(y)
+        return _join_windows(
+            torch.add(windows, shortcut, out=windows.new_empty(windows.shape, dtype=torch.result_type(y, x)))
+        )
+    return _join_windows(_space_as_windows(channel_to_space(y) if shuffle else y) + shortcut)
+
+
+def _space_as_windows(x: Tensor) -> Tensor:
+    """View (n, c, 2h, 2w) as (n, h, 2, w, 2, c)."""
+    return pixels_first(x).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
+
+
+def _channels_as_windows(x: Tensor) -> Tensor:
+    """View (n, 4c, h, w) as (n, h, 2, w, 2, c), the windows of ``channel_to_space(x)``."""
+    return pixels_first(x).unflatten(3, (-1, 2, 2)).permute(0, 1, 4, 2, 5, 3)
+
+
+def _join_windows(x: Tensor) -> Tensor:
+    """(n, h, 2, w, 2, c) to (n, c, 2h, 2w), without a copy if the windows are contiguous."""
+    return channels_first(x.flatten(3, 4).flatten(1, 2))
 
 
 def average_channels(x: Tensor, channels: int) -> Tensor:

@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from dcae_bench.models.layers import (
     Conv3x3,
+    add_channel_duplicate_to_space,
     average_channels,
-    channel_duplicate_to_space,
+    channel_to_space,
     channels_first,
     duplicate_channels,
     pixels_first,
@@ -40,16 +41,16 @@ class Upsample(nn.Module):
 
     def __init__(self, cin: int, cout: int, *, resample: str, shortcut: bool):
         super().__init__()
-        self.resample, self.shortcut, self.channels = resample, shortcut, cout
+        self.resample, self.shortcut = resample, shortcut
         self.conv = Conv3x3(cin, 4 * cout if resample == "pixel" else cout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the convolution with channel to space or nearest upsampling, then add the duplicating shortcut."""
-        if self.resample == "pixel":
-            y = F.pixel_shuffle(self.conv(x), 2)
-        else:
-            y = self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
-        return y + channel_duplicate_to_space(x, self.channels) if self.shortcut else y
+        shuffle = self.resample == "pixel"
+        y = self.conv(x if shuffle else F.interpolate(x, scale_factor=2, mode="nearest"))
+        if self.shortcut:
+            return add_channel_duplicate_to_space(y, x, shuffle=shuffle)
+        return channel_to_space(y) if shuffle else y
 
 
 class LatentOut(nn.Module):

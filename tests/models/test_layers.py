@@ -6,13 +6,15 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dcae_bench.models import layers
 from dcae_bench.models.layers import (
     PATCHES_MAX_POSITIONS,
     Conv1x1,
     Conv3x3,
-    channel_duplicate_to_space,
+    add_channel_duplicate_to_space,
+    channel_to_space,
     space_to_channel,
     space_to_channel_average,
 )
@@ -94,9 +96,47 @@ def test_the_downsampling_shortcut_averages_groups_of_space_to_channel(channels,
     torch.testing.assert_close(space_to_channel_average(x, out), wanted, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shuffle", [True, False])
 @given(channels=sizes, repeats=st.sampled_from([1, 2, 4, 8]), height=sizes, width=sizes)
-def test_the_upsampling_shortcut_is_channel_to_space_of_repeated_channels(channels, repeats, height, width):
+def test_the_upsampling_sum_is_that_with_a_copy_of_the_shortcut_to_the_last_bit(
+    shuffle, dtype, channels, repeats, height, width
+):
+    """So are its gradients."""
     out = 2 * channels * repeats // 4 or 2
-    x = noise(2, 4 * out // repeats, height, width)
-    wanted = F.pixel_shuffle(x.repeat_interleave(repeats, dim=1), 2)
-    assert channel_duplicate_to_space(x, out).equal(wanted)
+    x = channels_last(noise(2, 4 * out // repeats, height, width).to(dtype)).requires_grad_()
+    shape = (2, 4 * out, height, width) if shuffle else (2, out, 2 * height, 2 * width)
+    y = channels_last(noise(*shape).to(dtype)).requires_grad_()
+    shortcut = F.pixel_shuffle(x.repeat_interleave(repeats, dim=1), 2)
+    wanted = (F.pixel_shuffle(y, 2) if shuffle else y) + shortcut
+    found = add_channel_duplicate_to_space(y, x, shuffle=shuffle)
+    with torch.no_grad():
+        without_gradients = add_channel_duplicate_to_space(y, x, shuffle=shuffle)
+    for sum_ in (found, without_gradients):
+        assert sum_.equal(wanted) and sum_.is_contiguous(memory_format=torch.channels_last)
+    weights = noise(*wanted.shape).to(dtype)
+    found_y, found_x = torch.autograd.grad((found * weights).sum(), (y, x))
+    wanted_y, wanted_x = torch.autograd.grad((wanted * weights).sum(), (y, x))
+    assert found_y.equal(wanted_y)
+    torch.testing.assert_close(found_x, wanted_x)
+
+
+def channels_last(x: torch.Tensor) -> torch.Tensor:
+    """A copy with exactly the strides of channels-last memory, also where a side of 1 allows others."""
+    _, c, h, w = x.shape
+    return torch.empty_strided(x.shape, (h * w * c, 1, w * c, c), dtype=x.dtype).copy_(x)
+
+
+def test_channel_to_space_is_channels_last_on_every_device():
+    """torch's own pixel_shuffle is so on a CPU only; the device of a tensor without values shows the difference."""
+    with FakeTensorMode():
+        for device in ("cpu", "cuda"):
+            x = torch.empty(2, 64, 4, 6, device=device).to(memory_format=torch.channels_last)
+            assert channel_to_space(x).is_contiguous(memory_format=torch.channels_last)
+
+
+@given(channels=sizes, height=sizes, width=sizes)
+def test_channel_to_space_is_torchs_on_every_device(channels, height, width):
+    x = noise(2, 4 * channels, height, width)
+    assert channel_to_space(x).equal(F.pixel_shuffle(x, 2))
+    assert layers._join_windows(layers._channels_as_windows(x)).equal(F.pixel_shuffle(x, 2))  # as on a GPU

@@ -11,8 +11,8 @@ from dcae_bench.models.residual import (
     ResBlock,
     RMSNorm2d,
     Upsample,
+    add_channel_duplicate_to_space,
     average_channels,
-    channel_duplicate_to_space,
     duplicate_channels,
     space_to_channel_average,
 )
@@ -29,6 +29,12 @@ def silent(layer: torch.nn.Module) -> torch.nn.Module:
 
 def noise(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64)
+
+
+def channel_duplicate_to_space(x: torch.Tensor, channels: int) -> torch.Tensor:
+    """The upsampling shortcut alone."""
+    n, _, h, w = x.shape
+    return add_channel_duplicate_to_space(x.new_zeros(n, channels, 2 * h, 2 * w), x, shuffle=False)
 
 
 def test_down_shortcut_averages_horizontal_pairs_where_the_width_doubles():
