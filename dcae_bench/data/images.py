@@ -132,7 +132,7 @@ def open_crops(profile: Profile, item: EvaluationSet, data: Path) -> Crops:
         manifest = FileManifest.open_split(data, item.dataset, "eval")
         return FileCrops(manifest, item.resolution, upscale=item.upscale)
     return PackedCrops(
-        PackedPhotos.open_split(data, item.dataset, "eval"),
+        PackedPhotos.open_split(data, item.dataset, "eval", profile.pack_short_side),
         per_photo=profile.evaluation.crops_per_photo,
         seed=profile.seed,
         resolution=item.resolution,

@@ -13,6 +13,7 @@ from dcae_bench.data.manifest import FileManifest
 from dcae_bench.data.packed import PackedPhotos
 from dcae_bench.data.photo_sets import is_packed
 from dcae_bench.profile.diffusion import LatentDataSpec
+from dcae_bench.profile.profile import Profile
 
 NO_LABEL = -1
 """Label of an image without a class."""
@@ -50,12 +51,12 @@ class LabelledCrops:
         return self._sets[number], index - int(self._starts[number])
 
 
-def open_labelled(spec: LatentDataSpec, data: Path, seed: int) -> LabelledCrops:
+def open_labelled(profile: Profile, spec: LatentDataSpec, data: Path) -> LabelledCrops:
     """Open the images of a profile's latents: centre crops of files, windows of packed photographs.
 
-    ``data`` is the folder of prepared data. Generated images are compared with the same crops. Raises
-    :class:`DataError` for missing data, for images that are too small, and where the number of labels is not that of
-    ``spec``.
+    ``spec`` is one of the profile's. ``data`` is the folder of prepared data. Generated images are
+    compared with the same crops. Raises :class:`DataError` for missing data, for images that are too small, and where
+    the number of labels is not that of ``spec``.
     """
     sets: list[Crops] = []
     labels: list[np.ndarray] = []
@@ -63,9 +64,9 @@ def open_labelled(spec: LatentDataSpec, data: Path, seed: int) -> LabelledCrops:
         if is_packed(dataset, spec.split, data):
             if spec.labels == "folder":
                 raise DataError(f"{dataset}: photographs of a pack have no folders; take labels 'dataset' or none")
-            pack = PackedPhotos.open_split(data, dataset, spec.split)
+            pack = PackedPhotos.open_split(data, dataset, spec.split, profile.pack_short_side)
             shape = {"resolution": spec.resolution, "min_window": spec.resolution}
-            crops: Crops = PackedCrops(pack, per_photo=spec.crops_per_photo, seed=seed, **shape)
+            crops: Crops = PackedCrops(pack, per_photo=spec.crops_per_photo, seed=profile.seed, **shape)
             found = None
         else:
             manifest = FileManifest.open_split(data, dataset, spec.split)

@@ -9,16 +9,21 @@ import numpy as np
 from pydantic import Field
 
 from dcae_bench.base.errors import DataError
+from dcae_bench.base.files import sha256_json
 from dcae_bench.base.known_hashes import known_sha256
 from dcae_bench.base.reading import load_array, map_array
 from dcae_bench.base.sealed import read_sealed, write_sealed
 from dcae_bench.base.typed import Strict
+from dcae_bench.profile.profile import Profile
 from dcae_bench.profile.rows import TrainedRow
+from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.specs.autoencoders import AutoencoderSpec
 from dcae_bench.specs.protocols import WeightsSource
 
 LATENTS, LABELS, MANIFEST = "latents.npy", "labels.npy", "manifest.json"
 """Files of a cache; the manifest is written last."""
+ENCODER = "dcae_bench.generation.encode"
+"""Module that makes caches; its code is part of their recipe."""
 
 
 class LatentSummary(Strict):
@@ -168,8 +173,21 @@ def require_latents_of_weights(manifest: LatentManifest, weights_sha256: str, fo
         )
 
 
-def require_latents_of_row(manifest: LatentManifest, resolved: TrainedRow, folder: Path) -> None:
-    """Check that a row of the profile learns from these latents. Raises :class:`DataError` with both values."""
+def latents_recipe_sha256(profile: Profile, latent: str, images: str, *, crops_sha256: str, weights_sha256: str) -> str:
+    """Hash of everything that shapes the latents that the profile asks for now, code included.
+
+    ``latent`` is ``autoencoder@weights``; ``images`` is a name in the diffusion part's ``data``. Raises
+    :class:`ConfigError` for names that the profile does not have.
+    """
+    return sha256_json([profile.latents_recipe(latent, images), crops_sha256, weights_sha256, fingerprint(ENCODER)])
+
+
+def require_latents_of_row(manifest: LatentManifest, profile: Profile, resolved: TrainedRow, folder: Path) -> None:
+    """Check that a row learns from these latents, and that the profile and the code would make the same ones now.
+
+    The recipe is computed for the images and the weights that the manifest states. Raises :class:`DataError` with both
+    values.
+    """
     data = resolved.data
     for name, found, needed in (
         ("autoencoder", f"{manifest.autoencoder}@{manifest.weights_source}", resolved.spec.latent),
@@ -180,9 +198,23 @@ def require_latents_of_row(manifest: LatentManifest, resolved: TrainedRow, folde
         ("flips", manifest.flips, data.flips),
         ("type", manifest.dtype, data.dtype),
         ("number of classes", manifest.classes, data.class_count),
+        ("seed", manifest.seed, profile.seed),
     ):
         if found != needed:
             raise DataError(
                 f"{folder}: its {name} is {found}, row {resolved.name} needs {needed}; take the latents of "
                 f"{resolved.spec.latent} on '{resolved.spec.data}' (dcae-bench encode)"
             )
+    asked = latents_recipe_sha256(
+        profile,
+        resolved.spec.latent,
+        resolved.spec.data,
+        crops_sha256=manifest.crops_sha256,
+        weights_sha256=manifest.weights_sha256,
+    )
+    if manifest.recipe_sha256 != asked:
+        raise DataError(
+            f"{folder}: holds latents of recipe {manifest.recipe_sha256[:12]}, row {resolved.name} needs "
+            f"{asked[:12]}: the settings or the code that make latents have changed since; delete the folder and "
+            "encode again"
+        )

@@ -15,7 +15,8 @@ from dcae_bench.base.known_hashes import known_sha256
 from dcae_bench.base.reading import map_array
 from dcae_bench.base.sealed import read_sealed, write_sealed
 from dcae_bench.base.typed import Strict
-from dcae_bench.data.photos import PhotoManifest, Split, read_photo
+from dcae_bench.data.photos import DATASETS, PhotoManifest, Split, load_manifest, read_photo
+from dcae_bench.records.fingerprint import fingerprint
 
 
 class PackedPhoto(Strict):
@@ -36,6 +37,7 @@ class PackIndex(Strict):
     short_side: int = Field(description="largest shorter side in pixels; larger photographs were reduced to this side")
     sha256: str = Field(description="hash of the .npy file")
     manifest_sha256: str
+    code_sha256: str | None = Field(default=None, description="fingerprint of the code that packed; null: not stated")
     photos: tuple[PackedPhoto, ...]
 
 
@@ -85,13 +87,16 @@ class PackedPhotos(Photos):
         self.split = index.split
         self.short_side = index.short_side
         self.sha256 = index.sha256
+        self.code_sha256 = index.code_sha256
         self.manifest_sha256 = index.manifest_sha256
 
     @classmethod
-    def open_split(cls, data: Path, dataset: str, split: Split) -> Self:
+    def open_split(cls, data: Path, dataset: str, split: Split, short_side: int) -> Self:
         """Open the pack of a split in the folder ``data`` of prepared data.
 
-        Raises :class:`DataError` as :meth:`open` does, and also for a pack of another data set or split.
+        ``short_side`` is the largest shorter side that the profile asks for, in pixels. Raises :class:`DataError` as
+        :meth:`open` does, and also for a pack of another data set or split, and for one that preparing the data set
+        now would not make.
         """
         path = data / dataset / f"{split}.npy"
         photos = cls.open(path)
@@ -100,6 +105,15 @@ class PackedPhotos(Photos):
                 f"{path}: holds {photos.name} {photos.split} photographs, not {dataset} {split}; prepare {dataset} "
                 "into this folder"
             )
+        for what, found, needed in (
+            ("its photographs have a shorter side of", photos.short_side, short_side),
+            *_made(dataset, photos),
+        ):
+            if found != needed:
+                raise DataError(
+                    f"{path}: {what} {_short(found)}, the profile needs {_short(needed)}; prepare {dataset} again "
+                    "(dcae-bench prepare)"
+                )
         return photos
 
     @classmethod
@@ -127,6 +141,21 @@ class PackedPhotos(Photos):
             raise DataError(f"{error.filename or path}: cannot be read ({error.strerror}); {remedy}") from error
         except ValueError as error:
             raise DataError(f"{path}: does not fit its index ({error}); {remedy}") from error
+
+
+def _made(dataset: str, photos: PackedPhotos) -> list[tuple[str, object, object]]:
+    """Of what and by which code an embedded data set is packed: name, value of the pack, value that is right now."""
+    if dataset not in DATASETS:
+        return []
+    return [
+        ("it holds photographs of manifest", photos.manifest_sha256, load_manifest(dataset).sha256),
+        ("it was packed by code", photos.code_sha256, fingerprint(__name__)),
+    ]
+
+
+def _short(value: object) -> str:
+    """Shorten a hash to 12 digits; leave other values as they are."""
+    return value[:12] if isinstance(value, str) else str(value)
 
 
 def index_path(path: Path) -> Path:
@@ -163,6 +192,7 @@ def pack(manifest: PhotoManifest, split: Split, short_side: int, path: Path) -> 
         short_side=short_side,
         sha256=sha256_file(path),
         manifest_sha256=manifest.sha256,
+        code_sha256=fingerprint(__name__),
         photos=tuple(photos),
     )
     # The index is written last. Until then an old index does not fit the new pack, and opening the pack says so.

@@ -117,10 +117,13 @@ def is_packed(name: str, split: str, data: Path) -> bool:
     return name in DATASETS or (data / name / f"{split}.npy").exists()
 
 
-def open_training_set(name: str, data: Path) -> TrainingSet:
-    """Open the training split of a data set in the folder ``data`` of prepared data. Raises :class:`DataError`."""
+def open_training_set(name: str, data: Path, short_side: int) -> TrainingSet:
+    """Open the training split of a data set in the folder ``data`` of prepared data.
+
+    ``short_side`` is the largest shorter side of packed photographs in pixels. Raises :class:`DataError`.
+    """
     if is_packed(name, "train", data):
-        return PackedPhotos.open_split(data, name, "train")
+        return PackedPhotos.open_split(data, name, "train", short_side)
     return FilePhotos(FileManifest.open_split(data, name, "train"))
 
 

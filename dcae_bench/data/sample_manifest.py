@@ -6,12 +6,17 @@ from typing import Literal
 from pydantic import Field
 
 from dcae_bench.base.errors import DataError
+from dcae_bench.base.files import sha256_json
 from dcae_bench.base.sealed import read_sealed, write_sealed
 from dcae_bench.base.typed import Strict
-from dcae_bench.specs.diffusion import SamplerSpec
+from dcae_bench.profile.profile import Profile
+from dcae_bench.records.fingerprint import fingerprint
+from dcae_bench.specs.diffusion import GuidanceSpec, SamplerSpec
 
 SAMPLES, LABELS, MANIFEST = "samples.npy", "labels.npy", "samples.json"
 """Files of a folder of samples; the manifest is written last."""
+SAMPLER = "dcae_bench.generation.sample"
+"""Module that draws samples; its code is part of their recipe."""
 
 
 class SampleManifest(Strict):
@@ -28,6 +33,8 @@ class SampleManifest(Strict):
     latents_sha256: str | None = Field(
         description="hash of the latents that the denoiser learned from; null for a released denoiser"
     )
+    scaling_factor: float = Field(description="the denoiser works on (latent - shift) * scaling_factor")
+    shift: float
     crops_sha256: str | None = Field(
         description="hash of the images behind those latents, the reference set; null for a released denoiser"
     )
@@ -36,7 +43,7 @@ class SampleManifest(Strict):
     nfe: int | None = Field(
         description="network evaluations per sample; guidance's doubled batch counts once; null: adaptive"
     )
-    guidance_scale: float = Field(description="guidance scale s; at 1 the conditional model is used alone")
+    guidance_scale: float = Field(ge=0, description="guidance scale s; at 1 the conditional model is used alone")
     count: int
     shape: tuple[int, int, int] = Field(description="H, W, 3 of one image")
     classes: int | None
@@ -53,6 +60,40 @@ class SampleManifest(Strict):
     sha256: str = Field(description="hash of samples.npy")
     labels_sha256: str
     recipe_sha256: str = Field(description="hash of everything that shaped the samples, code included")
+
+
+def samples_recipe_sha256(
+    profile: Profile,
+    row: str,
+    guidance: float,
+    *,
+    denoiser_sha256: str,
+    autoencoder_sha256: str,
+    latents_sha256: str | None,
+    scaling_factor: float,
+    shift: float,
+) -> str:
+    """Hash of everything that shapes the samples that the profile asks of ``row`` now, code included.
+
+    The hashes and the scale are those of the denoiser, of the autoencoder that decodes, and of the latents that the
+    denoiser learned from (None for a released denoiser). Raises :class:`ConfigError` for an unknown row.
+    """
+    drawn_by = [denoiser_sha256, autoencoder_sha256, latents_sha256, scaling_factor, shift]
+    return sha256_json([profile.sampling_recipe(row, GuidanceSpec(s=guidance)), *drawn_by, fingerprint(SAMPLER)])
+
+
+def recipe_asked(profile: Profile, drawn: SampleManifest) -> str:
+    """Recipe that samples would have if they were drawn now by the networks that their manifest states."""
+    return samples_recipe_sha256(
+        profile,
+        drawn.row,
+        drawn.guidance_scale,
+        denoiser_sha256=drawn.denoiser_sha256,
+        autoencoder_sha256=drawn.autoencoder_sha256,
+        latents_sha256=drawn.latents_sha256,
+        scaling_factor=drawn.scaling_factor,
+        shift=drawn.shift,
+    )
 
 
 def read_sample_manifest(folder: Path) -> SampleManifest:

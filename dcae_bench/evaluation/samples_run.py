@@ -10,7 +10,7 @@ from dcae_bench.base.errors import ConfigError, DataError, ResultsError
 from dcae_bench.base.files import sha256_file, sha256_json
 from dcae_bench.base.terminal import Console, Progress
 from dcae_bench.data.labelled import LabelledCrops, open_labelled
-from dcae_bench.data.sample_manifest import SampleManifest, read_sample_manifest
+from dcae_bench.data.sample_manifest import SampleManifest, read_sample_manifest, recipe_asked
 from dcae_bench.data.samples import Samples, open_samples
 from dcae_bench.evaluation.features import FeaturePass
 from dcae_bench.evaluation.protocols import GenerationProtocol, generation_protocol_of
@@ -62,7 +62,7 @@ def evaluate_samples(
     else:
         subject, denoiser = _describe_trained(resolved, drawn, samples, training)
     _require_asked(profile, resolved, drawn, samples)
-    images, crops = open_samples(samples, drawn), open_labelled(resolved.data, data, profile.seed)
+    images, crops = open_samples(samples, drawn), open_labelled(profile, resolved.data, data)
     if isinstance(resolved, TrainedRow):
         _require_equal(samples, resolved, ("images behind the latents", drawn.crops_sha256, crops.sha256))
     with join_processes() as process:
@@ -209,6 +209,7 @@ def _describe_trained(
         resolved,
         ("row", drawn.row, resolved.name),
         ("denoiser", drawn.denoiser_sha256, trained.denoiser.weights_sha256),
+        ("autoencoder", drawn.autoencoder_sha256, trained.subject.weights_sha256),
     )
     return trained.subject, trained.denoiser
 
@@ -245,6 +246,11 @@ def _require_asked(profile: Profile, resolved: TrainedRow | ReleasedRow, drawn: 
         ("sampler", drawn.sampler.model_dump_json(), resolved.sampler.model_dump_json()),
         ("seed policy", drawn.seed_policy, spec.seed_policy),
     )
+    if drawn.recipe_sha256 != (asked := recipe_asked(profile, drawn)):
+        raise DataError(
+            f"{samples}: holds samples of recipe {drawn.recipe_sha256[:12]}, row {resolved.name} needs {asked[:12]}: "
+            "the settings or the code that draw samples have changed since; delete the folder and sample again"
+        )
 
 
 def _require_equal(samples: Path, resolved: TrainedRow | ReleasedRow, *facts: tuple[str, str | None, str]) -> None:

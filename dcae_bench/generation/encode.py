@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dcae_bench.base.errors import DataError
-from dcae_bench.base.files import sha256_file, sha256_json, write_bytes
+from dcae_bench.base.files import sha256_file, write_bytes
 from dcae_bench.base.leftovers import remove_folders, remove_parts
 from dcae_bench.base.terminal import Console, Progress
 from dcae_bench.catalogue.autoencoders import catalogue
@@ -23,6 +23,7 @@ from dcae_bench.data.latents import (
     LatentManifest,
     Latents,
     LatentSummary,
+    latents_recipe_sha256,
     read_latent_manifest,
     require_latents_of_weights,
     write_latent_manifest,
@@ -35,7 +36,6 @@ from dcae_bench.generation.statistics import LatentStatistics
 from dcae_bench.models.autoencoder import Autoencoder, images_at_once
 from dcae_bench.profile.diffusion import LatentDataSpec, LatentSource
 from dcae_bench.profile.profile import Profile
-from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.record import Subject
 from dcae_bench.running.device import choose
 from dcae_bench.running.output_lock import sole_writers
@@ -59,14 +59,16 @@ def encode_dataset(
     it does nothing. Raises :class:`ConfigError`, :class:`DataError` (also where ``output`` holds latents of other
     weights or another recipe), :class:`WeightsError` and :class:`ResultsError`.
     """
-    recipe = profile.latents_recipe(latent, images)
+    profile.latents_recipe(latent, images)  # refuses names that the profile does not have, before anything is opened
     spec, source = profile.required_diffusion.data[images], LatentSource.parse(latent)
     chosen = choose_for_latents(profile, source, profile.latent_autoencoder(latent), weights, "--weights")
     with join_processes() as process:
         device = process.device(choose(profile))
-        crops = open_labelled(spec, data, profile.seed)
+        crops = open_labelled(profile, spec, data)
         model, subject = open_autoencoder(chosen)
-        digest = sha256_json([recipe, crops.sha256, subject.weights_sha256, fingerprint(__name__)])
+        digest = latents_recipe_sha256(
+            profile, latent, images, crops_sha256=crops.sha256, weights_sha256=subject.weights_sha256
+        )
         encoding = Encoding(profile, spec, crops, model.to(device), subject, device, process, output, digest)
         with sole_writers(output / LATENTS, process):
             if (found := encoding.finished()) is None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dcae_bench.base.errors import ConfigError, DataError
-from dcae_bench.base.files import sha256_file, sha256_json, write_bytes
+from dcae_bench.base.files import sha256_file, write_bytes
 from dcae_bench.base.leftovers import remove_folders, remove_parts
 from dcae_bench.base.terminal import Console, Progress
 from dcae_bench.data.sample_manifest import (
@@ -19,6 +19,7 @@ from dcae_bench.data.sample_manifest import (
     SAMPLES,
     SampleManifest,
     read_sample_manifest,
+    samples_recipe_sha256,
     write_sample_manifest,
 )
 from dcae_bench.data.samples import open_samples
@@ -30,7 +31,6 @@ from dcae_bench.generation.packing import PackedArray
 from dcae_bench.generation.pngs import write_pngs
 from dcae_bench.profile.profile import Profile
 from dcae_bench.profile.rows import ReleasedRow, TrainedRow
-from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.provenance import Stopwatch
 from dcae_bench.running.device import choose, describe
 from dcae_bench.running.kept_clock import forget_clocks, kept_clock
@@ -77,8 +77,8 @@ def sample_images(
             denoiser = open_released(profile, resolved, *files)
         else:
             denoiser = open_trained(profile, resolved, *files)
-        recipe = [profile.sampling_recipe(row, guidance), *denoiser.identity, fingerprint(__name__)]
-        sampling = Sampling(profile, resolved, denoiser, guidance, device, process, output, sha256_json(recipe))
+        digest = samples_recipe_sha256(profile, row, guidance.scale, **denoiser.identity)
+        sampling = Sampling(profile, resolved, denoiser, guidance, device, process, output, digest)
         with sole_writers(output / SAMPLES, process):
             if (found := sampling.finished()) is None:
                 sampling.run()
@@ -221,10 +221,8 @@ class Sampling:
         manifest = SampleManifest(
             row=self.resolved.name,
             released=self.resolved.spec.released if isinstance(self.resolved, ReleasedRow) else None,
-            denoiser_sha256=self.denoiser.sha256,
+            **self.denoiser.identity,
             autoencoder=self.resolved.spec.latent,
-            autoencoder_sha256=self.denoiser.autoencoder_sha256,
-            latents_sha256=cache.sha256 if cache else None,
             crops_sha256=cache.crops_sha256 if cache else None,
             data_sha256=cache.data_sha256 if cache else None,
             sampler=self.sampler,

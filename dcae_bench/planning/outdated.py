@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from dcae_bench.base.errors import ResultsError
-from dcae_bench.base.reading import read_json
+from dcae_bench.base.errors import ConfigError, DataError, ResultsError
+from dcae_bench.data.latents import read_latent_manifest, require_latents_of_row
+from dcae_bench.data.sample_manifest import read_sample_manifest, recipe_asked
 from dcae_bench.planning.meaning import Meaning
 from dcae_bench.planning.workflow import Workflow
+from dcae_bench.profile.rows import Row, TrainedRow
 from dcae_bench.records.record import load
 
 SNAKEMAKE_MEMORY = Path(".snakemake") / "metadata"
@@ -54,15 +56,51 @@ def age_outdated(jobs: Workflow, memory: Path = SNAKEMAKE_MEMORY) -> list[str]:
 
 
 def _drawn_otherwise(jobs: Workflow) -> Iterator[str]:
-    """Manifests of latents and samples of another seed, and of samples of another sampler."""
-    for row in jobs.ready_rows:
-        asked: dict[str, object] = {"seed": jobs.profile.seed}
-        if row in jobs.trained_rows and _differs(path := jobs.latents_of(row, "manifest.json"), asked):
-            yield path
-        asked["sampler"] = jobs.rows[row].sampler.model_dump(mode="json")
-        for scale in jobs.scales(row):
-            if _differs(path := jobs.places.samples(row, scale, "samples.json"), asked):
+    """Manifests of latents and samples that the profile and the code would not make so now, or of other weights."""
+    for name in jobs.ready_rows:
+        row = jobs.rows[name]
+        if isinstance(row, TrainedRow):
+            path = jobs.latents_of(name, "manifest.json")
+            if Path(path).exists() and not _latents_are_asked(jobs, row, Path(path).parent):
                 yield path
+        for scale in jobs.scales(name):
+            path = jobs.places.samples(name, scale, "samples.json")
+            if Path(path).exists() and not _samples_are_asked(jobs, row, scale, Path(path).parent):
+                yield path
+
+
+def _latents_are_asked(jobs: Workflow, row: TrainedRow, folder: Path) -> bool:
+    try:
+        manifest = read_latent_manifest(folder)
+        require_latents_of_row(manifest, jobs.profile, row, folder)
+    except DataError:
+        return False
+    source = row.spec.source
+    if source.weights != "retrained" or not jobs.profile.phases:
+        return True
+    trained = jobs.places.training(source.autoencoder, max(jobs.profile.phases), "record.json")
+    return _weights_of(trained) in (None, manifest.weights_sha256)
+
+
+def _samples_are_asked(jobs: Workflow, row: Row, scale: str, folder: Path) -> bool:
+    try:
+        manifest = read_sample_manifest(folder)
+        asked = recipe_asked(jobs.profile, manifest)
+    except (DataError, ConfigError):
+        return False
+    if (manifest.row, f"{manifest.guidance_scale:g}", manifest.recipe_sha256) != (row.name, scale, asked):
+        return False
+    trained = jobs.places.denoiser(row.name, "record.json") if isinstance(row, TrainedRow) else None
+    return trained is None or _weights_of(trained) in (None, manifest.denoiser_sha256)
+
+
+def _weights_of(record: str) -> str | None:
+    """Hash of the weights that a training left, as its record says; None where no record can be read."""
+    try:
+        trained = load(Path(record))
+    except ResultsError:
+        return None
+    return (trained.denoiser or trained.subject).weights_sha256
 
 
 def _remembered(memory: Path) -> set[str]:
@@ -81,14 +119,3 @@ def _put_back(aged: Mapping[str, tuple[int, int]]) -> None:
         with suppress(OSError):
             if os.stat(path).st_mtime == LONG_AGO_S:
                 os.utime(path, ns=times)
-
-
-def _differs(manifest: str, asked: Mapping[str, object]) -> bool:
-    """Whether a manifest is there and states another value than those asked for."""
-    try:
-        content = read_json(Path(manifest))
-        return any(content[key] != value for key, value in asked.items())
-    except OSError:
-        return False
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return True

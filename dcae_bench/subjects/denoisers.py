@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from dcae_bench.base.errors import ConfigError, WeightsError
 from dcae_bench.data.latents import (
@@ -25,6 +26,16 @@ from dcae_bench.weights import released as store
 from dcae_bench.weights.trained import model_sha256
 
 
+class Identity(TypedDict):
+    """What samples are drawn with: hashes of denoiser, decoder and latents, and the scale of the latents."""
+
+    denoiser_sha256: str
+    autoencoder_sha256: str
+    latents_sha256: str | None
+    scaling_factor: float
+    shift: float
+
+
 @dataclass(frozen=True)
 class OpenDenoiser:
     """A denoiser in evaluation mode, the autoencoder that decodes its latents, and the scale of the latents."""
@@ -39,11 +50,15 @@ class OpenDenoiser:
     """Manifest of the latents that the denoiser learned from; None for a released denoiser."""
 
     @property
-    def identity(self) -> list[object]:
-        """The values that tell this denoiser from others, as recipes hold them."""
-        if self.cache is not None:
-            return [self.sha256, self.cache.sha256, self.cache.scaling_factor]
-        return [self.sha256, self.autoencoder_sha256, self.scaling_factor, self.shift]
+    def identity(self) -> Identity:
+        """The values that tell this denoiser and its decoder from others, as the manifest of samples holds them."""
+        return {
+            "denoiser_sha256": self.sha256,
+            "autoencoder_sha256": self.autoencoder_sha256,
+            "latents_sha256": self.cache.sha256 if self.cache else None,
+            "scaling_factor": self.scaling_factor,
+            "shift": self.shift,
+        }
 
 
 def open_trained(
@@ -60,7 +75,7 @@ def open_trained(
     if latents is None:
         raise ConfigError(f"--latents is missing: {trained}; name the folder that `encode` wrote for it")
     manifest = read_latent_manifest(latents)
-    require_latents_of_row(manifest, resolved, latents)
+    require_latents_of_row(manifest, profile, resolved, latents)
     decoder, subject = open_decoder(profile, resolved, autoencoder)
     require_latents_of_weights(manifest, subject.weights_sha256, latents)
     _require_denoiser(weights, resolved, manifest)

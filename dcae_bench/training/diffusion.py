@@ -49,10 +49,8 @@ class DiffusionTrainer(Loop):
     def __init__(self, run: DiffusionRun):
         """Build model and optimiser, and load the run's last checkpoint.
 
-        Raises :class:`DataError` for latents that are not the row's, and :class:`TrainingError` for a checkpoint of
-        another recipe.
+        Raises :class:`TrainingError` for a checkpoint of another recipe.
         """
-        require_fit(run.latents, run.resolved)
         profile, resolved, training = run.profile, run.resolved, run.resolved.training
         self.run = run
         super().__init__(
@@ -194,10 +192,13 @@ def loss_by_quarter(losses: Tensor, uniform: Tensor) -> dict[str, float]:
     return {"loss": losses.mean().item()} | {name: part.mean().item() for name, part in parts.items() if len(part)}
 
 
-def require_fit(latents: Latents, resolved: TrainedRow) -> None:
-    """Check that a cache holds a resolved row's latents and labels of its classes. Raises :class:`DataError`."""
+def require_fit(latents: Latents, profile: Profile, resolved: TrainedRow) -> None:
+    """Check that a cache holds the latents that a row learns from, with labels of its classes.
+
+    Raises :class:`DataError`.
+    """
     manifest = latents.manifest
-    require_latents_of_row(manifest, resolved, latents.folder)
+    require_latents_of_row(manifest, profile, resolved, latents.folder)
     if manifest.classes is not None:
         labels = latents.labels
         if bad := int(((labels < 0) | (labels >= manifest.classes)).sum()):

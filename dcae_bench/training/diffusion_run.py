@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dcae_bench.base.errors import DataError, ResultsError
+from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.files import sha256_json, write_bytes
 from dcae_bench.base.reading import load_array
 from dcae_bench.base.terminal import Console
@@ -18,7 +18,7 @@ from dcae_bench.records.provenance import Stopwatch, collect
 from dcae_bench.records.record import Data, Metric, Record, Subject, save
 from dcae_bench.running import device
 from dcae_bench.subjects.denoisers import describe_denoiser, open_decoder
-from dcae_bench.training.diffusion import QUARTERS, DiffusionRun, DiffusionTrainer
+from dcae_bench.training.diffusion import QUARTERS, DiffusionRun, DiffusionTrainer, require_fit
 from dcae_bench.training.finished import remove_state, skip_if_finished
 from dcae_bench.training.log import read_log
 from dcae_bench.training.progress import train_with_progress
@@ -45,11 +45,7 @@ def train_diffusion(
     resolved, cache = profile.trained_row(row), Latents(latents)
     model, subject = open_decoder(profile, resolved, autoencoder)
     require_latents_of_weights(cache.manifest, subject.weights_sha256, cache.folder)
-    if cache.manifest.seed != profile.seed:
-        raise DataError(
-            f"{cache.folder}: its seed is {cache.manifest.seed}, row {row} needs {profile.seed}; delete the folder and "
-            "encode again"
-        )
+    require_fit(cache, profile, resolved)
     recipe = {
         **profile.diffusion_recipe(row),
         "cache": [cache.manifest.sha256, cache.manifest.labels_sha256, cache.manifest.scaling_factor],

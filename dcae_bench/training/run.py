@@ -46,7 +46,7 @@ def train_phase(
     if initial is not None:
         before = max((number for number in profile.phases if number < phase), default=None)
         require_autoencoder(initial, autoencoder, profile.autoencoders[autoencoder].model, before)
-    packs = [open_training_set(name, data) for name in profile.training_sets(phase)]
+    packs = [open_training_set(name, data, profile.pack_short_side) for name in profile.training_sets(phase)]
     loss = profile.required_training.loss
     recipe = {
         **profile.recipe(autoencoder, phase),

@@ -133,15 +133,35 @@ def _imported_names(spec: ModuleSpec) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            try:
-                base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-            except ImportError:
-                continue
             # What is imported from a package may be one of its modules.
-            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            if called in ("import_module", "__import__") and isinstance(node.args[0].value, str):
-                names.add(node.args[0].value.lstrip("."))
+            for base in _resolved("." * node.level + (node.module or ""), package):
+                names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Call):
+            names |= _called_imports(node, package)
     parts = [name.split(".") for name in names if name]
     return {".".join(part[: end + 1]) for part in parts for end in range(len(part))}
+
+
+def _called_imports(call: ast.Call, package: str) -> set[str]:
+    """Names that a call of ``importlib.import_module`` or ``__import__`` imports; empty for other calls."""
+    called = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    if called not in ("import_module", "__import__"):
+        return set()
+    given = {str(word.arg): word.value for word in call.keywords}
+    values = [*call.args, *([given["name"]] if "name" in given else [])]
+    name = _text(values[0]) if values else None
+    # Only `import_module` takes a package, and that is usually `__package__` or `__name__`, both of this module.
+    anchor = _text(call.args[1] if len(call.args) > 1 else given.get("package")) if called == "import_module" else None
+    return _resolved(name, anchor or package) if name else set()
+
+
+def _text(node: ast.expr | None) -> str | None:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def _resolved(name: str, package: str) -> set[str]:
+    """The absolute name of a module that ``package`` imports, in a set; empty where a relative name leads nowhere."""
+    try:
+        return {importlib.util.resolve_name(name, package)}
+    except ImportError:
+        return set()

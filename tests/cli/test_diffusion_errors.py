@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from dcae_bench.base.files import sha256_file
 from dcae_bench.cli.main import main
 from dcae_bench.data.latents import read_latent_manifest, write_latent_manifest
+from dcae_bench.data.sample_manifest import read_sample_manifest, recipe_asked, write_sample_manifest
 from dcae_bench.generation.encode import encode_dataset
 from dcae_bench.generation.sample import sample_images
 from dcae_bench.models.checkpoints import save_weights
@@ -116,6 +117,39 @@ def test_latents_of_another_model(place, refused):
         line = refused(*command(verb, latents="plain"))
         assert "plain: its data sets is ('dark',), row uvit needs ('bright', 'dark')" in line
     assert not Path("out").exists() and not Path("new").exists()
+
+
+def test_latents_and_samples_of_another_recipe_or_of_other_code(place, refused, monkeypatch):
+    """A profile that changed, or code that changed, since the files were made: no command believes them."""
+    profile = Path("tiny.yaml").read_text()
+    edits = {
+        "two": [{("diffusion", "encode_batch"): 4}, {("diffusion", "data", "two", "crops_per_photo"): 3}],
+        "samples": [{("diffusion", "sample_batch"): 3}, {("diffusion", "samples"): 4}],
+    }
+    for changes in edits["two"]:
+        Path("tiny.yaml").write_text(yaml.safe_dump(tiny.content(changes)))
+        for verb in ("train-diffusion", "sample"):
+            line = refused(*command(verb))
+            assert "two: holds latents of recipe" in line and "delete the folder and encode again" in line
+    for changes in edits["samples"]:
+        Path("tiny.yaml").write_text(yaml.safe_dump(tiny.content(changes)))
+        line = refused(*command("evaluate-samples"))
+        assert "samples: holds samples of recipe" in line and "delete the folder and sample again" in line
+    Path("tiny.yaml").write_text(profile)
+    monkeypatch.setattr("dcae_bench.data.latents.fingerprint", lambda module: "edited")
+    for verb in ("train-diffusion", "sample"):
+        assert "two: holds latents of recipe" in refused(*command(verb))
+    monkeypatch.setattr("dcae_bench.data.sample_manifest.fingerprint", lambda module: "edited")
+    assert "samples: holds samples of recipe" in refused(*command("evaluate-samples"))
+    assert not Path("out").exists() and not Path("new").exists()
+
+
+def test_samples_decoded_by_another_autoencoder(place, refused):
+    drawn = read_sample_manifest(place / "samples")
+    other = drawn.model_copy(update={"autoencoder_sha256": "9" * 64})
+    asked = recipe_asked(load_profile("tiny.yaml"), other)
+    write_sample_manifest(other.model_copy(update={"recipe_sha256": asked}), place / "samples")
+    assert "samples: its autoencoder is 999999999999, row uvit needs" in refused(*command("evaluate-samples"))
 
 
 def test_guidance_of_an_unconditional_model(place, refused):

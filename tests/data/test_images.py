@@ -202,7 +202,7 @@ def test_the_kind_of_data_set_chooses_the_crops(prepared, packs):
 
 def test_files_are_trained_on_as_if_they_were_packed(prepared):
     root, data = prepared
-    files = open_training_set("own", data)
+    files = open_training_set("own", data, 256)
     arrays = [read_rgb(path) for path in sorted(root.rglob("*.*"))]
     packed = Photos(arrays, [str(number) for number in range(7)])
     assert isinstance(files, FilePhotos) and [files.size(n) for n in range(7)] == [packed.size(n) for n in range(7)]
@@ -230,7 +230,7 @@ def test_training_crops_of_each_kind(prepared):
 @pytest.mark.parametrize("crop", ["center", "random"])
 def test_small_photographs_are_left_out_or_named(prepared, crop):
     root, data = prepared
-    files = open_training_set("own", data)
+    files = open_training_set("own", data, 256)
     reason = "is 40x50, too small for a crop of 64 px; .* min_side to 64"
     with pytest.raises(DataError, match=rf"{root / 'c.jpg'}: {reason}"):
         train_batch(files, 0, 0, 7, 64, crop)
@@ -243,7 +243,7 @@ def test_small_photographs_are_left_out_or_named(prepared, crop):
 
 
 def test_sets_are_joined_in_order(prepared, packs):
-    files = open_training_set("own", prepared[1])
+    files = open_training_set("own", prepared[1], 256)
     photos = PackedPhotos.open(packs / "photos-indoor" / "eval.npy")
     both = JoinedPhotos([photos, files])
     assert len(both) == 9 + 7

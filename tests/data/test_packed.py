@@ -122,3 +122,19 @@ def test_folder_that_cannot_be_written(tmp_path, manifest):
     (tmp_path / "file").touch()
     with pytest.raises(ResultsError, match="cannot be written"):
         pack(manifest, "eval", 256, tmp_path / "file" / "eval.npy")
+
+
+def test_a_pack_that_preparing_now_would_not_make_is_refused(tmp_path, manifest, monkeypatch):
+    name, path = "photos-mixed", tmp_path / "photos-mixed" / "eval.npy"
+    index = pack(manifest, "eval", 256, path)
+    with pytest.raises(DataError, match=r"it holds photographs of manifest [0-9a-f]{12}, the profile needs"):
+        PackedPhotos.open_split(tmp_path, name, "eval", 256)  # some of the photographs only
+    monkeypatch.setattr(packed, "load_manifest", lambda dataset: manifest)
+    assert len(PackedPhotos.open_split(tmp_path, name, "eval", 256)) == len(manifest.split("eval"))
+    with pytest.raises(DataError, match=r"its photographs have a shorter side of 256, the profile needs 128; "):
+        PackedPhotos.open_split(tmp_path, name, "eval", 128)
+    for code in ("1" * 64, None):
+        write_index(index.model_copy(update={"code_sha256": code}), path)
+        remedy = rf"prepare {name} again \(dcae-bench prepare\)"
+        with pytest.raises(DataError, match=rf"it was packed by code {str(code)[:12]}, the profile needs .*{remedy}"):
+            PackedPhotos.open_split(tmp_path, name, "eval", 256)

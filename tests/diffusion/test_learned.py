@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from dcae_bench.base.files import sha256_file
-from dcae_bench.data.latents import LABELS, LATENTS, LatentManifest, LatentSummary, write_latent_manifest
+from dcae_bench.data.latents import (
+    LABELS,
+    LATENTS,
+    LatentManifest,
+    LatentSummary,
+    latents_recipe_sha256,
+    write_latent_manifest,
+)
 from dcae_bench.diffusion.noise import SampleNoise
 from dcae_bench.diffusion.processes import build_process
 from dcae_bench.diffusion.sampling import sample
@@ -121,7 +128,9 @@ def write_cache(folder, mixture, weights_sha256):
         statistics=LatentSummary(mean=0, rms=1, std=1, channel_mean=two, channel_rms=two, channel_std=two),
         sha256=sha256_file(folder / LATENTS),
         labels_sha256=sha256_file(folder / LABELS),
-        recipe_sha256=none,
+        recipe_sha256=latents_recipe_sha256(
+            profile(), "sd-vae@retrained", "mixture", crops_sha256=none, weights_sha256=weights_sha256
+        ),
     )
     write_latent_manifest(manifest, folder)
 

@@ -10,7 +10,7 @@ import yaml
 from dcae_bench.base.files import sha256_file
 from dcae_bench.cli.main import main
 from dcae_bench.data.labelled import open_labelled
-from dcae_bench.data.sample_manifest import SampleManifest, write_sample_manifest
+from dcae_bench.data.sample_manifest import SampleManifest, recipe_asked, write_sample_manifest
 from dcae_bench.records.provenance import Device, Provenance
 from dcae_bench.records.record import Data, DenoiserSubject, Metric, Record, Subject, load, save
 from tests import tiny_diffusion as tiny
@@ -70,7 +70,7 @@ class Place:
         (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny.content()))
         self.data = tiny.write_data(folder / "data")
         plan = tiny.profile().row("uvit")
-        crops = open_labelled(plan.data, self.data, tiny.profile().seed)
+        crops = open_labelled(tiny.profile(), plan.data, self.data)
         self.crops_sha256 = crops.sha256
         self.pixels = np.stack([crops[index].permute(1, 2, 0).numpy() for index in range(len(crops))])
         self.write_samples(self.pixels)
@@ -100,9 +100,12 @@ class Place:
             seconds=1.0,
             sha256=sha256_file(folder / "samples.npy"),
             labels_sha256=sha256_file(folder / "labels.npy"),
+            scaling_factor=1.0,
+            shift=0.0,
             recipe_sha256="f" * 64,
         )
-        write_sample_manifest(manifest, folder)
+        recipe = about.get("recipe") or recipe_asked(tiny.profile(), manifest)
+        write_sample_manifest(manifest.model_copy(update={"recipe_sha256": recipe}), folder)
 
     def run(self, monkeypatch, row="uvit", more=()):
         where = ("--samples", "samples", "--training", "training.json", "--data", "data", "--output", "out.json")

@@ -55,7 +55,7 @@ def model_of(weights: Path):
 
 
 def test_the_cache_holds_what_the_model_encodes_and_says_so(cache, data, weights):
-    latents, crops = Latents(cache), open_labelled(tiny.profile().diffusion.data["two"], data, 3)
+    latents, crops = Latents(cache), open_labelled(tiny.profile(), tiny.profile().diffusion.data["two"], data)
     manifest = latents.manifest
     assert len(latents) == len(crops) == 14 and manifest.shape == (3, 4, 4)
     assert latents.labels.tolist() == [0] * 8 + [1] * 6 and manifest.classes == 2
@@ -75,7 +75,7 @@ def test_the_cache_holds_what_the_model_encodes_and_says_so(cache, data, weights
 
 def test_half_precision_and_mirrored_images(tmp_path, data, weights):
     manifest = encode_dataset(tiny.profile(), LATENT, "plain", data=data, output=tmp_path, weights=weights)
-    crops = open_labelled(tiny.profile().diffusion.data["plain"], data, 3)
+    crops = open_labelled(tiny.profile(), tiny.profile().diffusion.data["plain"], data)
     latents, raw = Latents(tmp_path), np.load(tmp_path / LATENTS)
     assert raw.dtype == np.float16 and len(raw) == 2 * len(crops) == 6 and manifest.flips
     assert latents.labels.tolist() == [-1] * 6 and manifest.classes is None

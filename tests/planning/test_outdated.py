@@ -11,9 +11,14 @@ from pathlib import Path
 import pytest
 
 from dcae_bench.base.files import REPOSITORY
+from dcae_bench.base.sealed import write_sealed
+from dcae_bench.data.latents import LatentManifest, LatentSummary, latents_recipe_sha256
+from dcae_bench.data.sample_manifest import SampleManifest, recipe_asked
 from dcae_bench.planning.outdated import LONG_AGO_S, age_outdated, outdated
 from dcae_bench.planning.workflow import Workflow
 from dcae_bench.records.places import Places
+
+NONE, WEIGHTS = "0" * 64, "f" * 64
 
 
 @pytest.fixture
@@ -33,25 +38,127 @@ def test_nothing_is_aged_where_nothing_is(jobs):
     assert age_outdated(jobs) == [] and outdated(jobs) == {}
 
 
-@pytest.mark.parametrize("spoil", [{"seed": 99}, {"sampler": {"name": "other"}}, None])
-def test_samples_of_another_seed_or_sampler_are_aged(jobs, spoil):
+def latents_as_asked(jobs, row, **changes):
+    """The manifest of a row's latents as ``encode`` would write it now, but for ``changes``."""
+    resolved, two = jobs.rows[row], (1.0, 1.0)
+    data, latent = resolved.data, resolved.denoiser.latent
+    manifest = LatentManifest(
+        autoencoder=resolved.spec.source.autoencoder,
+        weights_source="retrained",
+        weights_sha256=WEIGHTS,
+        model=resolved.autoencoder,
+        datasets=data.datasets,
+        split=data.split,
+        resolution=data.resolution,
+        crops_sha256=NONE,
+        data_sha256=NONE,
+        posterior="mean",
+        flips=data.flips,
+        classes=data.class_count,
+        count=4,
+        shape=(latent.channels, latent.side, latent.side),
+        dtype=data.dtype,
+        scaling_factor=1.0,
+        scaling="measured",
+        statistics=LatentSummary(mean=0, rms=1, std=1, channel_mean=two, channel_rms=two, channel_std=two),
+        sha256=NONE,
+        labels_sha256=NONE,
+        seed=jobs.profile.seed,
+        recipe_sha256=latents_recipe_sha256(
+            jobs.profile, resolved.spec.latent, resolved.spec.data, crops_sha256=NONE, weights_sha256=WEIGHTS
+        ),
+    )
+    return manifest.model_copy(update=changes)
+
+
+def samples_as_asked(jobs, row, **changes):
+    """The manifest of a row's samples as ``sample`` would write it now, but for ``changes``."""
+    resolved = jobs.rows[row]
+    drawn = SampleManifest(
+        row=row,
+        denoiser_sha256=WEIGHTS,
+        autoencoder=resolved.spec.latent,
+        autoencoder_sha256=NONE,
+        latents_sha256=NONE,
+        scaling_factor=0.5,
+        shift=0.0,
+        crops_sha256=NONE,
+        data_sha256=NONE,
+        sampler=resolved.sampler,
+        nfe=None,
+        guidance_scale=float(jobs.scales(row)[0]),
+        count=4,
+        shape=(8, 8, 3),
+        classes=2,
+        seed=jobs.profile.seed,
+        seed_policy="sample",
+        seconds=1.0,
+        sha256=NONE,
+        labels_sha256=NONE,
+        recipe_sha256=NONE,
+    )
+    drawn = drawn.model_copy(update={"recipe_sha256": recipe_asked(jobs.profile, drawn)})
+    return drawn.model_copy(update=changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"seed": 99}, {"recipe_sha256": "1" * 64}, {"sha256": "of other samples"}, {"guidance_scale": 9.0}, None],
+)
+def test_samples_that_would_be_drawn_otherwise_now_are_aged(jobs, changes):
     row = jobs.ready_rows[0]
-    asked = {"seed": jobs.profile.seed, "sampler": jobs.rows[row].sampler.model_dump(mode="json")}
     path = jobs.places.samples(row, jobs.scales(row)[0], "samples.json")
-    file = write(path, asked)
+    file = Path(path)
+    write_sealed(file, samples_as_asked(jobs, row))
     now = time.time()
     assert age_outdated(jobs) == [] and abs(os.stat(file).st_mtime - now) < 600
-    write(path, {**asked, **spoil} if spoil else "{")
+    if changes is None:
+        file.write_text("{")
+    elif "sha256" in changes:  # a field that no recipe holds: the manifest's own seal finds it
+        file.write_text(file.read_text().replace(NONE, "2" * 64))
+    elif "seed" in changes:  # drawn under another seed, and sealed so
+        other = Workflow("demo")
+        other.profile = jobs.profile.model_copy(update=changes)
+        write_sealed(file, samples_as_asked(other, row))
+    else:
+        write_sealed(file, samples_as_asked(jobs, row, **changes))
     assert age_outdated(jobs) == [path] and os.stat(file).st_mtime == LONG_AGO_S
 
 
-def test_latents_of_another_seed_are_aged(jobs):
+@pytest.mark.parametrize("changes", [{"seed": 99}, {"recipe_sha256": "1" * 64}, {"flips": True}, {"dtype": "float16"}])
+def test_latents_that_would_be_encoded_otherwise_now_are_aged(jobs, changes):
     row = jobs.ready_trained_rows[0]
     path = jobs.latents_of(row, "manifest.json")
-    write(path, {"seed": jobs.profile.seed})
+    write_sealed(Path(path), latents_as_asked(jobs, row))
     assert age_outdated(jobs) == []
-    write(path, {"seed": 99})
-    assert path in age_outdated(jobs)
+    write_sealed(Path(path), latents_as_asked(jobs, row, **changes))
+    assert age_outdated(jobs) == [path]
+
+
+def test_an_edit_of_the_code_ages_what_it_made(jobs, monkeypatch):
+    row = jobs.ready_trained_rows[0]
+    latents = jobs.latents_of(row, "manifest.json")
+    samples = jobs.places.samples(row, jobs.scales(row)[0], "samples.json")
+    write_sealed(Path(latents), latents_as_asked(jobs, row))
+    write_sealed(Path(samples), samples_as_asked(jobs, row))
+    assert age_outdated(jobs) == []
+    monkeypatch.setattr("dcae_bench.data.sample_manifest.fingerprint", lambda module: "edited")
+    assert age_outdated(jobs) == [samples]
+    monkeypatch.setattr("dcae_bench.data.latents.fingerprint", lambda module: "edited")
+    assert age_outdated(jobs) == [latents, samples]
+
+
+def test_latents_and_samples_of_other_weights_than_the_training_left_are_aged(jobs, monkeypatch):
+    row = jobs.ready_trained_rows[0]
+    latents = jobs.latents_of(row, "manifest.json")
+    samples = jobs.places.samples(row, jobs.scales(row)[0], "samples.json")
+    write_sealed(Path(latents), latents_as_asked(jobs, row))
+    write_sealed(Path(samples), samples_as_asked(jobs, row))
+    left = {"weights": WEIGHTS}
+    monkeypatch.setattr("dcae_bench.planning.outdated._weights_of", lambda record: left["weights"])
+    assert age_outdated(jobs) == []
+    left["weights"] = "3" * 64
+    assert age_outdated(jobs) == [latents, samples]
 
 
 def test_records_that_cannot_be_read_are_aged_with_the_reason(jobs):

@@ -93,6 +93,50 @@ def test_code_counts(package, old, new):
     assert of(package, CODE.replace(old, new)) != of(package)
 
 
+SYNTAX = """
+from __future__ import annotations
+import a.b as c
+from .d import (e, f as g)
+X: int | None = 1_000 + 2j
+Y = f"{X!r:>{3}} and {X=} {'nested'}" "joined" if X else r"\\d"
+async def h(p, /, q: str = "s", *r, s=None, **t) -> list[int]:
+    async with c() as u, e:
+        yield [v async for v in u if v and not (w := v)]
+    await g(*r, **t)
+@c.decorated(1)
+class K(L, metaclass=M):
+    z: ClassVar = lambda self, /, *, n=-1: n ** 2 @ n // ~n
+    def m(self):
+        global X
+        try:
+            del self.z[1:2, ::3], self[...]
+            raise E from None
+        except* (E, F) as error:
+            assert error, "text"
+        else:
+            return {**{}, 1: {2, 3}}
+        finally:
+            pass
+match X:
+    case {"k": [1, *rest], **others} if rest:
+        x = 1
+    case K(z=1) | None | -1.5 as y:
+        x: int
+    case _:
+        x <<= 1; x @= 2
+while True:
+    for i, (j, *k) in ():
+        continue
+    else:
+        break
+"""
+
+
+def test_every_python_version_gives_one_fingerprint(package):
+    """The number was computed under Python 3.11 and is the same under 3.13: results move between machines."""
+    assert of(package, SYNTAX) == "15e7f0e0e8fe9274115cff0772a80c04a67d9c2fda88ac6999b2c3c334f9c430"
+
+
 def test_what_is_imported_counts_and_nothing_else(package):
     before = of(package)
     (package / "alone.py").write_text("y = 2\n")

@@ -114,10 +114,22 @@ def test_a_class_counts_with_all_modules_of_the_user_that_it_reaches(here):
     )
     files = {
         "late.py": "import importlib\nhelper = importlib.import_module('named')\n",
-        "named.py": "import thumb\n",
+        "named.py": (
+            "import thumb\nfrom importlib import import_module as load, import_module\n"
+            "import_module(name='by_keyword')\n__import__('by_name')\nimport_module('.computed' + str(1))\n"
+        ),
+        "by_keyword.py": "",
+        "by_name.py": "",
         "parts/__init__.py": "from . import config\n",
         "parts/config.py": "this is no Python (\n",
-        "parts/layers.py": "from .deep.blocks import Block\nfrom ..beyond import nothing\n",
+        "parts/layers.py": (
+            "from .deep.blocks import Block\nfrom ..beyond import nothing\n"
+            "import importlib\nimportlib.import_module('.relative', __package__)\n"
+            "importlib.import_module('.anchored', package='parts.deep')\n"
+            "importlib.import_module('...beyond', 'parts')\n"
+        ),
+        "parts/relative.py": "",
+        "parts/deep/anchored.py": "",
         "parts/deep/blocks.py": "from .. import other\n",
         "parts/other.py": "",
         "parts/not_imported.py": "",
@@ -128,13 +140,17 @@ def test_a_class_counts_with_all_modules_of_the_user_that_it_reaches(here):
     found = own_files("thumb", entry(CLASS)).present
     assert [str(path.relative_to(here)) for path in found] == [
         "thumb.py",
+        "by_keyword.py",
+        "by_name.py",
         "late.py",
         "named.py",
         "parts/__init__.py",
         "parts/config.py",
+        "parts/deep/anchored.py",
         "parts/deep/blocks.py",
         "parts/layers.py",
         "parts/other.py",
+        "parts/relative.py",
     ]
 
 

@@ -315,4 +315,4 @@ def test_the_command_trains_and_names_a_row_that_is_not_there(tmp_path, folder, 
 def test_labels_of_folders_are_places_in_their_sorted_list(tmp_path):
     with pytest.raises(DataError, match="take labels 'dataset' or none"):
         spec = tiny.profile().diffusion.data["plain"].model_copy(update={"labels": "folder", "classes": 2})
-        open_labelled(spec, tiny.write_data(tmp_path), 0)
+        open_labelled(tiny.profile(), spec, tiny.write_data(tmp_path))
