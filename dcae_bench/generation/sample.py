@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dcae_bench.base.errors import ConfigError, DataError
-from dcae_bench.base.files import sha256_file, write_bytes
+from dcae_bench.base.files import sha256_file, sha256_json, write_bytes
 from dcae_bench.base.leftovers import remove_folders, remove_parts
 from dcae_bench.base.terminal import Console, Progress
 from dcae_bench.data.sample_manifest import (
