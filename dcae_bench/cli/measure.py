@@ -38,6 +38,10 @@ def measure(
         typer.Option(help="Side of the images in px; by default 512, for a training phase the paper's.", min=1),
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Images per iteration; by default the protocol's.", min=1)] = None,
+    share: Annotated[
+        int | None,
+        typer.Option(help="4: a quarter of the protocol's batch, e.g. of the authors' map; without a search.", min=2),
+    ] = None,
     mode: Annotated[
         str | None, typer.Option(help="eager, compile, compile+cudagraph or trt; by default the protocol's.")
     ] = None,
@@ -57,6 +61,8 @@ def measure(
     from dcae_bench.measurement.workloads.recipes import Mode, recipe_for, shortened
 
     recipe = recipe_for(protocol)
+    if batch is not None and share is not None:
+        raise MeasurementError(f"--share {share}: is a part of the protocol's batch; drop --batch, or --share")
     if not latent:
         raise MeasurementError("--latent: none is given; name a latent space, e.g. dc-ae-f64c128-p1, or a --plan")
     kind: TypeAdapter[Work] = TypeAdapter(Work)
@@ -73,7 +79,7 @@ def measure(
     from dcae_bench.measurement import session
 
     chosen = shortened(recipe) if short else recipe
-    timings = session.Session(cases, chosen, output, restart, batch, None if mode is None else modes[mode])
+    timings = session.Session(cases, chosen, output, restart, batch, None if mode is None else modes[mode], share)
     for path in session.measure(timings, lambda text: typer.echo(text, err=True)):
         typer.echo(path)
 

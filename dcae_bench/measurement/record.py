@@ -104,6 +104,12 @@ class ThroughputRecord(Strict):
     mode: str = Field(description="eager, compile, compile+cudagraph, manual_graph or trt")
     precision: str = Field(description="fp32, bf16, fp16 or autocast of one of them")
     batch: int
+    share: int | None = Field(
+        default=None,
+        ge=2,
+        description="4: a quarter of the protocol's batch; null: the whole batch, one that the user named, or a record "
+        "from before this field",
+    )
     images_per_iteration: float = Field(description="images that one iteration counts for: the batch, or batch/(2 NFE)")
     flops_per_image: float | None = Field(description="operations for one counted image, without recomputation")
     settings: dict[str, str] = Field(default_factory=dict, description="settings of the protocol: checkpointing, ...")
@@ -133,7 +139,7 @@ class ThroughputRecord(Strict):
         """Hash of workload, device, settings, code and configuration; restarts of one measurement have equal keys."""
         gpu = self.environment.gpu
         parts = (
-            self.model_dump(include={"protocol", "model", "work", "mode", "precision", "batch", "settings"}),
+            self.model_dump(include={"protocol", "model", "work", "mode", "precision", "batch", "share", "settings"}),
             gpu.uuid if gpu else self.environment.processor,
             self.environment.threads,
             self.provenance.code_sha256,

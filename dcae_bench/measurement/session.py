@@ -53,6 +53,10 @@ class Session:
     """Batch size; None: the protocol's."""
     mode: Mode | None = None
     """Mode; None: the protocol's."""
+    share: int | None = None
+    """4: a quarter of the protocol's batch, without a search; None: the protocol's batch."""
+    energy: bool = True
+    """Whether a GPU's energy is measured after the timing, which takes longer than most timings."""
 
     @property
     def stem(self) -> str:
@@ -67,11 +71,13 @@ class Session:
             "cases": [case.recipe for case in self.cases],
             "batch": self.batch,
             "mode": self.mode,
+            **({} if self.share is None else {"share": self.share}),
+            **({} if self.energy else {"energy": False}),
         }
 
     def path(self, case: Case) -> Path:
         """Path of the record of a case."""
-        batch = f".b{self.batch}" if self.batch else ""
+        batch = f".b{self.batch}" if self.batch else f".share{self.share}" if self.share else ""
         return self.output / f"{self.stem}.{case.name}{batch}.r{self.restart}.json"
 
     @property
@@ -174,13 +180,13 @@ def _build_case(case: Case, session: Session, device: torch.device, sharing: int
     recipe, mode = session.recipe, session.mode or session.recipe.mode
     if case.work in ("sample", "sample_decode") and mode == "compile+cudagraph":
         mode = "compile"  # sampling cannot be one graph: the sampler computes between the network's passes
-    first = (session.batch, "named by the user") if session.batch else recipe.first_batch(case)
+    first = (session.batch, "named by the user") if session.batch else recipe.first_batch(case, session.share)
     job = Job(case, recipe, first[0], device, recipe.checkpointing == "full", mode)
     if mode == "trt" and (reason := reason_without_tensorrt()):
         return _Built(None, job, reason, "skipped", None, None)
     with _memory_share(device, sharing):
         search = None
-        if recipe.batch == "search" and not session.batch and device.type == "cuda":
+        if recipe.batch == "search" and not session.batch and not session.share and device.type == "cuda":
             job, search = _search_batch(job)
             if job.batch == 0:
                 return _Built(None, replace(job, batch=1), "not even one image fits", "oom", None, search)
@@ -272,6 +278,7 @@ def _record(
         mode=one.job.mode,
         precision=one.job.precision,
         batch=batch,
+        share=session.share,
         images_per_iteration=batch,
         flops_per_image=flops,
         settings=one.ready.settings if one.ready else {},

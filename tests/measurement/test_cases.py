@@ -39,6 +39,12 @@ def test_batches_beyond_the_map_have_as_many_tokens_and_say_so():
         authors_batch(case("uvit-m"))
 
 
+def test_inference_takes_the_batches_of_training_where_the_authors_list_no_others():
+    batch, source = authors_batch(case("dit-s", "dc-ae-f32c32-p1", resolution=1024, work="forward"))
+    assert (batch, source) == (1024, "the authors' map of training")
+    assert authors_batch(case("dit-s", "dc-ae-f32c32-p1", resolution=1024)) == (1024, "the authors' map")
+
+
 @given(st.sampled_from(DENOISERS), st.sampled_from(LATENTS), st.sampled_from([512, 1024, 2048]))
 def test_every_case_of_the_matrix_has_batches(denoiser, latent, resolution):
     for work in ("train", "forward"):

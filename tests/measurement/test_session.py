@@ -98,3 +98,18 @@ def test_probe_tells_the_counters_period_and_what_answers(clock, trace):
     assert found.counter_period_s == pytest.approx(0.1, abs=0.06)
     assert found.answers["memory_temperature_c"] == "Not Supported" and found.answers["power_w"] == "answered"
     assert found.energy.energy_j == pytest.approx(600 * found.energy.seconds, rel=0.03)
+
+
+def test_a_part_of_the_batch_is_recorded_and_is_another_measurement(tmp_path):
+    whole, quarter, sixteenth = (
+        load(measure(Session(pair()[:1], RECIPE, tmp_path, share=share))[0]) for share in (None, 4, 16)
+    )
+    assert (whole.share, quarter.share, sixteenth.share) == (None, 4, 16)
+    assert (whole.batch, quarter.batch, sixteenth.batch) == (16, 4, 1)
+    assert quarter.settings["batch"] == "1/4 of 1024 tokens, or one image"
+    assert len({whole.key, quarter.key, sixteenth.key}) == 3 and len(list(tmp_path.glob("*.json"))) == 3
+
+
+def test_a_part_of_a_batch_is_never_less_than_one_image(tmp_path):
+    record = load(measure(Session(pair()[:1], RECIPE, tmp_path, share=1000))[0])
+    assert record.batch == 1 and record.share == 1000

@@ -184,18 +184,58 @@ def test_the_two_conventions_of_the_reported_values_agree():
         assert row.sample_images_per_s.value == pytest.approx(follows, abs=0.005), row
 
 
+def shared(records, share, blocks=10, **settings):
+    """The records with a part of the authors' batches, and with fewer blocks."""
+    said = {"batch": f"1/{share} of the authors' map", "optimizer": "AdamW", **settings}
+    found = []
+    for record in records:
+        (restart,) = record.restarts
+        series = restart.series.model_copy(update={"blocks": restart.series.blocks[:blocks]})
+        update = {"share": share, "settings": said, "batch": 256 // share}
+        found.append(record.model_copy(update={**update, "restarts": (restart.model_copy(update={"series": series}),)}))
+    return found
+
+
+def note_of(page, cell_of):
+    """Texts of the notes at the batch of the first row that holds ``cell_of``."""
+    line = next(line for line in page.splitlines() if line.startswith("|") and cell_of in line)
+    numbers = re.search(r"<sup>([\d,]+)</sup>", line.split("|")[7])[1].split(",")
+    return [re.search(rf"^<sup>{number}</sup> (.*)  $", page, re.M)[1] for number in numbers]
+
+
 def test_page_states_what_its_rows_did_and_not_what_the_protocol_would_have_done():
-    """A part of the authors' batches and fewer iterations, as on a borrowed GPU, and an older row without settings."""
-    short = [
-        record.model_copy(update={"settings": {"batch": "1/4 of the authors' map", "optimizer": "AdamW"}})
-        for record in pair(17.9)
+    """Parts of the authors' batches and fewer iterations, as on a borrowed GPU, and an older row without a share."""
+    quarter = shared(pair(17.9), 4, blocks=6)
+    page = markdown(build([*quarter, *pair(19.1, work="forward")]))
+    assert note_of(page, "| train") == [
+        "batch: 1/4 of the authors' map; 20 warm-up and 60 timed iterations in 6 blocks, one process"
     ]
-    page = markdown(build([*short, *pair(19.1, work="forward")]))
-    said = "; processes: 1; warm-up iterations: 20; timed iterations of a process: 100 in 10 blocks."
-    assert f"- train as recorded: batch: 1/4 of the authors' map; optimizer: AdamW{said}" in page
-    assert f"- forward as recorded: batch: the authors' map{said}" in page
+    assert note_of(page, "| forward") == [
+        "batch: the authors' map; 20 warm-up and 100 timed iterations in 10 blocks, one process"
+    ]
+    assert "- train as recorded: optimizer: AdamW.\n" in page and "forward as recorded" not in page
     out_of_memory = markdown(build([timing(status="oom")]))
-    assert "- train as recorded: batch: the authors' map.\n" in out_of_memory
+    assert note_of(out_of_memory, "| train") == ["batch: the authors' map; nothing was timed"]
+
+
+def test_each_share_of_a_batch_is_a_row_of_its_own_with_its_own_baseline():
+    table = build([*shared(pair(17.9), 4), *shared(pair(15.0), 16), *pair(19.1)])
+    found = {one.record.share: one.speed_up and round(one.speed_up.value, 1) for one in table.rows if one.speed_up}
+    assert len(table.rows) == 6 and found == {4: 17.9, 16: 15.0, None: 19.1}
+    alone = build([pair(17.9)[0], *shared(pair(17.9)[1:], 4)])
+    assert row(alone).speed_up is None, "a part of the batch has no baseline among whole batches"
+
+
+def test_the_twins_hold_share_and_iterations(tmp_path):
+    write(build(shared(pair(17.9), 4, blocks=6)), tmp_path / "table.md")
+    for one in json.loads((tmp_path / "table.json").read_text())["rows"]:
+        assert (one["share"], one["batch"], one["blocks"]) == (4, 64, "6")
+        assert (one["warm_up_iterations"], one["timed_iterations"]) == ("20", "60")
+
+
+def test_the_papers_columns_take_the_largest_part_of_the_batch():
+    cells = paper_cells(build([*shared(pair(15.0), 16), *shared(pair(17.9), 4)]))
+    assert cells[1] == f"{17.9 * 8:.1f}"
 
 
 def test_text_of_a_protocol_counts_no_batches_and_no_iterations():

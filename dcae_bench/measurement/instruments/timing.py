@@ -156,6 +156,11 @@ class Series(Strict):
         return [block.iterations / block.host_s for block in self.blocks]
 
     @property
+    def timed_iterations(self) -> int:
+        """Iterations of all blocks."""
+        return sum(block.iterations for block in self.blocks)
+
+    @property
     def device_over_host(self) -> float:
         """Median of device time divided by host time; 1 if the two clocks agree."""
         return float(np.median([block.device_s / block.host_s for block in self.blocks]))

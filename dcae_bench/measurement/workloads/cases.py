@@ -144,18 +144,21 @@ def authors_batch(case: Case) -> tuple[int, str]:
     """Batch size that the authors' measuring code uses for the case's denoiser, and the explanation of this number.
 
     If the authors list no batch for the case's number of tokens, the nearest entry is scaled to as many tokens a batch,
-    and never above the authors' largest batch. The explanation says so. Raises :class:`MeasurementError` for a denoiser
-    that the authors do not list.
+    and never above the authors' largest batch. Inference of a denoiser that they only train takes the batches of
+    training. The explanation says both. Raises :class:`MeasurementError` for a denoiser that the authors do not list.
     """
-    known = (TRAIN_BATCHES if case.work == "train" else INFERENCE_BATCHES).get(case.denoiser or "")
+    name, said = case.denoiser or "", "the authors' map"
+    known = (TRAIN_BATCHES if case.work == "train" else INFERENCE_BATCHES).get(name)
+    if not known:
+        known, said = TRAIN_BATCHES.get(name), "the authors' map of training"
     if not known:
         raise MeasurementError(f"{case.name}: the authors' code has no batch for it; name one with --batch")
     grid = case.space.grid
     if grid in known:
-        return known[grid], "the authors' map"
+        return known[grid], said
     nearest = min(known, key=lambda side: abs(side - grid))
     batch = min(known[nearest] * nearest**2 // grid**2, max(known.values()))
-    return max(batch, 1), f"the authors' map at {nearest**2} tokens, with as many tokens a batch"
+    return max(batch, 1), f"{said} at {nearest**2} tokens, with as many tokens a batch"
 
 
 def equal_tokens_batch(case: Case, tokens: int = 1024) -> int:

@@ -43,8 +43,15 @@ class Recipe(Strict):
             return self.phase_precision if case.trains else self.autoencoder_precision
         return self.train_precision if case.trains else self.inference_precision
 
-    def first_batch(self, case: Case) -> tuple[int, str]:
-        """Batch size to use or to start a search at, and its explanation. Raises :class:`MeasurementError`."""
+    def first_batch(self, case: Case, share: int | None = None) -> tuple[int, str]:
+        """Batch size to use or to start a search at, and its explanation.
+
+        ``share`` divides the batch, to no less than one image. Raises :class:`MeasurementError`.
+        """
+        batch, source = self._whole_batch(case)
+        return (batch, source) if share is None else (max(1, batch // share), f"1/{share} of {source}")
+
+    def _whole_batch(self, case: Case) -> tuple[int, str]:
         if case.denoiser is None and self.device == "cpu":
             return 1, "ours"
         if case.denoiser is None:

@@ -110,7 +110,7 @@ def _setting(record: ThroughputRecord) -> tuple:
     model = record.model
     # A batch from the authors' map or from a search depends on the latent space, so two such batches may differ.
     batch = named_batch(record)
-    return record.protocol, model.name, model.resolution, record.work, record.mode, batch, _device(record)
+    return record.protocol, model.name, model.resolution, record.work, record.mode, batch, record.share, _device(record)
 
 
 def _is_baseline(other: ThroughputRecord, record: ThroughputRecord) -> bool:

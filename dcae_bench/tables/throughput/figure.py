@@ -78,7 +78,7 @@ def draw(table: ThroughputTable) -> Figure:
         axes[0].set_title(_title(rows[0]), fontsize=10, loc="left", fontweight="bold")
         for later in axes[1:]:
             later.set_yticklabels([])
-    said = [*_devices(table), "batches and iterations: above the rows of the table"]
+    said = [*_devices(table), "batches and iterations: in the notes of the table"]
     if not energy:
         reason = next((one.energy_reason for one in derived if one.energy_reason), "not measured")
         said.append(f"no joule per image: {reason}")

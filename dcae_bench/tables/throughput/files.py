@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from dcae_bench.measurement.instruments.statistics import Estimate
+from dcae_bench.measurement.record import ThroughputRecord
 from dcae_bench.tables.files import write_table
 from dcae_bench.tables.reported.throughput import ReportedSpeed
 from dcae_bench.tables.throughput.page import markdown
@@ -37,6 +38,8 @@ def _csv_line(row: ThroughputRow) -> dict[str, Any]:
         "mode": record.mode,
         "precision": record.precision,
         "batch": record.batch,
+        "share": record.share,
+        **_iterations(record),
         "status": record.status,
         "reason": record.reason,
         "restarts": len(record.restarts),
@@ -63,6 +66,17 @@ def _csv_line(row: ThroughputRow) -> dict[str, Any]:
         "state": found.gate.state if found else None,
         "state_reasons": "; ".join(reason.text for reason in found.gate.reasons) if found else None,
     }
+
+
+def _iterations(record: ThroughputRecord) -> dict[str, str | None]:
+    """Iterations of each process to warm up and timed, and timed blocks, separated by blanks; null if none ran."""
+    series = [restart.series for restart in record.restarts]
+    counts = {
+        "warm_up_iterations": [one.warm_up.iterations for one in series],
+        "timed_iterations": [one.timed_iterations for one in series],
+        "blocks": [len(one.blocks) for one in series],
+    }
+    return {name: " ".join(map(str, found)) or None for name, found in counts.items()}
 
 
 def _value(speed: ReportedSpeed | None) -> float | None:

@@ -26,7 +26,7 @@ PAPER_TEXT = (
     f"{LATENCY_BATCH} (the paper's on an RTX 3090), and memory of training at batch {MEMORY_BATCH}. Measured latency "
     "and memory are of rows of these batches; - means that there is none."
 )
-SETTINGS = ("batch", "optimizer", "checkpointing", "attention")
+SETTINGS = ("optimizer", "checkpointing", "attention", "built_on")
 """Settings of a record that the page prints above the rows."""
 
 
@@ -43,11 +43,12 @@ def markdown(table: ThroughputTable) -> str:
     for protocol in dict.fromkeys(row.record.protocol for row in every):
         rows = [row for row in table.rows if row.record.protocol == protocol]
         lines.append(f"\n## {protocol}\n\n{_protocol_text(protocol)}\n\n")
-        lines.append(bullets(_as_recorded(row.record for row in every if row.record.protocol == protocol)))
+        settings = bullets(_as_recorded(row.record for row in every if row.record.protocol == protocol))
+        lines.append(f"{settings}\n" if settings else "")
         if rows:
-            lines.append("\n" + grid(HEADERS, [_cells(row, notes) for row in rows], "lll" + "r" * 13 + "ll"))
+            lines.append(grid(HEADERS, [_cells(row, notes) for row in rows], "lll" + "r" * 13 + "ll"))
         else:
-            lines.append("\nNo row was measured in a good state.\n")
+            lines.append("No row was measured in a good state.\n")
     if any(row.record.model.latent_space for row in table.rows):
         lines.append(f"\n## In the paper's columns\n\n{PAPER_TEXT}\n\n{_paper_grid(table.rows, notes)}")
     lines.append(f"\n{notes.text()}" if notes.text() else "")
@@ -67,7 +68,7 @@ def _cells(row: ThroughputRow, notes: Footnotes) -> list[str]:
     resolution = f" {model.resolution} px" if model.resolution != 512 else ""
     work = record.work + notes.mark(list(_phase_notes(record)))
     head = [model.name + resolution, model.latent_space or "-", work, str(model.tokens or "-")]
-    head += [millions(model.parameters), f"{model.gmacs:.4g}", str(record.batch)]
+    head += [millions(model.parameters), f"{model.gmacs:.4g}", f"{record.batch}{notes.mark([_what_ran(record)])}"]
     theirs = row.reported_value
     reported = theirs.text + notes.mark([f"{theirs.confidence}: {theirs.source}"]) if theirs else "-"
     verdict = f"{row.judgement.verdict}{notes.mark([row.judgement.reason])}"
@@ -94,6 +95,18 @@ def _cells(row: ThroughputRow, notes: Footnotes) -> list[str]:
         *answers,
         state,
     ]
+
+
+def _what_ran(record: ThroughputRecord) -> str:
+    """Where a row's batch comes from, and how many iterations its processes ran; a protocol may ask for others."""
+    said = [f"batch: {record.settings['batch']}"] if "batch" in record.settings else []
+    series = [restart.series for restart in record.restarts]
+    if not series:
+        return "; ".join([*said, "nothing was timed"])
+    warm = _range(one.warm_up.iterations for one in series)
+    timed, blocks = _range(one.timed_iterations for one in series), _range(len(one.blocks) for one in series)
+    ran = f"{warm} warm-up and {timed} timed iterations in {blocks} blocks"
+    return "; ".join([*said, f"{ran}, one process" if len(series) == 1 else f"{len(series)} processes, each {ran}"])
 
 
 def _phase_notes(record: ThroughputRecord) -> Iterator[str]:
@@ -179,9 +192,11 @@ def _paper_grid(rows: Iterable[ThroughputRow], notes: Footnotes) -> str:
         for work in ("train", "forward"):
             own = [row for row in alike if row.record.work == work and not named_batch(row.record)]
             printed = paper and (paper.train_images_per_s if work == "train" else paper.forward_images_per_s)
-            found = next((row.record.derived for row in own if row.record.derived), None)
-            cells += [_printed(printed or None, notes), _digits(found.images_per_s.value) if found else "-"]
-        timed = [row.record for row in alike if row.record.derived]
+            # Of several parts of the protocol's batch, the largest is closest to what the paper did.
+            found = max((one for row in own if (one := row.record).derived), key=lambda one: one.batch, default=None)
+            cells += [_printed(printed or None, notes), _measured(found, notes)]
+        # A batch of the protocol may happen to be as large; the one that was asked for comes first.
+        timed = sorted((row.record for row in alike if row.record.derived), key=lambda one: not named_batch(one))
         latency = [one for one in timed if one.work == "forward" and one.batch == LATENCY_BATCH]
         memory = [one for one in timed if one.work == "train" and one.batch == MEMORY_BATCH]
         peak = next((one.derived.peak_gib for one in memory if one.derived and one.derived.peak_gib), None)
@@ -193,13 +208,20 @@ def _paper_grid(rows: Iterable[ThroughputRow], notes: Footnotes) -> str:
     return grid(PAPER_HEADERS, lines, "lll" + "r" * 8)
 
 
+def _measured(record: ThroughputRecord | None, notes: Footnotes) -> str:
+    """Images/s with a note of what ran; - for a record that is not there."""
+    if record is None or record.derived is None:
+        return "-"
+    return _digits(record.derived.images_per_s.value) + notes.mark([_what_ran(record)])
+
+
 def _printed(speed: ReportedSpeed | None, notes: Footnotes) -> str:
     """A reported value with a note of its source."""
     return "-" if speed is None else speed.text + notes.mark([f"{speed.confidence}: {speed.source}"])
 
 
 def _as_recorded(records: Iterable[ThroughputRecord]) -> Iterator[str]:
-    """What the rows of a protocol did, a line for each work: a run may take other batches or fewer iterations."""
+    """Settings that the rows of a protocol had, a line for each work; batches and iterations are notes of the rows."""
     works: dict[str, list[ThroughputRecord]] = {}
     for record in records:
         works.setdefault(record.work, []).append(record)
@@ -209,16 +231,8 @@ def _as_recorded(records: Iterable[ThroughputRecord]) -> Iterator[str]:
             for name in SETTINGS
             if any(name in record.settings for record in alike)
         ]
-        restarts = [restart for record in alike for restart in record.restarts]
-        if restarts:
-            series = [restart.series for restart in restarts]
-            timed = _range(sum(block.iterations for block in one.blocks) for one in series)
-            said += [
-                f"processes: {_range(len(record.restarts) for record in alike if record.restarts)}",
-                f"warm-up iterations: {_range(one.warm_up.iterations for one in series)}",
-                f"timed iterations of a process: {timed} in {_range(len(one.blocks) for one in series)} blocks",
-            ]
-        yield f"{work} as recorded: {'; '.join(said) or 'nothing was timed'}."
+        if said:
+            yield f"{work} as recorded: {'; '.join(said)}."
 
 
 def _either(values: Iterable[str]) -> str:
