@@ -199,6 +199,7 @@ def require_latents_of_row(manifest: LatentManifest, profile: Profile, resolved:
         ("type", manifest.dtype, data.dtype),
         ("number of classes", manifest.classes, data.class_count),
         ("seed", manifest.seed, profile.seed),
+        ("shift", manifest.shift, manifest.shift if data.shift else 0.0),
     ):
         if found != needed:
             raise DataError(

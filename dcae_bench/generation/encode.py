@@ -239,10 +239,10 @@ class Encoding:
         return LatentStatistics(self.count * self.shape[1] * self.shape[2], total, squares), digest.hexdigest()
 
     def _declared_scaling(self) -> Scaling | None:
-        """Scaling that the authors of released weights state; None for other weights."""
+        """Scaling that the authors of released weights state, as the profile takes it; None for other weights."""
         if self.subject.weights_source != "released":
             return None
-        return catalogue().preset(self.subject.autoencoder).scaling
+        return self.spec.scaling(catalogue().preset(self.subject.autoencoder).scaling)
 
 
 class _Mirrored:

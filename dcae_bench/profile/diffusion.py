@@ -8,6 +8,7 @@ from pydantic import Discriminator, Field, PositiveInt, Tag, field_validator, mo
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.base.typed import Name, Strict
 from dcae_bench.catalogue.denoisers import DenoiserPreset, denoiser_catalogue
+from dcae_bench.catalogue.entries import Scaling
 from dcae_bench.profile.execution import ExecutionSpec
 from dcae_bench.profile.training import EMASpec, OptimizerSpec
 from dcae_bench.specs.denoisers import Architecture
@@ -43,6 +44,13 @@ class LatentDataSpec(Strict):
         default="sample",
         description="latent of a KL autoencoder, released or own: a sample, as the authors cache, or the mean",
     )
+    # The recipe leaves the field out at its default, so hashes from before it stay valid.
+    shift: bool = Field(
+        default=True,
+        exclude_if=lambda shift: shift,
+        description="subtract the shift that is declared with a scaling factor (Flux-VAE's); false: scale alone, as "
+        "the commands of DC-AE's authors do",
+    )
 
     @model_validator(mode="after")
     def _classes_are_known(self) -> Self:
@@ -55,6 +63,12 @@ class LatentDataSpec(Strict):
         if len(set(self.datasets)) < len(self.datasets):
             raise ValueError("'datasets' lists one twice; list it once")
         return self
+
+    def scaling(self, declared: Scaling | None) -> Scaling | None:
+        """The scaling of these latents, of that which is declared for their autoencoder."""
+        if declared is None or self.shift:
+            return declared
+        return declared.model_copy(update={"shift": 0.0})
 
     @property
     def class_count(self) -> int | None:
@@ -80,6 +94,12 @@ class DenoiserTrainingSpec(Strict):
     previews: int = Field(default=8, ge=0, description="latents sampled at each checkpoint, from a fixed seed")
     sampler: SamplerSpec | None = Field(default=None, description="null: the paper's sampler of the process")
     guidance: tuple[GuidanceSpec, ...] = Field(default=(GuidanceSpec(s=1),), min_length=1)
+
+    @model_validator(mode="after")
+    def _no_decoder(self) -> Self:
+        if self.optimizer.decay_head_norm:
+            raise ValueError("optimizer has decay_head_norm, which is for the phases of an autoencoder; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _sampler_of_the_process(self) -> Self:

@@ -261,7 +261,8 @@ class Profile(Strict):
         if images not in spec.data:
             raise ConfigError(f"--images {images}: profile {self.name} has {', '.join(spec.data)}")
         source = LatentSource.parse(latent)
-        scaling = catalogue().preset(source.autoencoder).scaling if source.weights == "released" else None
+        declared = catalogue().preset(source.autoencoder).scaling if source.weights == "released" else None
+        scaling = spec.data[images].scaling(declared)
         return {
             **self._conditions(),
             "latent": latent,

@@ -23,6 +23,19 @@ class OptimizerSpec(Strict):
     warmup_images: int = Field(
         default=0, ge=0, description="images of linear warm-up; the learning rate is constant afterwards"
     )
+    # The recipe leaves `warmup_start` and `decay_head_norm` out at their defaults: hashes from before them stay valid.
+    warmup_start: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        exclude_if=lambda start: start == 0,
+        description="share of the learning rate from which the warm-up starts",
+    )
+    decay_head_norm: bool = Field(
+        default=False,
+        exclude_if=lambda decays: not decays,
+        description="apply weight decay to the weight of the norm before the last convolution too",
+    )
     decay_all: bool = Field(default=False, description="apply weight decay to norms and biases too")
     clip_norm: PositiveFloat | None = Field(
         default=None, description="limit of the gradient norm; null: no limit, as in the authors' code"
@@ -50,6 +63,12 @@ class GANSpec(Strict):
     )
     discriminator: DiscriminatorSpec = DiscriminatorSpec()
     optimizer: OptimizerSpec
+
+    @model_validator(mode="after")
+    def _no_decoder(self) -> Self:
+        if self.optimizer.decay_head_norm:
+            raise ValueError("optimizer has decay_head_norm, which is for the autoencoder's optimizer; leave it out")
+        return self
 
 
 class PhaseSpec(Strict):

@@ -21,7 +21,7 @@ from dcae_bench.training.discriminator import build_discriminator
 from dcae_bench.training.loop import Loop, LoopSpec
 from dcae_bench.training.losses import ReconstructionLoss
 from dcae_bench.training.objective import Objective
-from dcae_bench.training.phases import EMA, Freezer, make_optimizer, set_learning_rate
+from dcae_bench.training.phases import EMA, Freezer, head_norms, make_optimizer, set_learning_rate
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ class PhaseTrainer(Loop):
             compile_blocks(model)
         if execution.checkpoint_activations:
             checkpoint_blocks(model)
-        optimizer = make_optimizer(model.parameters(), phase_spec.optimizer)
+        decay_too = head_norms(model) if phase_spec.optimizer.decay_head_norm else ()
+        optimizer = make_optimizer(model.parameters(), phase_spec.optimizer, decay_too=decay_too)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
 
         self.discriminator: nn.Module | None = None

@@ -1,7 +1,7 @@
 """Parts of a phase's training: which layers train, the optimiser, and the average of the weights."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -48,24 +48,43 @@ class Freezer:
 
 
 def make_optimizer(
-    parameters: Iterable[nn.Parameter], spec: OptimizerSpec, *, fused: bool | None = True, capturable: bool = False
+    parameters: Iterable[nn.Parameter],
+    spec: OptimizerSpec,
+    *,
+    decay_too: Collection[Tensor] = (),
+    fused: bool | None = True,
+    capturable: bool = False,
 ) -> torch.optim.AdamW:
     """Build AdamW over the parameters that train. Norms and biases have no weight decay unless the spec says so.
 
-    With ``fused`` None, torch chooses the kernels. ``capturable`` keeps the step count on the GPU, where a CUDA graph
-    can increment it.
+    ``decay_too`` are weights of norms that have. With ``fused`` None, torch chooses the kernels. ``capturable`` keeps
+    the step count on the GPU, where a CUDA graph can increment it.
     """
     trained = [p for p in parameters if p.requires_grad]
-    decayed = [p for p in trained if spec.decay_all or p.ndim > 1]
-    rest = [p for p in trained if not (spec.decay_all or p.ndim > 1)]
+    decays = [spec.decay_all or p.ndim > 1 or any(p is other for other in decay_too) for p in trained]
+    decayed = [p for p, yes in zip(trained, decays, strict=True) if yes]
+    rest = [p for p, yes in zip(trained, decays, strict=True) if not yes]
     groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": rest, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, fused=fused, capturable=capturable)
 
 
+def head_norms(model: Autoencoder) -> list[Tensor]:
+    """Weights of the norms in the decoder's head. Raises :class:`ConfigError` where the head is not known."""
+    layers = model.layer_sets().get("decoder_head", ())
+    weights = [getattr(module, "weight", None) for layer in layers for module in layer.modules()]
+    if found := [weight for weight in weights if isinstance(weight, Tensor) and weight.ndim == 1]:
+        return found
+    raise ConfigError(
+        f"decay_head_norm: an autoencoder of family {model.family} has no norm in a known decoder head; leave it out"
+    )
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, spec: OptimizerSpec, images: int) -> float:
     """Set the learning rate for the batch that ends at ``images``: linear warm-up, then constant. Returns the rate."""
-    lr = spec.lr * min(1.0, images / spec.warmup_images) if spec.warmup_images else spec.lr
+    lr = spec.lr
+    if spec.warmup_images:
+        lr *= spec.warmup_start + (1 - spec.warmup_start) * min(1.0, images / spec.warmup_images)
     for group in optimizer.param_groups:
         group["lr"] = lr
     return lr

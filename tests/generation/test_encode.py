@@ -15,14 +15,24 @@ from dcae_bench.base.errors import ConfigError, DataError, ResultsError
 from dcae_bench.base.files import sha256_file
 from dcae_bench.cli.main import main
 from dcae_bench.data.labelled import open_labelled
-from dcae_bench.data.latents import LABELS, LATENTS, MANIFEST, Latents, read_latent_manifest, write_latent_manifest
+from dcae_bench.data.latents import (
+    LABELS,
+    LATENTS,
+    MANIFEST,
+    Latents,
+    read_latent_manifest,
+    require_latents_of_row,
+    write_latent_manifest,
+)
 from dcae_bench.data.pixels import normalise
 from dcae_bench.generation import encode
 from dcae_bench.generation.encode import Encoding, encode_dataset
 from dcae_bench.models.checkpoints import load_weights, save_weights
 from dcae_bench.models.zoo import build
+from dcae_bench.profile.profile import load_profile
 from dcae_bench.running.processes import Worker
 from tests import tiny_diffusion as tiny
+from tests import tiny_released
 
 LATENT = "sd-vae@retrained"
 
@@ -267,6 +277,34 @@ def test_the_command_names_what_is_wrong(tmp_path, data, capsys, monkeypatch):
 def test_a_profile_that_cannot_work_is_refused(path, value, wanted):
     with pytest.raises(ConfigError, match=wanted):
         tiny.profile({("diffusion", *path): value})
+
+
+def test_a_declared_shift_may_be_left_out_as_the_authors_do(tmp_path, data, monkeypatch):
+    """Flux-VAE declares one, and the commands of DC-AE's authors multiply by the factor alone."""
+    tiny_released.install(monkeypatch)
+    tiny_released.fetch_all(tmp_path / "weights")
+    latent, name = f"{tiny_released.AUTOENCODER}@released", ("diffusion", "data", "two")
+    row = {**tiny.ROW, "latent": latent}
+
+    def encode(shift):
+        profile = tiny.profile({("diffusion", "rows"): {"uvit": row}, (*name, "shift"): shift})
+        folder = tmp_path / f"shift-{shift}"
+        manifest = encode_dataset(profile, latent, "two", data=data, output=folder)
+        require_latents_of_row(manifest, profile, profile.trained_row("uvit"), folder)
+        return profile, manifest, Latents(folder).read(range(14)), np.load(folder / LATENTS)
+
+    usual, with_shift, shifted, raw = encode(True)
+    authors, without, scaled, same = encode(False)
+    assert (with_shift.shift, without.shift) == (0.25, 0) and with_shift.scaling_factor == without.scaling_factor == 0.7
+    assert np.array_equal(raw, same), "the cache holds latents as the autoencoder gives them"
+    np.testing.assert_allclose(scaled, raw * 0.7, rtol=1e-6)
+    np.testing.assert_allclose(shifted, (raw - 0.25) * 0.7, rtol=1e-5, atol=1e-6)
+    assert usual.latents_recipe(latent, "two") != authors.latents_recipe(latent, "two")
+    assert "shift" not in usual.latents_recipe(latent, "two")["data"], "hashes from before the field stay valid"
+    with pytest.raises(DataError, match=r"its shift is 0\.25, row uvit needs 0\.0"):
+        require_latents_of_row(with_shift, authors, authors.trained_row("uvit"), tmp_path)
+    paper = load_profile("paper").latents_recipe("flux-vae@released", "imagenet-512")["scaling"]
+    assert (paper["factor"], paper["shift"]) == (0.3611, 0)
 
 
 def test_noise_of_a_draw_lies_where_the_images_are(tmp_path):

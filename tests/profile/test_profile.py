@@ -272,6 +272,9 @@ def test_a_repeated_key_is_refused_with_its_line(tmp_path):
         (("training", "phases", 3, "gan", "discriminator", "layers"), 5, "below 96, which its discriminator needs"),
         (("evaluation", "sets", 0, "resolution"), 16, "greater than or equal to 32"),
         (("precision",), "fp16", "cannot train the GAN of phase 3; use 'bf16' or 'fp32'"),
+        (("training", "phases", 1, "optimizer", "warmup_start"), 1.1, "less than or equal to 1"),
+        (("training", "phases", 3, "gan", "optimizer", "decay_head_norm"), True, "is for the autoencoder's optimizer"),
+        (("diffusion", "trainings", "uvit", "optimizer", "decay_head_norm"), True, "is for the phases of an autoencod"),
     ],
 )
 def test_what_a_phase_cannot_run_is_refused(where, value, reason):

@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from dcae_bench.base.errors import ConfigError
 from dcae_bench.models.zoo import build
 from dcae_bench.profile.profile import parse_profile
 from dcae_bench.profile.training import EMASpec, OptimizerSpec
-from dcae_bench.training.phases import EMA, Freezer, make_optimizer, set_learning_rate
+from dcae_bench.specs.autoencoders import CustomSpec
+from dcae_bench.training.phases import EMA, Freezer, head_norms, make_optimizer, set_learning_rate
 
 FAMILIES = ["dc-ae", "sd-vae"]
 
@@ -67,6 +69,40 @@ def test_warm_up_is_linear_in_images_and_then_constant():
     assert rates == [0.005, 0.125, 0.5, 0.5, 0.5]
     assert [group["lr"] for group in optimizer.param_groups] == [0.5]
     assert set_learning_rate(optimizer, spec.model_copy(update={"warmup_images": 0}), 1) == 0.5
+
+
+def test_warm_up_may_start_at_a_share_of_the_rate():
+    """As in the authors' trainer shell: warmup_lr + (lr - warmup_lr) * (k + 1) / steps at step k."""
+    spec = OptimizerSpec(lr=6.4e-5, weight_decay=0, warmup_images=50 * 8, warmup_start=0.1)
+    optimizer = make_optimizer([nn.Parameter(torch.zeros(2, 2))], spec)
+    for step in (0, 1, 25, 49, 50, 1000):
+        wanted = 6.4e-6 + (6.4e-5 - 6.4e-6) * min(step + 1, 50) / 50
+        assert set_learning_rate(optimizer, spec, (step + 1) * 8) == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("autoencoder", "norm"), [("dc-ae", "decoder.project_out.norm"), ("sd-vae", "net.decoder.conv_norm_out")]
+)
+def test_the_norm_of_the_head_may_decay(tiny, autoencoder, norm):
+    net = model(tiny, autoencoder)
+    spec = OptimizerSpec(lr=0.1, weight_decay=0.25)
+    for decay_too in ((), head_norms(net)):
+        optimizer = make_optimizer(net.parameters(), spec, decay_too=decay_too)
+        decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+        vectors = {name for name, p in net.named_parameters() if p.ndim == 1 and decays[id(p)]}
+        assert vectors == ({f"{norm}.weight"} if decay_too else set())
+        assert all(decays[id(p)] for p in net.parameters() if p.ndim > 1)
+
+
+def test_a_head_that_is_not_known_has_no_norm(tmp_path, monkeypatch):
+    (tmp_path / "headless.py").write_text(
+        "import torch\nclass AE(torch.nn.Conv2d):\n    def __init__(self): super().__init__(3, 3, 1)\n"
+        "    def encode(self, x): return self(x)\n    def decode(self, z): return z\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    spec = CustomSpec(family="custom", class_name="headless:AE", compression=1, latent_channels=3)
+    with pytest.raises(ConfigError, match="decay_head_norm: an autoencoder of family custom has no norm"):
+        head_norms(build(spec))
 
 
 @pytest.mark.parametrize("decay_all", [False, True])
