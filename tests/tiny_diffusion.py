@@ -11,6 +11,7 @@ from dcae_bench.data.packed import PackedPhoto, PackIndex, write_index
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build
 from dcae_bench.profile.profile import Profile, parse_profile
+from dcae_bench.weights.trained import TrainedWeights
 
 TRAINING = {
     "process": "vp",
@@ -135,5 +136,6 @@ def write_data(folder: Path, names: tuple[str, str] = ("bright", "dark")) -> Pat
 
 def write_weights(path: Path, seed: int = 1) -> Path:
     """Write random weights of the profile's autoencoder."""
-    save_weights(build(profile().autoencoders["sd-vae"].model, seed=seed).state_dict(), path)
+    state = build(profile().autoencoders["sd-vae"].model, seed=seed).state_dict()
+    save_weights(state, path, trained=TrainedWeights(kind="autoencoder", name="sd-vae"))
     return path

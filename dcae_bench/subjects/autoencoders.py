@@ -12,6 +12,7 @@ from dcae_bench.models.zoo import build
 from dcae_bench.records.record import Subject
 from dcae_bench.specs.autoencoders import CustomSpec, unfolded
 from dcae_bench.subjects.choose import ChosenAutoencoder
+from dcae_bench.subjects.trained import require_description
 
 
 def open_autoencoder(chosen: ChosenAutoencoder) -> tuple[Autoencoder, Subject]:
@@ -24,6 +25,8 @@ def open_autoencoder(chosen: ChosenAutoencoder) -> tuple[Autoencoder, Subject]:
     """
     model = build(chosen.spec)
     sha256 = load_weights(model, chosen.weights) if chosen.weights is not None else None
+    if chosen.weights is not None and chosen.source == "retrained":
+        require_description(chosen.weights)
     if sha256 is None or (chosen.source == "own" and isinstance(unfolded(chosen.spec), CustomSpec)):
         sha256 = state_sha256(model)
     return model.eval(), describe_autoencoder(chosen, model.count_parameters(), sha256)

@@ -21,7 +21,7 @@ from dcae_bench.profile.rows import ReleasedRow, Row, TrainedRow
 from dcae_bench.records.record import DenoiserSubject, Subject
 from dcae_bench.subjects.autoencoders import open_autoencoder
 from dcae_bench.subjects.choose import choose_for_latents
-from dcae_bench.subjects.trained import describe_weights
+from dcae_bench.subjects.trained import describe_weights, require_description
 from dcae_bench.weights import released as store
 from dcae_bench.weights.trained import model_sha256
 
@@ -81,6 +81,7 @@ def open_trained(
     _require_denoiser(weights, resolved, manifest)
     model = build_denoiser(resolved.denoiser)
     sha256 = load_denoiser(model, weights)
+    require_description(weights)
     scale = manifest.scaling_factor, manifest.shift
     return OpenDenoiser(model.eval(), sha256, decoder, subject.weights_sha256, *scale, manifest)
 

@@ -33,6 +33,19 @@ def describe_weights(path: Path) -> TrainedWeights | None:
     return None
 
 
+def require_description(path: Path) -> None:
+    """Refuse trained weights that nothing is said of, see :func:`describe_weights`. Raises :class:`WeightsError`.
+
+    A name and a phase from the command line alone are not believed. Openers call this after they have read the
+    weights, so that damaged ones are told as that.
+    """
+    if describe_weights(path) is None:
+        raise WeightsError(
+            f"{path}: does not say of which model and phase it is, and no {RECORD} of its training lies beside it; "
+            "pass the file that training wrote, or measure it as your own ('weights: own' in the profile)"
+        )
+
+
 def require_autoencoder(path: Path, name: str, spec: AutoencoderSpec, phase: int | None) -> int | None:
     """Check that weights are of the profile's autoencoder ``name``, and of the ``phase`` if one is given.
 
@@ -51,9 +64,12 @@ def require_autoencoder(path: Path, name: str, spec: AutoencoderSpec, phase: int
 
 
 def require_phase(path: Path, phase: int | None) -> None:
-    """Check that weights are of the ``phase``, if one is given and they state theirs. Raises :class:`WeightsError`."""
-    if (found := describe_weights(path)) is not None:
+    """Check that the user's own weights state the ``phase``, if one is given. Raises :class:`WeightsError`."""
+    found = describe_weights(path)
+    if found is not None:
         _require_phase(found, path, phase)
+    elif phase is not None:
+        raise WeightsError(f"--phase {phase}: {path} does not say its phase; leave the option out")
 
 
 def _require_phase(found: TrainedWeights, path: Path, phase: int | None) -> int | None:

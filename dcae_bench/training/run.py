@@ -16,7 +16,7 @@ from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.provenance import Stopwatch, collect
 from dcae_bench.records.record import Data, Metric, Record, Subject, save
 from dcae_bench.running import device
-from dcae_bench.subjects.trained import require_autoencoder
+from dcae_bench.subjects.trained import require_autoencoder, require_description
 from dcae_bench.training.autoencoder import PhaseRun, PhaseTrainer
 from dcae_bench.training.finished import remove_state, skip_if_finished
 from dcae_bench.training.log import read_log
@@ -46,6 +46,7 @@ def train_phase(
     if initial is not None:
         before = max((number for number in profile.phases if number < phase), default=None)
         require_autoencoder(initial, autoencoder, profile.autoencoders[autoencoder].model, before)
+        require_description(initial)
     packs = [open_training_set(name, data, profile.pack_short_side) for name in profile.training_sets(phase)]
     loss = profile.required_training.loss
     recipe = {

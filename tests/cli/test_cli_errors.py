@@ -22,6 +22,7 @@ from dcae_bench.data.prepare import prepare_files
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build
 from dcae_bench.profile.profile import parse_profile
+from dcae_bench.weights.trained import TrainedWeights
 from tests.data.image_files import LAYOUTS, write_images
 
 DEMO = yaml.safe_load((CONFIG / "demo.yaml").read_text())
@@ -53,7 +54,7 @@ def write_pack(path: Path, name: str, split: str) -> None:
 def good_weights(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "good.safetensors"
     model = build(parse_profile(DEMO, "demo").autoencoders["dc-ae-f32c32"].model, seed=0)
-    save_weights(model.state_dict(), path)
+    save_weights(model.state_dict(), path, trained=TrainedWeights(kind="autoencoder", name="dc-ae-f32c32"))
     return path
 
 
@@ -214,7 +215,10 @@ def test_weights_that_do_not_fit(evaluate, weights, refused, tmp_path, damage, r
     assert not (tmp_path / "out").exists()
 
 
-def test_weights_of_another_autoencoder(evaluate, refused):
+def test_weights_of_another_autoencoder(evaluate, refused, weights):
+    line = refused(*replaced(evaluate, "--autoencoder", "sd-vae-f32c32"))
+    assert "holds weights of autoencoder dc-ae-f32c32, not of sd-vae-f32c32" in line
+    save_file(load_file(weights), weights)  # without the statement
     assert "not weights of this autoencoder" in refused(*replaced(evaluate, "--autoencoder", "sd-vae-f32c32"))
 
 

@@ -24,6 +24,7 @@ from dcae_bench.models.zoo import build_denoiser
 from dcae_bench.profile.profile import load_profile
 from dcae_bench.training.diffusion_run import train_diffusion
 from dcae_bench.weights import released as weights
+from dcae_bench.weights.trained import METADATA, TrainedWeights
 from tests import tiny_diffusion as tiny
 from tests import tiny_released
 
@@ -40,7 +41,8 @@ def finished(tmp_path_factory):
     inputs = {"latents": folder / "two", "autoencoder": weights}
     train_diffusion(profile, "uvit", output=folder / "uvit" / "model.safetensors", run_dir=folder / "run", **inputs)
     sample_images(profile, "uvit", weights=folder / "uvit" / "model.safetensors", output=folder / "samples", **inputs)
-    save_weights(build_denoiser(profile.row("usit").denoiser, seed=1).state_dict(), folder / "usit.safetensors")
+    state = build_denoiser(profile.row("usit").denoiser, seed=1).state_dict()
+    save_weights(state, folder / "usit.safetensors", trained=TrainedWeights(kind="denoiser", name="usit"))
     return folder
 
 
@@ -166,7 +168,8 @@ def test_guidance_of_an_unconditional_model(place, refused):
 def test_latents_that_are_not_finite(place, refused):
     state = load_file("vae.safetensors")
     large = {f"net.{name}.weight": 1e30 * state[f"net.{name}.weight"] for name in ("encoder.conv_out", "quant_conv")}
-    save_file(state | large, "large.safetensors")
+    about = TrainedWeights(kind="autoencoder", name="sd-vae")
+    save_file(state | large, "large.safetensors", {METADATA: about.model_dump_json()})
     line = refused(*command("encode", weights="large.safetensors", output="large"))
     assert "its latent is not finite" in line and "take other weights" in line
     assert not Path("large/manifest.json").exists()

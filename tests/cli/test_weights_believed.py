@@ -8,6 +8,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from dcae_bench.base.errors import WeightsError
 from dcae_bench.base.files import sha256_file
 from dcae_bench.cli.main import main
 from dcae_bench.models.checkpoints import save_weights
@@ -110,9 +111,36 @@ def test_the_phase_that_weights_state_is_recorded(trained):
     from dcae_bench.subjects.choose import choose_autoencoder
 
     profile = parse_profile(CONTENT, "tiny")
-    for name, given, phase in (("dc-ae-1", None, 1), ("dc-ae-2", 2, 2), ("dc-ae-silent", None, None)):
+    for name, given, phase in (("dc-ae-1", None, 1), ("dc-ae-2", 2, 2)):
         chosen = choose_autoencoder(profile, "dc-ae", trained / f"{name}.safetensors", phase=given)
         assert (chosen.phase, chosen.source) == (phase, "retrained")
+
+
+def test_weights_that_nothing_is_said_of_are_not_taken_for_trained_ones(trained, refused, tmp_path):
+    from dcae_bench.subjects.autoencoders import open_autoencoder
+    from dcae_bench.subjects.choose import choose_autoencoder
+
+    silent = trained / "dc-ae-silent.safetensors"
+    words = (
+        f"{silent}: does not say of which model and phase it is, and no record.json of its training lies beside it; "
+        "pass the file that training wrote, or measure it as your own ('weights: own' in the profile)"
+    )
+    train = ["train", "--profile", trained / "tiny.yaml", "--autoencoder", "dc-ae", "--data", tmp_path, "--phase", 3]
+    place = ["--output", tmp_path / "out" / "m.safetensors", "--run-dir", tmp_path / "run"]
+    assert refused(*train, *place, "--initial", silent) == words and not (tmp_path / "run").exists()
+    chosen = choose_autoencoder(parse_profile(CONTENT, "tiny"), "dc-ae", silent, phase=2)
+    with pytest.raises(WeightsError) as caught:
+        open_autoencoder(chosen)
+    assert str(caught.value) == words
+
+
+def test_own_weights_are_of_no_phase_that_they_do_not_state(trained):
+    from dcae_bench.subjects.choose import choose_autoencoder
+
+    profile, silent = parse_profile(CONTENT, "tiny"), trained / "dc-ae-silent.safetensors"
+    with pytest.raises(WeightsError, match=r"--phase 2: .*dc-ae-silent\.safetensors does not say its phase; leave"):
+        choose_autoencoder(profile, "sd-vae-ft-ema", silent, phase=2, sets=())
+    assert choose_autoencoder(profile, "sd-vae-ft-ema", silent, sets=()).phase is None
 
 
 def test_training_says_what_its_weights_are(tmp_path, monkeypatch, refused):
@@ -146,6 +174,7 @@ def test_training_says_what_its_weights_are(tmp_path, monkeypatch, refused):
     assert "scaled.safetensors: learned from latents" in refused(*sample, "--weights", "scaled.safetensors")
     # Without a statement, the record of the training beside the weights says what they are.
     sha256 = save_weights(state, Path("uvit/silent.safetensors"))
+    assert "does not say of which model" in refused(*sample, "--weights", "uvit/silent.safetensors")
     record = load(Path("uvit/record.json"))
     denoiser = record.denoiser.model_copy(update={"row": "other", "weights_sha256": sha256})
     save(record.model_copy(update={"denoiser": denoiser}), Path("uvit/record.json"))

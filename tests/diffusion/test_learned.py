@@ -25,6 +25,7 @@ from dcae_bench.models.zoo import build, build_denoiser
 from dcae_bench.profile.profile import parse_profile
 from dcae_bench.specs.diffusion import paper_sampler
 from dcae_bench.training.diffusion_run import train_diffusion
+from dcae_bench.weights.trained import TrainedWeights
 from tests import tiny_diffusion as tiny
 
 SPREAD = {"vp": 0.22, "learned-range": 0.12, "flow": 0.1}
@@ -140,7 +141,8 @@ def test_a_network_trained_on_cached_latents_learns_each_class(mixture, tmp_path
     wide = type(mixture)(mixture.means, torch.tensor([0.5, 0.8, 0.4], dtype=torch.float64))
     weights, output = tmp_path / "vae.safetensors", tmp_path / "row" / "model.safetensors"
     autoencoder = build(profile().autoencoders["sd-vae"].model, seed=0)
-    write_cache(tmp_path / "cache", wide, save_weights(autoencoder.state_dict(), weights))
+    about = TrainedWeights(kind="autoencoder", name="sd-vae")
+    write_cache(tmp_path / "cache", wide, save_weights(autoencoder.state_dict(), weights, trained=about))
     paths = {"latents": tmp_path / "cache", "autoencoder": weights, "output": output, "run_dir": tmp_path / "run"}
     train_diffusion(profile(), "usit", **paths)
     plan, count = profile().row("usit"), 600

@@ -12,6 +12,7 @@ from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build_denoiser
 from dcae_bench.records.record import load, save
 from dcae_bench.running.processes import Worker
+from dcae_bench.weights.trained import TrainedWeights
 from tests import tiny_diffusion as tiny
 from tests.evaluation.test_samples_run import training_record
 
@@ -60,7 +61,8 @@ def folder(tmp_path):
         state = build_denoiser(tiny.profile().row(row).denoiser, seed=1).state_dict()
         generator = torch.Generator().manual_seed(2)
         state = {key: value + 0.05 * torch.randn(value.shape, generator=generator) for key, value in state.items()}
-        sha256 = save_weights(state, tmp_path / f"{row}.safetensors")
+        about = TrainedWeights(kind="denoiser", name=row)
+        sha256 = save_weights(state, tmp_path / f"{row}.safetensors", trained=about)
         if row == "uvit":
             save(training_record(weights=sha256), tmp_path / "training.json")
     return tmp_path

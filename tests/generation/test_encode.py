@@ -31,6 +31,7 @@ from dcae_bench.models.checkpoints import load_weights, save_weights
 from dcae_bench.models.zoo import build
 from dcae_bench.profile.profile import load_profile
 from dcae_bench.running.processes import Worker
+from dcae_bench.weights.trained import TrainedWeights
 from tests import tiny_diffusion as tiny
 from tests import tiny_released
 
@@ -175,7 +176,7 @@ def test_another_autoencoders_latents_are_refused_with_both_hashes(tmp_path, dat
 def test_latents_that_are_not_finite_are_refused_on_both_sides(tmp_path, data, weights, cache):
     state = model_of(weights).state_dict()
     state["encoder.conv_out.weight" if "encoder.conv_out.weight" in state else next(iter(state))].mul_(1e30)
-    save_weights(state, tmp_path / "large.safetensors")
+    save_weights(state, tmp_path / "large.safetensors", trained=TrainedWeights(kind="autoencoder", name="sd-vae"))
     with pytest.raises(DataError, match=r"dark-0#0: its latent is not finite in float16.*; take other weights, or"):
         encode_dataset(
             tiny.profile(), LATENT, "plain", data=data, output=tmp_path / "a", weights=tmp_path / "large.safetensors"

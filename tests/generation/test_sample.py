@@ -30,6 +30,7 @@ from dcae_bench.models.zoo import build_denoiser
 from dcae_bench.running.processes import Worker
 from dcae_bench.specs.diffusion import GuidanceSpec
 from dcae_bench.subjects.denoisers import open_trained
+from dcae_bench.weights.trained import METADATA, TrainedWeights
 from tests import tiny_diffusion as tiny
 
 
@@ -43,7 +44,7 @@ def folder(tmp_path_factory):
         model = build_denoiser(tiny.profile().row(row).denoiser, seed=1)
         generator = torch.Generator().manual_seed(2)  # DiT begins as zero, which says nothing
         state = {k: v + 0.05 * torch.randn(v.shape, generator=generator) for k, v in model.state_dict().items()}
-        save_weights(state, folder / f"{row}.safetensors")
+        save_weights(state, folder / f"{row}.safetensors", trained=TrainedWeights(kind="denoiser", name=row))
     return folder
 
 
@@ -77,7 +78,8 @@ def test_a_released_pipeline_gives_the_samples_of_its_denoiser(draw, folder, tmp
     state = load_file(folder / f"{row}.safetensors")
     pipeline = {f"diffusion_model.{key}": value for key, value in state.items()}
     pipeline["autoencoder.decoder.weight"] = torch.full((3,), torch.nan)
-    save_file(pipeline, tmp_path / "model.safetensors")
+    about = TrainedWeights(kind="denoiser", name=row)
+    save_file(pipeline, tmp_path / "model.safetensors", {METADATA: about.model_dump_json()})
     released = draw(row, tmp_path / "released", weights=tmp_path / "model.safetensors")
     own = draw(row, tmp_path / "own")
     assert released.sha256 == own.sha256 and released.denoiser_sha256 != own.denoiser_sha256
@@ -224,7 +226,7 @@ def test_what_does_not_belong_together_is_refused(draw, tmp_path, folder):
     other = tiny.write_weights(tmp_path / "other.safetensors", seed=2)
     with pytest.raises(DataError, match="holds latents of sd-vae with weights"):
         draw("uvit", tmp_path / "new", autoencoder=other)
-    with pytest.raises(WeightsError, match="these are not weights of this uvit"):
+    with pytest.raises(WeightsError, match=r"holds weights of denoiser dit, not of row uvit; pass those of the row"):
         draw("uvit", tmp_path / "new", weights=folder / "dit.safetensors")
     with pytest.raises(DataError, match="sample first"):
         read_sample_manifest(tmp_path / "new")

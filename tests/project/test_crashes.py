@@ -25,6 +25,7 @@ from dcae_bench.records.record import load
 from dcae_bench.subjects.choose import choose_autoencoder
 from dcae_bench.training.diffusion_run import train_diffusion
 from dcae_bench.training.run import train_phase
+from dcae_bench.weights.trained import TrainedWeights
 from tests import tiny_diffusion
 from tests.crashing_disk import CrashingDisk
 from tests.fixtures.evaluation import lpips, suite, tiny  # noqa: F401
@@ -46,7 +47,8 @@ def inputs(tmp_path_factory):
     profile = tiny_diffusion.profile()
     encode_dataset(profile, "sd-vae@retrained", "two", data=folder / "data", output=folder / "two", weights=weights)
     model = build_denoiser(profile.row("uvit").denoiser, seed=1)
-    save_weights(model.state_dict(), folder / "uvit.safetensors")
+    about = TrainedWeights(kind="denoiser", name="uvit")
+    save_weights(model.state_dict(), folder / "uvit.safetensors", trained=about)
     random = np.random.default_rng(0)
     for number in range(20):
         path = folder / "images" / f"{number:02}.png"

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from dcae_bench.base.files import sha256_file
 from dcae_bench.catalogue.autoencoders import catalogue
@@ -16,6 +17,7 @@ from dcae_bench.generation.sample import sample_images
 from dcae_bench.models.cost import autoencoder_cost
 from dcae_bench.profile.profile import parse_profile
 from dcae_bench.records.record import load
+from dcae_bench.weights.trained import METADATA, TrainedWeights
 from tests import tiny_diffusion as tiny
 from tests import tiny_released
 
@@ -119,7 +121,12 @@ def test_a_released_row_gives_the_samples_of_the_same_weights_on_a_cache_of_the_
     both = parse_profile(content, "tiny.yaml")
     encode_dataset(both, "tiny-vae@released", "two", data=folder / "data", output=tmp_path / "latents")
     released = sample_images(both, "uvit", output=tmp_path / "released")
-    weights = folder / "weights" / f"{tiny_released.UVIT}.safetensors"
+    weights = tmp_path / "twin.safetensors"
+    state, about = (
+        load_file(folder / "weights" / f"{tiny_released.UVIT}.safetensors"),
+        TrainedWeights(kind="denoiser", name="twin"),
+    )
+    save_file(state, weights, {METADATA: about.model_dump_json()})
     twin = sample_images(both, "twin", output=tmp_path / "twin", weights=weights, latents=tmp_path / "latents")
     assert released.sha256 == twin.sha256 and released.recipe_sha256 != twin.recipe_sha256
     assert (twin.released, twin.autoencoder_sha256) == (None, released.autoencoder_sha256)

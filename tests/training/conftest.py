@@ -14,6 +14,7 @@ from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build
 from dcae_bench.profile.profile import Profile, parse_profile
 from dcae_bench.training.autoencoder import PhaseRun, PhaseTrainer
+from dcae_bench.weights.trained import TrainedWeights
 
 OPTIMIZER = {"lr": 0.01, "weight_decay": 0.1, "warmup_images": 8}
 CONTENT = {
@@ -133,7 +134,7 @@ def initial(tmp_path_factory, tiny) -> Callable[[str], Path]:
         for key, value in model.state_dict().items():
             if "running" in key:
                 value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
-        save_weights(model.state_dict(), path)
+        save_weights(model.state_dict(), path, trained=TrainedWeights(kind="autoencoder", name=autoencoder))
         return path
 
     return make

@@ -21,6 +21,7 @@ from dcae_bench.models.zoo import build
 from dcae_bench.profile.profile import load_profile, parse_profile
 from dcae_bench.training.checkpoint import CHECKPOINT, DIVERGED
 from dcae_bench.training.log import read_log
+from dcae_bench.weights.trained import TrainedWeights
 
 FAMILIES = ["dc-ae", "sd-vae"]
 
@@ -353,7 +354,8 @@ def test_a_kill_while_the_state_is_cleared_away_costs_no_result(tmp_path, tiny, 
     """A checkpoint of a finished run without its log would be taken for one whose log is empty."""
     config, data = write_packs(tmp_path, tiny())
     command = Command(tmp_path, config, data, 2, first := tmp_path / "first.safetensors")
-    save_weights(build(load_profile(config).autoencoders["dc-ae"].model, seed=0).state_dict(), first)
+    state = build(load_profile(config).autoencoders["dc-ae"].model, seed=0).state_dict()
+    save_weights(state, first, trained=TrainedWeights(kind="autoencoder", name="dc-ae", phase=1))
     monkeypatch.setattr(sys, "argv", ["dcae-bench", *command.arguments])
 
     def killed(folder):
