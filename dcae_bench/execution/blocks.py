@@ -61,6 +61,12 @@ def checkpoint_blocks(model: nn.Module) -> None:
         )
 
 
+def restore_blocks(model: nn.Module) -> None:
+    """Undo :func:`checkpoint_blocks`: each block's forward pass is its class's again."""
+    for block in blocks(model):
+        block.__dict__.pop("forward", None)
+
+
 def compile_blocks(model: nn.Module) -> None:
     """Compile each block by itself, so that equal blocks share compiled code.
 

@@ -3,7 +3,7 @@
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -20,6 +20,7 @@ from dcae_bench.measurement.record import Restart
 
 CEILING = "matmul"
 """Name of the ceiling among the workloads that are timed in turn."""
+NO_WINDOW = "no window was asked for"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ def run(
     ceiling: Matmul | None = None,
     source: Source | None = None,
     no_source: str = "the energy of processors is not measured",
+    setup_s: Mapping[str, float] | None = None,
+    with_energy: Collection[str] | None = None,
     window_s: float = WINDOW_S,
     cool_to_c: int | None = None,
     peaks_gib: Mapping[str, float] | None = None,
@@ -50,8 +53,9 @@ def run(
     """Time ``workloads`` in turn, then take the energy of one after the other. The caller must hold the lease.
 
     ``source`` reads the GPU by NVML, with times of ``clock``; without a source the energy is null and ``no_source`` is
-    the reason. ``ceiling`` is timed in turn with the workloads. ``trace_file`` is the file name that the records give
-    to the trace.
+    the reason. ``ceiling`` is timed in turn with the workloads. ``setup_s`` holds the time of the first call of
+    workloads that were called before. ``with_energy`` names the workloads whose energy is measured; None: all. ``trace_file`` is
+    the file name that the records give to the trace.
     """
     if CEILING in workloads:
         raise ValueError(f"'{CEILING}' is the ceiling's own name")
@@ -59,12 +63,12 @@ def run(
     calls: dict[str, Workload] = dict(workloads) if ceiling is None else {**workloads, CEILING: ceiling}
     before = host.read_state()
     if source is None:
-        series, trace = time_in_turn(calls, clock=clock, schedule=schedule), None
+        series, trace = time_in_turn(calls, clock=clock, schedule=schedule, setup_s=setup_s), None
         energies = {workload: no_energy(no_source) for workload in workloads}
         activity = host.activity_between(before, host.read_state())
     else:
         with Recorder(source, period_s=period_s) as recorder:
-            series = time_in_turn(calls, clock=clock, schedule=schedule)
+            series = time_in_turn(calls, clock=clock, schedule=schedule, setup_s=setup_s)
             activity = host.activity_between(before, host.read_state())
             energies = {
                 workload: measure_energy(
@@ -76,6 +80,8 @@ def run(
                     cool_to_c=cool_to_c,
                     sleep=sleep,
                 )
+                if with_energy is None or workload in with_energy
+                else no_energy(NO_WINDOW)
                 for workload, call in workloads.items()
             }
         trace = recorder.trace

@@ -25,7 +25,7 @@ from dcae_bench.measurement.instruments.memory import (
 )
 from dcae_bench.measurement.instruments.nvml import Live, Source, gpus
 from dcae_bench.measurement.instruments.probe import probe
-from dcae_bench.measurement.instruments.timing import Clock, CudaClock, HostClock
+from dcae_bench.measurement.instruments.timing import Clock, CudaClock, HostClock, time_of
 from dcae_bench.measurement.record import TRACE_SUFFIX, Restart, ThroughputRecord, derive, save
 from dcae_bench.measurement.run import run
 from dcae_bench.measurement.workloads.by_name import build_workload
@@ -96,6 +96,8 @@ class _Built:
     status: Literal["measured", "oom", "skipped"]
     peak_gib: float | None
     search: BatchSearch | None
+    setup_s: float | None = None
+    """Time of the first call, s; None if there was none yet."""
 
 
 def measure(session: Session, say: Callable[[str], None] = lambda _text: None) -> list[Path]:
@@ -109,7 +111,7 @@ def measure(session: Session, say: Callable[[str], None] = lambda _text: None) -
     with _leased_device(session.recipe, say) as (device, clock, source):
         built = {}
         for case in session.cases:
-            built[case.name] = one = _build_case(case, session, device, len(session.cases))
+            built[case.name] = one = _build_case(case, session, device, clock, len(session.cases))
             say(f"{case.name}: " + (f"ready, batch {one.job.batch}" if one.ready else f"{one.status}: {one.reason}"))
         calls = {name: one.ready.call for name, one in built.items() if one.ready is not None}
         restarts: dict[str, Restart] = {}
@@ -122,6 +124,8 @@ def measure(session: Session, say: Callable[[str], None] = lambda _text: None) -
                 schedule=session.recipe.schedule,
                 ceiling=Matmul(dtype, device),
                 source=source,
+                setup_s={name: one.setup_s for name, one in built.items() if one.setup_s is not None},
+                with_energy=calls if session.energy else (),
                 peaks_gib={name: one.peak_gib for name, one in built.items() if one.peak_gib is not None},
                 trace_file=session.trace,
             )
@@ -172,7 +176,7 @@ def _leased_gpu(protocol: str, say: Callable[[str], None]) -> Iterator[tuple[tor
         yield torch.device("cuda"), CudaClock(), Live(uuid, time.perf_counter)
 
 
-def _build_case(case: Case, session: Session, device: torch.device, sharing: int) -> _Built:
+def _build_case(case: Case, session: Session, device: torch.device, clock: Clock, sharing: int) -> _Built:
     """Find the batch of a case and build its workload. Running out of memory is a result, not an error.
 
     ``sharing`` is the number of cases that share the GPU's memory.
@@ -192,11 +196,12 @@ def _build_case(case: Case, session: Session, device: torch.device, sharing: int
                 return _Built(None, replace(job, batch=1), "not even one image fits", "oom", None, search)
         while True:
             base = _reset_peak_memory(device)
-            made = catch_out_of_memory(partial(_build_warm, job))
+            made = catch_out_of_memory(partial(_build_warm, job, clock))
             if not isinstance(made, OutOfMemory):
+                ready, setup_s = made
                 peak = None if device.type == "cpu" else (torch.cuda.max_memory_allocated() - base) / 2**30
-                ready = replace(made, settings={"batch": "searched" if search else first[1], **made.settings})
-                return _Built(ready, job, None, "measured", peak, search)
+                ready = replace(ready, settings={"batch": "searched" if search else first[1], **ready.settings})
+                return _Built(ready, job, None, "measured", peak, search, setup_s)
             if search is None or job.batch == 1:
                 return _Built(None, job, made.message, "oom", None, search)
             # The search ran in eager mode; a CUDA graph's memory pool may need more.
@@ -231,14 +236,17 @@ def _search_batch(job: Job) -> tuple[Job, BatchSearch]:
     return replace(job, batch=batch, checkpointing=checkpointing), found
 
 
-def _build_warm(job: Job) -> Ready:
-    """Build the job's workload; on a GPU also run it twice, so that its peak of memory is known."""
+def _build_warm(job: Job, clock: Clock) -> tuple[Ready, float | None]:
+    """Build the job's workload; on a GPU also run it twice, so that its peak of memory is known.
+
+    Returns the workload with the time of its first call, which the warm-up then need not repeat; None without a call.
+    """
     ready = build_workload(job)
-    for _ in range(2 if job.device.type == "cuda" else 0):
-        ready.call()
-    if job.device.type == "cuda":
-        torch.cuda.synchronize()
-    return ready
+    if job.device.type == "cpu":
+        return ready, None
+    setup_s = time_of(ready.call, clock)
+    time_of(ready.call, clock)
+    return ready, setup_s
 
 
 @contextmanager

@@ -280,3 +280,19 @@ def test_command_says_what_holds_and_fails_where_it_does_not(folder, monkeypatch
 def test_workload_cannot_take_the_ceilings_name(make_clock):
     with pytest.raises(ValueError, match="matmul"):
         run({"matmul": lambda: None}, clock=make_clock())
+
+
+def test_only_what_is_marked_gets_an_energy_window(trace, make_clock):
+    clock = make_clock()
+    workloads = {name: clock.workload(name, 0.05) for name in ("marked", "other")}
+    found = run(
+        workloads,
+        clock=clock,
+        schedule=TimingSchedule(warm_up_s=0, blocks=3),
+        source=Replay(trace(seconds=120), clock.now),
+        with_energy={"marked"},
+        period_s=3600,
+        sleep=clock.sleep,
+    ).restarts
+    assert found["marked"].energy.energy_j > 0
+    assert found["other"].energy.energy_j is None and found["other"].energy.reason == "no window was asked for"

@@ -89,7 +89,7 @@ def test_what_sampling_reads_lives_as_long_as_its_call(work, monkeypatch):
     tiny.use(monkeypatch)
     case = tiny.case(work)
     # The decoder of real size would take most of the test's time.
-    monkeypatch.setattr(inference, "build", lambda spec, seed: _Decoder())
+    monkeypatch.setattr(inference, "build", lambda spec, seed, device: _Decoder())
     for name in ("random_denoiser", "build"):
         monkeypatch.setattr(inference, name, remembering(getattr(inference, name)))
     call = build_workload(Job(case, CPU, 2, DEVICE, mode="compile")).call

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dcae_bench.measurement.instruments.statistics import flags, median_estimate, ratio_estimate
-from dcae_bench.measurement.instruments.timing import HostClock, Series, TimingSchedule, time_in_turn
+from dcae_bench.measurement.instruments.timing import HostClock, Series, TimingSchedule, time_in_turn, time_of
 
 
 def test_blocks_are_long_enough_in_turn_and_warmed_up(clock):
@@ -44,6 +44,14 @@ def test_setup_is_told_apart(clock):
     series = time_in_turn({"a": call}, clock=clock)["a"]
     assert series.warm_up.setup_s == pytest.approx(30)
     assert series.rates == pytest.approx([20] * 10)
+
+
+def test_a_first_call_before_the_warm_up_is_not_repeated(clock):
+    call = clock.workload("a", 0.5)
+    before = time_of(call, clock)
+    found = time_in_turn({"a": call}, clock=clock, schedule=TimingSchedule(blocks=2), setup_s={"a": before})["a"]
+    assert found.warm_up.setup_s == before == 0.5
+    assert len(clock.calls) == 1 + found.warm_up.iterations + found.timed_iterations
 
 
 def test_warm_up_lasts_until_the_times_stop_to_fall(clock):

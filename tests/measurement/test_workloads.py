@@ -2,15 +2,18 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from dcae_bench.base.errors import MeasurementError
 from dcae_bench.execution.blocks import checkpoint_blocks
-from dcae_bench.measurement.workloads import agreement, training_step
+from dcae_bench.measurement.workloads import agreement, denoiser_step, training_step
 from dcae_bench.measurement.workloads.by_name import build_workload
 from dcae_bench.measurement.workloads.denoiser_step import DenoiserStep
 from dcae_bench.measurement.workloads.denoisers import forward_inputs, random_denoiser, train_inputs
 from dcae_bench.measurement.workloads.job import BUFFERS, Job
 from dcae_bench.measurement.workloads.recipes import CPU
+from dcae_bench.models.zoo import build, build_denoiser
 from tests.measurement import tiny
 
 DEVICE = torch.device("cpu")
@@ -82,6 +85,52 @@ def test_half_precision_is_compared_with_fp32_first(work, monkeypatch):
 
 def test_plain_fp32_has_nothing_to_agree_with():
     assert build_workload(job("forward")).agreement is None and build_workload(job("train")).agreement is None
+
+
+def test_the_plain_network_of_the_check_is_the_one_that_is_timed(monkeypatch):
+    built = []
+    monkeypatch.setattr(
+        denoiser_step, "random_denoiser", lambda *what: built.append(random_denoiser(*what)) or built[-1]
+    )
+    monkeypatch.setattr(training_step, "compile_blocks", lambda model: None)
+    ready = build_workload(job(mode="compile"))
+    assert len(built) == 1 and ready.agreement.error == 0 and ready.agree_again().error == 0
+    assert not any("forward" in vars(block) for block in built[0].transformer_blocks()), "the checkpoints are gone"
+    assert ready.settings["built_on"] == "cpu"
+
+
+class _OnProcessor(TorchDispatchMode):
+    """Collects the sizes of what is allocated on the processor."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = [0]
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        self.numbers += [one.numel() for one in tree_leaves(made) if getattr(one, "device", DEVICE) == DEVICE]
+        return made
+
+
+@pytest.mark.parametrize("denoiser", ["tiny-uvit", "tiny-dit"])
+def test_networks_are_built_on_their_device(denoiser):
+    """The meta device stands for a GPU: of the weights nothing touches the processor's memory."""
+    spec = tiny.case(denoiser=denoiser).spec
+    with _OnProcessor() as seen:
+        model = build_denoiser(spec, seed=0, device=torch.device("meta"))
+    assert {tensor.device.type for tensor in model.state_dict().values()} == {"meta"}
+    assert max(seen.numbers) < max(p.numel() for p in model.parameters()) / 4
+    autoencoder = build(tiny.AUTOENCODER, seed=0, device=torch.device("meta"))
+    assert {tensor.device.type for tensor in autoencoder.state_dict().values()} == {"meta"}
+
+
+def test_naming_the_processor_changes_no_weight_and_no_other_random_number():
+    spec = tiny.case().spec
+    torch.manual_seed(5)
+    wanted, after = build_denoiser(spec, seed=3).state_dict(), torch.rand(3)
+    torch.manual_seed(5)
+    found = build_denoiser(spec, seed=3, device=DEVICE).state_dict()
+    assert all(tensor.equal(wanted[name]) for name, tensor in found.items()) and torch.rand(3).equal(after)
 
 
 @pytest.mark.parametrize("wrong", [lambda block: block, lambda block: lambda x: 10 * x.flip(0)])

@@ -172,18 +172,24 @@ class Series(Strict):
 
 
 def time_in_turn(
-    workloads: Mapping[str, Workload], *, clock: Clock, schedule: TimingSchedule | None = None
+    workloads: Mapping[str, Workload],
+    *,
+    clock: Clock,
+    schedule: TimingSchedule | None = None,
+    setup_s: Mapping[str, float] | None = None,
 ) -> dict[str, Series]:
     """Time workloads in one process: warm up all of them, then time one block of each, round after round (A B A B).
 
     A slower clock or a warmer chip then affects all workloads alike, and
-    :func:`dcae_bench.measurement.instruments.statistics.ratio_estimate` can compare the blocks of one round. Errors of
-    a workload are not caught.
+    :func:`dcae_bench.measurement.instruments.statistics.ratio_estimate` can compare the blocks of one round.
+    ``setup_s`` holds the time of the first call of workloads that were called before. Errors of a workload are not
+    caught.
     """
     schedule = schedule or TimingSchedule()
     if not workloads:
         raise ValueError("nothing to measure")
-    warmed = {name: warm_up(call, clock, schedule) for name, call in workloads.items()}
+    known = setup_s or {}
+    warmed = {name: warm_up(call, clock, schedule, known.get(name)) for name, call in workloads.items()}
     # A tenth more iterations than block_s needs, so that a slightly faster block is still long enough.
     counts = {
         name: max(
@@ -217,12 +223,13 @@ def time_in_turn(
     }
 
 
-def warm_up(call: Workload, clock: Clock, schedule: TimingSchedule) -> WarmUp:
-    """Run a workload until it ran enough iterations and seconds and its times no longer drift, or until the limit."""
-    begin = clock.now()
-    call()
-    clock.synchronize()
-    setup_s = clock.now() - begin
+def warm_up(call: Workload, clock: Clock, schedule: TimingSchedule, setup_s: float | None = None) -> WarmUp:
+    """Run a workload until it ran enough iterations and seconds and its times no longer drift, or until the limit.
+
+    ``setup_s`` is the time of the first call, if there was one already.
+    """
+    if setup_s is None:
+        setup_s = time_of(call, clock)
     times: list[float] = []
     begin = clock.now()
     while True:
@@ -239,6 +246,14 @@ def warm_up(call: Workload, clock: Clock, schedule: TimingSchedule) -> WarmUp:
         settled=stable,
         iteration_s=tuple(times[-1000:]),
     )
+
+
+def time_of(call: Workload, clock: Clock) -> float:
+    """Seconds of one call, from an idle device to an idle device."""
+    begin = clock.now()
+    call()
+    clock.synchronize()
+    return clock.now() - begin
 
 
 def _block(call: Workload, clock: Clock, turn: int, iterations: int, schedule: TimingSchedule) -> Block:

@@ -22,7 +22,7 @@ def autoencoder_workload(job: Job) -> Ready:
     if job.mode == "trt":
         raise MeasurementError("mode trt: it is for forward passes of denoisers; time an autoencoder without --mode")
     encode, space = job.case.work == "encode", job.case.space
-    model = build(job.case.autoencoder, seed=job.seed).to(job.device).eval()
+    model = build(job.case.autoencoder, seed=job.seed, device=job.device).eval()
     shape = (3, job.case.resolution, job.case.resolution) if encode else (space.channels, space.side, space.side)
     generator = torch.Generator(job.device).manual_seed(job.seed)
     inputs = [torch.randn((job.batch, *shape), generator=generator, device=job.device) for _ in range(BUFFERS)]
@@ -44,5 +44,5 @@ def autoencoder_workload(job: Job) -> Ready:
         what = f"outputs of {len(wanted)} x 1 images, {job.mode} {job.precision} beside eager fp32{when}"
         return require_agreement(job, what, largest_output_error(call.once_each(), wanted))
 
-    settings = {"channels_last": str(job.recipe.channels_last).lower()}
+    settings = {**job.built_on, "channels_last": str(job.recipe.channels_last).lower()}
     return Ready(call, job.batch, settings, agree(), partial(agree, AFTER))

@@ -37,9 +37,9 @@ def random_denoiser(case: Case, device: torch.device, seed: int) -> Denoiser:
     """The case's denoiser with random weights, of which none is zero.
 
     DiT initialises its output layer to zero and would predict zero for every input: GPUs multiply zeros faster, and
-    the check of a faster mode would compare nothing.
+    the check of a faster mode would compare nothing. The weights are drawn on the device.
     """
-    model = build_denoiser(case.spec, seed=seed).to(device)
+    model = build_denoiser(case.spec, seed=seed, device=device)
     generator = torch.Generator(device).manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -72,7 +72,7 @@ def forward_workload(job: Job) -> Ready:
     else:
         call = Rotation(predict, inputs)
     agree = partial(_agree, job, "outputs", call, wanted)
-    return Ready(call, job.batch, kernel_setting(kernel), agree(), partial(agree, AFTER))
+    return Ready(call, job.batch, job.built_on | kernel_setting(kernel), agree(), partial(agree, AFTER))
 
 
 def sampling_workload(job: Job) -> Ready:
@@ -100,7 +100,7 @@ def sampling_workload(job: Job) -> Ready:
         z = sample(denoiser, process, sampler, noise, labels, GUIDANCE)
         return z if decode is None else decode(z)
 
-    settings = {"nfe": str(nfe), "guidance": "doubled batch", **kernel_setting(kernel)}
+    settings = {"nfe": str(nfe), "guidance": "doubled batch", **job.built_on, **kernel_setting(kernel)}
     return Ready(call, job.batch, settings, agreement, partial(agree, AFTER))
 
 
@@ -114,7 +114,7 @@ def _agree(job: Job, what: str, call: Rotation, wanted: Sequence[Tensor], when: 
 
 def _decoder(job: Job, part: int = 8) -> Callable[[Tensor], Tensor]:
     """The decoder of the case's autoencoder, which decodes ``part`` latents at a time."""
-    model = build(job.case.autoencoder, seed=job.seed).to(job.device, job.dtype).eval()
+    model = build(job.case.autoencoder, seed=job.seed, device=job.device).to(job.dtype).eval()
 
     @torch.inference_mode()
     def decode(z: Tensor) -> Tensor:

@@ -48,6 +48,11 @@ class Job:
         return torch.channels_last if self.recipe.channels_last else torch.contiguous_format
 
     @property
+    def built_on(self) -> dict[str, str]:
+        """Where the weights are drawn, for the record: a GPU draws others than a processor, and sooner."""
+        return {"built_on": self.device.type}
+
+    @property
     def fast(self) -> bool:
         """Whether mode or precision differ from plain eager fp32, so that the outputs must be checked."""
         return self.mode != "eager" or self.precision != "fp32"

@@ -101,6 +101,6 @@ def phase_training_workload(job: Job) -> Ready:
     inputs = phase_inputs(job)
 
     def make_network() -> Autoencoder:
-        return build(job.case.autoencoder, seed=job.seed).to(job.device).to(memory_format=job.memory_format)
+        return build(job.case.autoencoder, seed=job.seed, device=job.device).to(memory_format=job.memory_format)
 
     return training_workload(job, inputs, make_network=make_network, make_step=lambda model: PhaseStep(model, job))
