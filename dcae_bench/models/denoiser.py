@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,9 @@ class Denoiser(nn.Module, ABC):
 
     The diffusion process decides what the prediction is (noise, noise and variance, velocity) and what a time means.
     """
+
+    stream_dtype: torch.dtype | None = None
+    """Type of the tokens between the blocks. None: as computed, under autocast fp32 because the positions are fp32."""
 
     def __init__(self, spec: DenoiserSpec) -> None:
         super().__init__()
@@ -56,6 +60,10 @@ class Denoiser(nn.Module, ABC):
         """Count the trainable parameters, as the papers do; without ``trainable``, also DiT's fixed positions."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad or not trainable)
 
+    def as_stream(self, x: Tensor) -> Tensor:
+        """Tokens in the type that they have between the blocks."""
+        return x if self.stream_dtype is None else x.to(self.stream_dtype)
+
     def unpatchify(self, x: Tensor) -> Tensor:
         """Arrange tokens (n, tokens, patch * patch * channels), channels innermost, as (n, channels, side, side)."""
         grid, patch = self.spec.latent.grid, self.spec.latent.patch
@@ -93,13 +101,15 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, *, qkv_bias: bool) -> None:
         super().__init__()
         self.heads = heads
+        self.attend: Callable[[Tensor, Tensor, Tensor], Tensor] = F.scaled_dot_product_attention
+        """The attention of queries, keys and values (n, heads, l, head size)."""
         self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens (n, l, width) to the same shape."""
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.proj(self.attend(q, k, v).transpose(1, 2).flatten(2))
 
 
 class MLP(nn.Module):

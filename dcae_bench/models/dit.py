@@ -77,7 +77,7 @@ class DiT(Denoiser):
         return [*self.blocks]
 
     def _forward(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        x = self.x_embedder(x) + self.pos_embed
+        x = self.as_stream(self.x_embedder(x) + self.pos_embed)
         condition = self.t_embedder(t)
         if self.y_embedder is not None:
             condition = condition + self.y_embedder(y)

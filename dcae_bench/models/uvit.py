@@ -1,6 +1,7 @@
 """UViT, the denoiser of most diffusion results in the paper: U-ViT (Bao et al., 2023) without its last convolution."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcae_bench.models.denoiser import MLP, Attention, Denoiser, LabelEmbedding, PatchEmbed, time_embedding
@@ -13,6 +14,9 @@ class UViTBlock(nn.Module):
     A block with ``skip`` (those in the second half) first merges the output of its twin in the first half.
     """
 
+    splits_merge = False
+    """Whether the merge is a sum of two products instead of a product of concatenated tokens."""
+
     def __init__(self, width: int, heads: int, *, skip: bool = False) -> None:
         super().__init__()
         self.skip_linear = nn.Linear(2 * width, width) if skip else None
@@ -24,9 +28,17 @@ class UViTBlock(nn.Module):
     def forward(self, x: Tensor, *skip: Tensor) -> Tensor:
         """Transform tokens (n, l, width); a block with ``skip`` also takes its twin's output, of the same shape."""
         if self.skip_linear is not None:
-            x = self.skip_linear(torch.cat([x, *skip], dim=-1))
+            x = self._merge(self.skip_linear, x, *skip)
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
+
+    def _merge(self, linear: nn.Linear, x: Tensor, skip: Tensor) -> Tensor:
+        if not self.splits_merge:
+            return linear(torch.cat([x, skip], dim=-1))
+        of_x, of_skip = linear.weight.chunk(2, dim=1)
+        # addmm adds the first product to the second before it rounds.
+        merged = torch.addmm(F.linear(x, of_x, linear.bias).flatten(0, 1), skip.flatten(0, 1), of_skip.t())
+        return merged.view_as(x)
 
 
 class UViT(Denoiser):
@@ -60,7 +72,7 @@ class UViT(Denoiser):
         tokens = [time_embedding(t, self.spec.width).to(self.pos_embed.dtype)[:, None], patches]
         if self.label_emb is not None:
             tokens.insert(0, self.label_emb(y)[:, None])
-        x = torch.cat(tokens, dim=1) + self.pos_embed
+        x = self.as_stream(torch.cat(tokens, dim=1) + self.pos_embed)
         skips = []
         for block in self.in_blocks:
             x = block(x)
