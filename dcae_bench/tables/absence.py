@@ -63,6 +63,8 @@ class GenerationAbsence:
 
     def reasons(self, reported: GenerationRow, source: WeightsSource) -> tuple[str, ...]:
         """Why no denoiser of a weights source has a result for a row of the paper; at least one reason."""
+        if reported.not_run is not None:
+            return (reported.not_run,)
         if reported.autoencoder is None:
             return ("no source tells which autoencoder the paper used",)
         resolved_rows = [
@@ -76,7 +78,8 @@ class GenerationAbsence:
             for resolved in resolved_rows
             if (resolved.data.datasets, resolved.data.resolution) == _images(reported)
         ]
-        if on_its_data and source == "released" and reported.released is None:
+        measures_released = any(isinstance(resolved, ReleasedRow) for resolved in resolved_rows)
+        if source == "released" and reported.released is None and (on_its_data or measures_released):
             return ("the authors did not publish the weights of this denoiser",)
         if source == "retrained" and any(isinstance(resolved, TrainedRow) for resolved in on_its_data):
             return (f"profile {self.profile.name} does not train this denoiser: it would be a row of its 'diffusion'",)

@@ -133,7 +133,7 @@ def test_rows_of_denoisers_say_what_they_lack(tmp_path):
     reasons = missing_rows(load_profile("paper"), tmp_path)["uvit-h-dc-ae-f64-p1"]
     assert any(f"weights fetch {NAME}" in reason for reason in reasons)
     assert any("weights fetch inception" in reason for reason in reasons)
-    mjhq = missing_rows(load_profile("paper"), tmp_path)["uvit-s-dc-ae-f32-p1-mjhq-1024"]
+    mjhq = missing_rows(load_profile("paper"), tmp_path)["dit-s-dc-ae-f32-p1-mjhq-1024"]
     assert any("MJHQ" in reason and "evaluation images" in reason for reason in mjhq)
 
 

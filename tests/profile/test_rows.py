@@ -1,9 +1,12 @@
 """The denoisers that the committed profiles train."""
 
+from collections import Counter
+
 import pytest
 
 from dcae_bench.models.cost import denoiser_cost
 from dcae_bench.profile.profile import load_profile
+from dcae_bench.tables.reported.generation import load_reported_generation
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +44,10 @@ def test_the_papers_rows_have_its_tokens_and_lengths():
         "dit-xl-dc-ae-f32-p1": 256,
         "uvit-s-sd-vae-f8-p8": 64,
         "uvit-s-ldm-f16-p4": 64,
-        "uvit-s-dc-ae-f32-p2": 64,
+        "uvit-s-ldm-f32-p2": 64,
         "uvit-s-dc-ae-f64-p1": 64,
-        "uvit-s-dc-ae-f32-p1-ffhq-1024": 1024,
-        "uvit-s-dc-ae-f64-p1-mapillary-vistas-2048": 1024,
+        "dit-s-dc-ae-f32-p1-ffhq-1024": 1024,
+        "dit-s-dc-ae-f64-p1-mapillary-vistas-2048": 1024,
     }.items():
         assert tokens[name] == wanted, name
     steps = {name: resolved.steps for name, resolved in rows.items()}
@@ -58,6 +61,46 @@ def test_the_papers_rows_have_its_tokens_and_lengths():
     assert paper.largest_resolution("mjhq", "train") is None and paper.largest_resolution("mjhq", "eval") is not None
     assert paper.largest_resolution("mapillary-vistas", "train") == 2048
     assert rows["uvit-h-dc-ae-f64-p1"].training.optimizer.warmup_images == 5000 * 1024
+
+
+NO_ROW = {
+    "pixart-alpha": "text to image",
+    "asymmetric-vae": "not in v1 of the paper, and recalled alone",
+}
+
+
+def test_every_row_of_the_paper_profile_is_a_reported_one_and_the_other_way_round():
+    paper = load_profile("paper")
+    ours = [paper.row(name) for name in paper.diffusion.rows]
+    mine = Counter(
+        (
+            resolved.spec.denoiser,
+            resolved.process,
+            resolved.spec.source.autoencoder,
+            resolved.spec.patch,
+            *resolved.data.datasets,
+            resolved.data.resolution,
+            (resolved.spec.images, resolved.training.batch_size),
+        )
+        for resolved in ours
+    )
+    assert max(mine.values()) == 1, "no row is trained twice"
+    settings = {key[:-1] for key in mine}
+    reported = {
+        (row.denoiser, row.process, row.autoencoder, row.patch, row.dataset, row.resolution): row
+        for row in load_reported_generation()
+        if row.denoiser not in NO_ROW and row.autoencoder not in NO_ROW
+    }
+    assert settings == reported.keys()
+    for resolved in ours:
+        key = (resolved.spec.denoiser, resolved.process, resolved.spec.source.autoencoder, resolved.spec.patch)
+        row = reported[(*key, *resolved.data.datasets, resolved.data.resolution)]
+        assert resolved.denoiser.latent.tokens == row.tokens
+        # A guided value is reported wherever samples are drawn with guidance, in rows with any value.
+        guided = any(not guidance.plain for guidance in resolved.guidance)
+        assert not row.metrics or guided == ("gfid_cfg" in row.metrics)
+        if row.guidance is not None:
+            assert [guidance.scale for guidance in resolved.guidance] == [1, row.guidance]
 
 
 def test_the_full_size_autoencoders_have_a_uvit_s_on_their_latents():

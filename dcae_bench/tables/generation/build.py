@@ -10,7 +10,7 @@ from dcae_bench.records.record import Record
 from dcae_bench.specs.protocols import WeightsSource
 from dcae_bench.tables.answers import SOURCES, ReportedResult, WhyNot
 from dcae_bench.tables.generation.judge import RECORD_KEY, judge, reported_scale
-from dcae_bench.tables.generation.table import REPORTED_LABELS, Generation, GenerationAnswer, GenerationTable
+from dcae_bench.tables.generation.table import DISTANCES, Generation, GenerationAnswer, GenerationTable
 from dcae_bench.tables.reported.generation import GenerationMetric, GenerationRow
 from dcae_bench.tables.reported.verdict import Judgement, Verdict
 from dcae_bench.tables.runs import NOTHING_KNOWN, Holdings
@@ -82,13 +82,13 @@ def _answer(
     Each metric is answered by the run with the nearest guidance scale. Only runs without guidance answer the metric
     without guidance.
     """
-    metrics = row.metrics or REPORTED_LABELS
+    metrics = row.metrics or DISTANCES
     fits = _is_released if source == "released" else partial(_is_retrained, rows=rows)
     for runs in profiles:
         candidates = [run for run in runs if fits(run, row)]
         chosen: dict[GenerationMetric, Generation] = {}
         for metric in metrics:
-            wanted = reported_scale(row, metric)
+            wanted = reported_scale(row, metric) or 0.0  # of a scale that is not stated, the weakest is taken
             fitting = [run for run in candidates if (run.guidance == 1) == (wanted == 1)]
             if fitting:
                 chosen[metric] = min(fitting, key=lambda run: abs(run.guidance - wanted))

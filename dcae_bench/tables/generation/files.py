@@ -10,7 +10,7 @@ from dcae_bench.tables.answers_page import holdings_content
 from dcae_bench.tables.files import interval_cells, settings_cell, write_table
 from dcae_bench.tables.generation.judge import reported_scale
 from dcae_bench.tables.generation.page import markdown
-from dcae_bench.tables.generation.table import REPORTED_LABELS, Generation, GenerationAnswer, GenerationTable
+from dcae_bench.tables.generation.table import DISTANCES, REPORTED_LABELS, Generation, GenerationAnswer, GenerationTable
 from dcae_bench.tables.reported.generation import GenerationRow
 
 
@@ -99,7 +99,7 @@ def _csv_lines_of_answer(
                 "measured": measured.value if measured else None,
                 **interval_cells(measured),
                 "reported": value.value if value else None,
-                "better": "lower",
+                "better": "lower" if metric in DISTANCES else "higher",
                 "confidence": value.confidence if value else None,
                 "verdict": judgement.verdict.value,
                 "reason": judgement.reason,

@@ -20,7 +20,8 @@ values are 3.01 and 2.963.
 def judge(row: GenerationRow, run: Generation | None, metric: GenerationMetric) -> Judgement:
     """Judge one metric of a reported row against samples, or against the absence of samples."""
     if run is None:
-        return Judgement(Verdict.NOT_RUN, f"no samples with guidance {reported_scale(row, metric):g}")
+        scale = reported_scale(row, metric)
+        return Judgement(Verdict.NOT_RUN, f"no samples with guidance{'' if scale is None else f' {scale:g}'}")
     obstacle = next(_obstacles(row, run, metric), None)
     if obstacle is not None:
         return Judgement(Verdict.NOT_COMPARABLE, obstacle)
@@ -28,8 +29,8 @@ def judge(row: GenerationRow, run: Generation | None, metric: GenerationMetric) 
     return judge_value(values, run.record.metrics[RECORD_KEY], higher_is_better=False, spread=SPREAD)
 
 
-def reported_scale(row: GenerationRow, metric: GenerationMetric) -> float:
-    """Guidance scale s of a reported metric; 1 is the conditional model alone."""
+def reported_scale(row: GenerationRow, metric: GenerationMetric) -> float | None:
+    """Guidance scale s of a reported metric; 1 is the conditional model alone, None a scale that is not stated."""
     return 1.0 if metric == "gfid" else row.guidance
 
 
@@ -41,6 +42,15 @@ def _obstacles(row: GenerationRow, run: Generation, metric: GenerationMetric) ->
     if not any(value.trusted for value in row.metrics[metric]):
         yield "the reported value is recalled from memory and was found in no source"
     record, settings = run.record, run.record.settings
+    scale = reported_scale(row, metric)
+    for what, stated in (
+        ("guidance scale", scale),
+        ("number of samples", row.samples),
+        ("number of reference images", row.reference_images),
+    ):
+        if stated is None:
+            yield f"no source states the {what} of the reported value"
+            return
     pairs: list[tuple[str, object, object]] = [
         ("protocol", row.protocol, record.protocol),
         ("weights source of the autoencoder", "released", record.subject.weights_source),
@@ -49,7 +59,7 @@ def _obstacles(row: GenerationRow, run: Generation, metric: GenerationMetric) ->
     if row.nfe is not None:
         pairs.append(("NFE", str(row.nfe), settings.get("nfe")))
     pairs += [
-        ("guidance scale", f"{reported_scale(row, metric):g}", f"{run.guidance:g}"),
+        ("guidance scale", f"{scale:g}", f"{run.guidance:g}"),
         ("number of samples", f"{row.samples:,}", f"{record.data.images:,}"),
         ("number of reference images", str(row.reference_images), settings.get("reference_images")),
         ("split of the reference", "train", record.data.split),

@@ -14,7 +14,7 @@ from dcae_bench.tables.answers_page import (
     verdict_cell,
 )
 from dcae_bench.tables.generation.judge import SPREAD
-from dcae_bench.tables.generation.table import REPORTED_LABELS, Generation, GenerationAnswer, GenerationTable
+from dcae_bench.tables.generation.table import DISTANCES, REPORTED_LABELS, Generation, GenerationAnswer, GenerationTable
 from dcae_bench.tables.markdown import (
     ARROWS,
     Footnotes,
@@ -94,20 +94,21 @@ def _not_measured(table: GenerationTable) -> str:
 def _reported(table: GenerationTable) -> str:
     footnotes = Footnotes()
     headers = ["table", "data set", "resolution", "denoiser", "latent space", "tokens", "guidance s"]
-    headers += [f"{label} ↓" for label in REPORTED_LABELS.values()] + [*SOURCES, "verdict"]
+    headers += [f"{label} {'↓' if metric in DISTANCES else '↑'}" for metric, label in REPORTED_LABELS.items()]
+    headers += [*SOURCES, "verdict"]
     rows = []
     for result in table.reported:
         row = result.row
         cells = [row.table.removeprefix("Table "), DATA_SETS.get(row.dataset, row.dataset), str(row.resolution)]
         cells += [row.label + footnotes.mark([row.note] if row.note else []), row.latent_space, str(row.tokens)]
-        cells.append(f"{row.guidance:g}")
+        cells.append("not stated" if row.guidance is None else f"{row.guidance:g}")
         for metric in REPORTED_LABELS:
             values = row.metrics.get(metric, ())
             notes = [value.note for value in values if value.note]
             cells.append((" / ".join(value.text for value in values) or "-") + footnotes.mark(notes))
         cells += [_measured_cell(result.answers[source], footnotes) for source in SOURCES]
         rows.append([*cells, verdict_cell(result.answers, REPORTED_LABELS, footnotes)])
-    return join(grid(headers, rows, "rlrllrrrr" + "l" * (len(SOURCES) + 1)), footnotes.text())
+    return join(grid(headers, rows, "rlrllrrrrr" + "l" * (len(SOURCES) + 1)), footnotes.text())
 
 
 def _measured_cell(answer: GenerationAnswer, footnotes: Footnotes) -> str:

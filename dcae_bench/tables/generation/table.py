@@ -9,8 +9,14 @@ from dcae_bench.tables.answers import Answer, AnswersTable, ReportedResult
 from dcae_bench.tables.reported.generation import GenerationMetric, GenerationRow
 from dcae_bench.tables.runs import Run, family_rank
 
-REPORTED_LABELS: dict[GenerationMetric, str] = {"gfid": "gFID", "gfid_cfg": "gFID, guided"}
+REPORTED_LABELS: dict[GenerationMetric, str] = {
+    "gfid": "gFID",
+    "gfid_cfg": "gFID, guided",
+    "clip_score": "CLIP score",
+}
 """Printed names of the paper's metrics."""
+DISTANCES: tuple[GenerationMetric, ...] = ("gfid", "gfid_cfg")
+"""Metrics that we measure; lower is better."""
 
 
 @dataclass(frozen=True)

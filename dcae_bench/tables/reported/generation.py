@@ -13,13 +13,15 @@ from dcae_bench.tables.reported.values import ReportedValue, SourcedFile, Source
 
 TABLE3 = BASELINES / "reported" / "table3_diffusion.yaml"
 TABLE1 = BASELINES / "reported" / "table1_tokens.yaml"
+TABLE4 = BASELINES / "reported" / "table4_high_resolution.yaml"
+TABLE5 = BASELINES / "reported" / "table5_text_to_image.yaml"
 
-GenerationMetric = Literal["gfid", "gfid_cfg"]
-"""``gfid`` is without guidance, ``gfid_cfg`` with the row's guidance scale."""
+GenerationMetric = Literal["gfid", "gfid_cfg", "clip_score"]
+"""``gfid`` is without guidance, ``gfid_cfg`` with the row's guidance scale; ``clip_score`` is of text to image."""
 
 
 class GenerationRow(SourcedRow):
-    """One row of the paper's Table 3 or Table 1: one denoiser on one latent space."""
+    """One row of the paper's Tables 3, 1, 4 and 5: one denoiser on one latent space."""
 
     table: str
     label: str = Field(description="the denoiser as the paper names it, with what sets the row apart: UViT-H, 2M steps")
@@ -33,14 +35,15 @@ class GenerationRow(SourcedRow):
     resolution: PositiveInt = Field(description="side of the images in pixels")
     parameters: PositiveInt | None = Field(description="trainable parameters of the denoiser; null if not known")
     training_images: PositiveInt | None = Field(description="images seen in training; null if not stated")
-    nfe: PositiveInt | None = Field(description="number of function evaluations; null: adaptive")
-    guidance: PositiveFloat = Field(description="guidance scale s of the guided value")
-    samples: PositiveInt
-    reference_images: PositiveInt
+    nfe: PositiveInt | None = Field(description="number of function evaluations; null: adaptive or not stated")
+    guidance: PositiveFloat | None = Field(description="guidance scale s of the guided value; null if not stated")
+    samples: PositiveInt | None = Field(description="null if not stated")
+    reference_images: PositiveInt | None = Field(description="null if not stated")
     note: str | None
     released: str | None = Field(
         default=None, description="catalogue's name of the denoiser's weights, if its authors released them"
     )
+    not_run: str | None = Field(default=None, description="reason why no profile can run the row")
     metrics: dict[GenerationMetric, tuple[ReportedValue, ...]]
 
     @model_validator(mode="after")
@@ -69,13 +72,13 @@ class GenerationRow(SourcedRow):
 
 
 class GenerationFile(SourcedFile[GenerationRow]):
-    """One of the files ``baselines/reported/table3_diffusion.yaml`` and ``table1_tokens.yaml``."""
+    """One of the files ``baselines/reported/table*.yaml`` of denoisers."""
 
 
 def load_reported_generation(*paths: Path) -> list[GenerationRow]:
-    """Read the rows of Table 3 and Table 1, or of the files ``paths``; rows without any value come last.
+    """Read the rows of Tables 3, 1, 4 and 5, or of the files ``paths``; rows without any value come last.
 
     Raises :class:`ConfigError` that names the file and the field.
     """
-    files = [read_shipped(path, GenerationFile) for path in paths or (TABLE3, TABLE1)]
+    files = [read_shipped(path, GenerationFile) for path in paths or (TABLE3, TABLE1, TABLE4, TABLE5)]
     return [row for file in files for row in file.rows] + [row for file in files for row in file.unreported]

@@ -1,4 +1,4 @@
-"""Reported speed: images per second, latency and memory of the paper's Table 3, with confidence and source."""
+"""Reported speed: images per second, latency and memory of the paper's Tables 3 to 5, with confidence and source."""
 
 from functools import cache
 from pathlib import Path
@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from dcae_bench.base.files import BASELINES
 from dcae_bench.base.typed import Strict
 from dcae_bench.base.yaml_files import read_shipped
+from dcae_bench.tables.reported.values import PaperVersion
 
 THROUGHPUT = BASELINES / "reported" / "throughput.yaml"
 
@@ -19,6 +20,7 @@ class ReportedSpeed(Strict):
     value: PositiveFloat
     confidence: Literal["verified", "secondary", "derived", "recalled_unverified"]
     source: str | None = Field(description="key of the file's sources; null for recalled values")
+    version: PaperVersion = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -33,12 +35,14 @@ class ReportedSpeed(Strict):
 
 
 class ReportedModel(Strict):
-    """One row of Tables 3 and 4: a denoiser on a latent space."""
+    """One row of Tables 3 to 5: a denoiser on a latent space."""
 
     model: str
     latent_space: str
     resolution: PositiveInt = Field(default=512, description="side of the images in px")
-    nfe: PositiveInt = Field(description="function evaluations of sampling; under guidance each takes two passes")
+    nfe: PositiveInt | None = Field(
+        description="function evaluations of sampling; under guidance each takes two passes; null: not stated"
+    )
     train_images_per_s: ReportedSpeed | None = None
     sample_images_per_s: ReportedSpeed | None = Field(default=None, description="full sampling: forward / (2 NFE)")
     latency_ms: ReportedSpeed | None = Field(default=None, description="of full sampling, at batch 2")
@@ -47,6 +51,12 @@ class ReportedModel(Strict):
         default=None, description="one forward pass at batch 2, version v1"
     )
     memory_gb: ReportedSpeed | None = Field(default=None, description="training at batch 256")
+
+    @model_validator(mode="after")
+    def _sampling_has_a_length(self) -> Self:
+        if self.nfe is None and self.sample_images_per_s:
+            raise ValueError(f"{self.model} {self.latent_space}: sampling images/s without 'nfe'")
+        return self
 
     def images_per_s(self, work: str) -> ReportedSpeed | None:
         """Images/s that the paper prints for a work, if any.

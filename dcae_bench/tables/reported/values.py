@@ -2,12 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Generic, Literal, Self, TypeVar
+from typing import Annotated, Generic, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
 from dcae_bench.base.typed import Strict
 
+PaperVersion = Annotated[
+    Literal["v1"] | None, Field(description="version of the paper on arXiv that prints the value; null: not known")
+]
 Confidence = Literal["verified", "secondary", "recalled_unverified"]
 
 
@@ -18,6 +21,7 @@ class ReportedValue(Strict):
     decimals: int = Field(ge=0, description="decimals as printed; half a unit of the last decimal is the tolerance")
     confidence: Confidence
     sources: tuple[str, ...] = Field(description="keys of the file's sources; empty for recalled values")
+    version: PaperVersion = None
     note: str | None = None
 
     @model_validator(mode="after")

@@ -45,7 +45,9 @@ class ThroughputRow:
         theirs = self.reported_value
         if theirs is None or self.reported is None:
             return None
-        return theirs.value * (2 * self.reported.nfe if self.record.work == "forward" else 1)
+        if self.record.work != "forward":
+            return theirs.value
+        return theirs.value * 2 * self.reported.nfe if self.reported.nfe else None
 
     @property
     def reported_speed_up(self) -> float | None:
@@ -56,8 +58,10 @@ class ThroughputRow:
 
     @property
     def sampled_per_s(self) -> float | None:
-        """Images/s of full sampling that follow from one forward pass: forward / (2 NFE)."""
-        if self.record.work != "forward" or self.record.derived is None or self.reported is None:
+        """Images/s of full sampling that follow from one forward pass: forward / (2 NFE); None if NFE is not stated."""
+        if self.record.work != "forward" or self.record.derived is None:
+            return None
+        if self.reported is None or self.reported.nfe is None:
             return None
         return self.record.derived.images_per_s.value / (2 * self.reported.nfe)
 
