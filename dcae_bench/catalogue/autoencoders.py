@@ -10,7 +10,7 @@ from dcae_bench.base.errors import ConfigError
 from dcae_bench.base.files import BASELINES
 from dcae_bench.base.typed import Name, Strict
 from dcae_bench.base.yaml_files import read_shipped
-from dcae_bench.catalogue.entries import ReleasedWeights, Scaling, suggest_names
+from dcae_bench.catalogue.entries import Elsewhere, ReleasedWeights, Scaling, suggest_names
 from dcae_bench.specs.autoencoders import AutoencoderSpec
 
 CATALOGUE = BASELINES / "autoencoders.yaml"
@@ -30,6 +30,7 @@ class Catalogue(Strict):
 
     architectures: dict[Name, AutoencoderSpec]
     autoencoders: dict[Name, Preset]
+    elsewhere: tuple[Elsewhere, ...] = Field(default=(), description="autoencoders that are not expressible here")
 
     @model_validator(mode="after")
     def _architectures_exist(self) -> Self:

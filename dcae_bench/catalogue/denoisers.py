@@ -12,7 +12,7 @@ from dcae_bench.base.files import BASELINES
 from dcae_bench.base.typed import Name, Strict
 from dcae_bench.base.yaml_files import read_shipped
 from dcae_bench.catalogue.autoencoders import catalogue
-from dcae_bench.catalogue.entries import ReleasedWeights, Scaling, suggest_names
+from dcae_bench.catalogue.entries import Elsewhere, ReleasedWeights, Scaling, suggest_names
 from dcae_bench.specs.denoisers import Architecture, DenoiserSpec, LatentSpace
 from dcae_bench.specs.diffusion import GuidanceSpec, ProcessName
 
@@ -39,6 +39,7 @@ class DenoiserCatalogue(Strict):
 
     architectures: dict[Name, Architecture]
     denoisers: dict[Name, DenoiserPreset]
+    elsewhere: tuple[Elsewhere, ...] = Field(default=(), description="denoisers that are not expressible here")
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:

@@ -40,6 +40,14 @@ class Scaling(Strict):
     source: str = Field(description="where the numbers are published")
 
 
+class Elsewhere(Strict):
+    """A model of the authors' registries that no entry of the catalogue can be."""
+
+    names: tuple[str, ...] = Field(min_length=1, description="names in the authors' registry")
+    reason: str = Field(description="why it is not expressible here")
+    instead: str | None = Field(default=None, description="what works in its place, or null")
+
+
 def suggest_names(name: str, known: Iterable[str], verb: str = "dcae-bench zoo") -> str:
     """End of an error message about an unknown name: similar names, or the command that lists all names."""
     import difflib

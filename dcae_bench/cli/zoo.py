@@ -10,6 +10,7 @@ from rich.table import Table
 from dcae_bench.base.terminal import Console
 from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.catalogue.denoisers import denoiser_catalogue
+from dcae_bench.catalogue.entries import Elsewhere
 from dcae_bench.cli.options import wide_console
 from dcae_bench.specs.denoisers import LatentSpace
 
@@ -32,7 +33,8 @@ def zoo(
     """List every autoencoder: family, f, c, parameters, GMACs to encode and decode, latent, weights and licence.
 
     GMACs are 1e9 multiply-accumulates of convolutions and matrix products for one image. With --denoisers: trainable
-    parameters, GMACs of one conditional pass, and tokens, on four latent spaces of 512 px images.
+    parameters, GMACs of one conditional pass, and tokens, on four latent spaces of 512 px images. What the authors'
+    registries have beyond that is listed with the reason that it is not expressible here.
     """
     if denoisers:
         list_, render_ = list_denoisers, render_denoisers
@@ -83,13 +85,15 @@ def list_autoencoders() -> list[dict[str, Any]]:
                 "revision": weights.revision if weights else None,
                 "licence": weights.licence if weights else None,
                 "notes": preset.notes,
+                "elsewhere": None,
             }
         )
-    return rows
+    return rows + _list_elsewhere(known.elsewhere)
 
 
-def render(rows: list[dict[str, Any]]) -> tuple[Table, Table]:
-    """Lay out the rows of autoencoders as two tables: size and cost; latent and origin."""
+def render(rows: list[dict[str, Any]]) -> tuple[Table, Table, Table]:
+    """Lay out the rows of autoencoders as three tables: size and cost; latent and origin; what is elsewhere."""
+    rows, elsewhere = _apart(rows)
     costs = Table(title="Size, and GMACs per image to encode / decode")
     costs.add_column("autoencoder")
     for heading in ("f", "c", "parameters", *(f"{side} px" for side in RESOLUTIONS)):
@@ -108,7 +112,7 @@ def render(rows: list[dict[str, Any]]) -> tuple[Table, Table]:
         )
         latent = "x".join(map(str, passes[512]["latent"]))
         origins.add_row(row["name"], row["family"], latent, row["weights"] or "retrained", row["licence"] or "")
-    return costs, origins
+    return costs, origins, elsewhere
 
 
 def list_denoisers() -> list[dict[str, Any]]:
@@ -132,12 +136,13 @@ def list_denoisers() -> list[dict[str, Any]]:
                 "torchprofile_gmacs": counted.torchprofile_gmacs,
             }
         released = [preset.weights.source for preset in known.denoisers.values() if preset.architecture == name]
-        rows.append({"name": name, **size.model_dump(), "spaces": spaces, "released": released})
-    return rows
+        rows.append({"name": name, **size.model_dump(), "spaces": spaces, "released": released, "elsewhere": None})
+    return rows + _list_elsewhere(known.elsewhere)
 
 
-def render_denoisers(rows: list[dict[str, Any]]) -> tuple[Table, Table]:
-    """Lay out the rows of denoisers as two tables: size and cost; released weights."""
+def render_denoisers(rows: list[dict[str, Any]]) -> tuple[Table, Table, Table]:
+    """Lay out the rows of denoisers as three tables: size and cost; released weights; what is elsewhere."""
+    rows, elsewhere = _apart(rows)
     costs = Table(title=f"Million parameters / GMACs per pass, at {LATENT_RESOLUTION} px and {CLASSES} classes")
     costs.add_column("denoiser")
     for heading in ("width", "depth", "heads"):
@@ -152,4 +157,24 @@ def render_denoisers(rows: list[dict[str, Any]]) -> tuple[Table, Table]:
         costs.add_row(row["name"], *(str(row[key]) for key in ("width", "depth", "heads")), *cells)
         for source in row["released"]:
             origins.add_row(row["name"], source)
-    return costs, origins
+    return costs, origins, elsewhere
+
+
+def _list_elsewhere(entries: tuple[Elsewhere, ...]) -> list[dict[str, Any]]:
+    """List one row per model of the authors' registries that is not expressible here: its name and why."""
+    return [
+        {"name": name, "elsewhere": {"reason": entry.reason, "instead": entry.instead}}
+        for entry in entries
+        for name in entry.names
+    ]
+
+
+def _apart(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Table]:
+    """Take the models that are elsewhere out of the rows, and lay them out as a table of their own."""
+    table = Table(title="In the authors' registries, and not expressible here")
+    for heading in ("model", "reason", "instead"):
+        table.add_column(heading, overflow="fold", ratio=None if heading == "model" else 1)
+    for row in rows:
+        if row["elsewhere"]:
+            table.add_row(row["name"], row["elsewhere"]["reason"], row["elsewhere"]["instead"] or "")
+    return [row for row in rows if not row["elsewhere"]], table

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.models.efficientvit import EfficientViTBlock
 from dcae_bench.models.layers import Conv3x3, space_to_channel
-from dcae_bench.models.residual import Downsample, LatentIn, LatentOut, ResBlock, Upsample, make_norm
-from dcae_bench.specs.autoencoders import CoderSpec, DCAESpec
+from dcae_bench.models.residual import Downsample, LatentIn, LatentOut, ResBlock, Upsample, make_activation, make_norm
+from dcae_bench.specs.autoencoders import Activation, CoderSpec, DCAESpec
 
 BLOCKS: dict[str, Callable[..., nn.Module]] = {
     "res": lambda width, norm, activation: ResBlock(width, norm=norm, activation=activation),
@@ -38,7 +38,9 @@ class DCAE(Autoencoder):
         self.compression = spec.compression
         self.latent_channels = spec.latent_channels
         self.encoder = Encoder(spec.encoder, spec.latent_channels, shortcuts=spec.shortcuts)
-        self.decoder = Decoder(spec.decoder, spec.latent_channels, shortcuts=spec.shortcuts)
+        self.decoder = Decoder(
+            spec.decoder, spec.latent_channels, shortcuts=spec.shortcuts, head_activation=spec.head_activation
+        )
 
     def _encode(self, x: Tensor) -> Tensor:
         return self.encoder(x.contiguous(memory_format=torch.channels_last)).contiguous()
@@ -91,7 +93,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Projection of the latent, stages from coarse to fine (each begins with its upsampling), head."""
 
-    def __init__(self, spec: CoderSpec, latent_channels: int, *, shortcuts: bool):
+    def __init__(self, spec: CoderSpec, latent_channels: int, *, shortcuts: bool, head_activation: Activation):
         super().__init__()
         self.project_in = LatentIn(latent_channels, spec.widths[-1], shortcut=shortcuts)
         last = len(spec.widths) - 1
@@ -104,7 +106,7 @@ class Decoder(nn.Module):
                     Upsample(spec.widths[stage + 1], spec.widths[stage], resample=spec.resample, shortcut=shortcuts),
                 )
             self.stages.append(nn.Sequential(*layers))
-        self.project_out = Head(spec)
+        self.project_out = Head(spec, head_activation)
 
     def forward(self, z: Tensor) -> Tensor:
         """Latent (n, c, h, w) to image (n, 3, f*h, f*w)."""
@@ -129,18 +131,19 @@ class Stem(nn.Module):
 
 
 class Head(nn.Module):
-    """The decoder's output: norm, ReLU, convolution; without shortcut or clamp."""
+    """The decoder's output: norm, activation, convolution; without shortcut or clamp."""
 
-    def __init__(self, spec: CoderSpec):
+    def __init__(self, spec: CoderSpec, activation: Activation):
         super().__init__()
         self.doubles = spec.depths[0] == 0
         width = spec.widths[1] if self.doubles else spec.widths[0]
         self.norm = make_norm("trms2d", width)
+        self.activation = make_activation(activation)
         self.conv = Conv3x3(width, 12 if self.doubles else 3)
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of the finest stage to the image (n, 3, H, W)."""
-        x = self.conv(F.relu(self.norm(x)))
+        x = self.conv(self.activation(self.norm(x)))
         return F.pixel_shuffle(x, 2) if self.doubles else x
 
 

@@ -107,7 +107,7 @@ def _autoencoder_dc(spec: DCAESpec) -> dict[str, Any]:
         "decoder_in_shortcut": True,
         "decoder_norm_types": ["batch_norm" if norm == ("res", "bn2d") else "rms_norm" for norm in decoder],
         "decoder_act_fns": [spec.decoder.activation(s) for s in stages],
-        "decoder_conv_act_fn": "relu",
+        "decoder_conv_act_fn": spec.head_activation,
         **{
             f"{side}_{name}": value
             for side, coder in (("encoder", spec.encoder), ("decoder", spec.decoder))

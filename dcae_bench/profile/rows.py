@@ -98,7 +98,8 @@ def resolve_row(
         raise ValueError(f"row {name}: {_reason(error)}") from error
     if isinstance(row, ReleasedRowSpec):
         preset = row.preset
-        usual = (GuidanceSpec(s=1),) if preset.classes is None else (GuidanceSpec(s=1), preset.guidance)
+        unguided = preset.classes is None or preset.guidance.plain
+        usual = (GuidanceSpec(s=1),) if unguided else (GuidanceSpec(s=1), preset.guidance)
         return ReleasedRow(
             name=name,
             spec=row,

@@ -69,6 +69,12 @@ class DCAESpec(Strict):
         default=True,
         description="use the non-parametric shortcuts; false is the paper's ablation without residual autoencoding",
     )
+    # Recipes leave the field out at its default, so hashes from before it stay valid.
+    head_activation: Activation = Field(
+        default="relu",
+        exclude_if=lambda activation: activation == "relu",
+        description="activation before the last convolution; DC-AE-Lite has silu",
+    )
 
     @model_validator(mode="after")
     def _latent_fits(self) -> Self:

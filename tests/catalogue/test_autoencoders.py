@@ -27,7 +27,9 @@ def test_every_autoencoder_of_the_paper_is_listed():
     }
     dc_ae = {("dc-ae", 32, 32), ("dc-ae", 64, 128), ("dc-ae", 128, 512)}
     ours = {("sd-vae", f, c) for f, c in [(8, 4), (8, 16), (16, 16), (32, 64), (32, 32), (64, 128), (128, 512)]}
-    assert dc_ae | ours | {("space-to-channel", 32, 64), ("space-to-channel", 64, 256), ("diffusers", 8, 4)} == shapes
+    folded, diffusers = {("space-to-channel", 32, 64), ("space-to-channel", 64, 256)}, {("diffusers", 8, 4)}
+    diffusers |= {("diffusers", 32, 128), ("diffusers", 64, 128)}  # DC-AE 1.5
+    assert dc_ae | ours | folded | diffusers == shapes
     assert {f"dc-ae-{shape}-{kind}-1.0" for shape in ("f32c32", "f64c128", "f128c512") for kind in ("in", "mix")} < set(
         known.autoencoders
     )
@@ -54,6 +56,8 @@ def test_names_state_the_latents_shape(name):
         ("dc-ae-f128c512-mix-1.0", 0.3620),
         ("dc-ae-f32c32-sana-1.0", 0.41407),
         ("dc-ae-f32c32-sana-1.1", 0.41407),
+        ("dc-ae-lite-f32c32", 0.41407),
+        ("dc-ae-1.5-f64c128", 0.5935),
         ("sd-vae-ft-ema", 0.18215),
         ("sd-vae-ft-mse", 0.18215),
         ("sdxl-vae", 0.13025),

@@ -32,13 +32,15 @@ def test_released_names_say_what_they_are(name):
     preset, spec = RELEASED[name], denoiser_catalogue().spec(name)
     autoencoder, rest = name.split("-in-1.0-")
     assert preset.autoencoder == f"{autoencoder}-in-1.0"
-    assert rest.startswith(preset.architecture if preset.process != "flow" else preset.architecture.replace("v", "s"))
-    assert preset.process == {"dit": "learned-range", "uvit": "vp", "usit": "flow"}[rest.split("-")[0]]
+    by_flow = {"uvit": "usit", "dit": "sit"}
+    family, size = preset.architecture.split("-")
+    assert rest.startswith(f"{by_flow[family] if preset.process == 'flow' else family}-{size}")
+    assert preset.process == {"dit": "learned-range", "uvit": "vp"}.get(rest.split("-")[0], "flow")
     assert preset.weights.repo == f"mit-han-lab/{name}" and preset.weights.revision is None
     assert preset.scaling == catalogue().preset(preset.autoencoder).scaling
     f, c = (32, 32) if "f32" in name else (64, 128)
     assert spec.latent == LatentSpace(channels=c, side=512 // f) and spec.null_class == 1000
-    assert spec.out_channels == (2 * c if preset.architecture == "dit-xl" else c)
+    assert spec.out_channels == (2 * c if preset.process == "learned-range" else c)
 
 
 def test_guidance_of_the_paper():

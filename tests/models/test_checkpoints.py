@@ -28,7 +28,7 @@ from dcae_bench.models.zoo import build
 from dcae_bench.specs.autoencoders import AutoencoderSpec, DCAESpec, SDVAESpec, SpaceToChannelSpec
 from dcae_bench.weights.trained import TrainedWeights, model_sha256, read_statement
 
-DC_AE = ("dc-ae-f32c32", "dc-ae-f64c128", "dc-ae-f128c512", "dc-ae-f32c32-sana")
+DC_AE = ("dc-ae-f32c32", "dc-ae-f64c128", "dc-ae-f128c512", "dc-ae-f32c32-sana", "dc-ae-f32c32-lite")
 SD_VAE = ("sd-vae-f8c4", "ldm-f16c16", "ldm-f32c64", "flux-vae-f8c16")
 NARROW = {128: 8, 256: 16, 512: 32, 1024: 64, 2048: 128}
 
@@ -115,7 +115,8 @@ def test_diffusers_takes_what_we_write_and_we_take_what_diffusers_writes(trained
     assert same(model.state_dict(), state)
 
 
-@pytest.mark.parametrize("name", [*DC_AE, "sd-vae-f8c4"])
+# The converter takes the decoder's form from the encoder's, and Lite's differ.
+@pytest.mark.parametrize("name", [*(name for name in DC_AE if not name.endswith("lite")), "sd-vae-f8c4"])
 def test_official_names_are_those_that_diffusers_converts(name):
     """An independent reading of the authors' and LDM's layouts."""
     spec = reduced(name)
@@ -380,13 +381,13 @@ CHANGED = {
     "act_fn": "relu",
     "mid_block_add_attention": False,
     "attention_head_dim": 16,
-    "decoder_conv_act_fn": "silu",
+    "decoder_conv_act_fn": "gelu",
     "downsample_block_type": "other",
     "upsample_block_type": "other",
 }
 
 
-@pytest.mark.parametrize("name", ["dc-ae-f32c32", "dc-ae-f32c32-sana", "ldm-f16c16"])
+@pytest.mark.parametrize("name", ["dc-ae-f32c32", "dc-ae-f32c32-sana", "dc-ae-f32c32-lite", "ldm-f16c16"])
 def test_every_key_of_the_installed_class_is_followed_or_has_no_effect(name):
     """Another value of any key is refused by its name, unless the key does not change what the networks compute."""
     spec = reduced(name)
@@ -400,8 +401,9 @@ def test_every_key_of_the_installed_class_is_followed_or_has_no_effect(name):
         else:
             changed = CHANGED.get(key, not value if isinstance(value, bool) else 7)
         clause = config_conflict({**wanted, key: changed}, spec)
-        # The last stage of these decoders has no residual block, and the activation is theirs alone.
-        assert clause is None if key == "decoder_act_fns" else clause.startswith(key), key
+        # Activations are of residual blocks alone, and scales of attention: a last stage has one or the other.
+        unused = key == ("decoder_qkv_multiscales" if name.endswith("lite") else "decoder_act_fns")
+        assert clause is None if unused else clause.startswith(key), key
 
 
 def test_spellings_that_diffusers_reads_alike_agree():

@@ -45,20 +45,31 @@ def sana() -> DCAESpec:
     )
 
 
-PAPER = {"f32c32": released(6, 32), "f64c128": released(7, 128), "f128c512": released(8, 512), "sana": sana()}
+def lite() -> DCAESpec:
+    """DC-AE-Lite: SANA's encoder, and a decoder of residual blocks with SiLU, in its head too."""
+    decoder = {"widths": [128, 256, 512, 512, 1024, 1024], "depths": [0, 3, 5, 4, 4, 4], "blocks": ["res"] * 6}
+    content = {**sana().model_dump(), "decoder": decoder, "head_activation": "silu"}
+    return DCAESpec.model_validate(content)
+
+
+PAPER = {"f32c32": released(6, 32), "f64c128": released(7, 128), "f128c512": released(8, 512)}
+PAPER |= {"sana": sana(), "lite": lite()}
+OTHERS = ("sana", "lite")
+"""Of the authors, but not of the paper."""
 
 
 def test_the_catalogue_has_the_papers_graphs():
     known = catalogue()
     for name, spec in PAPER.items():
-        assert known.architectures[f"dc-ae-f32c32-{name}" if name == "sana" else f"dc-ae-{name}"] == spec
+        assert known.architectures[f"dc-ae-f32c32-{name}" if name in OTHERS else f"dc-ae-{name}"] == spec
     for kind in ("in-1.0", "mix-1.0"):
         for name in ("f32c32", "f64c128", "f128c512"):
             assert known.spec(f"dc-ae-{name}-{kind}") == PAPER[name]
     assert known.spec("dc-ae-f32c32-sana-1.0") == known.spec("dc-ae-f32c32-sana-1.1") == PAPER["sana"]
+    assert known.spec("dc-ae-lite-f32c32") == known.spec("dc-ae-lite-f32c32-sana-1.1") == PAPER["lite"]
     trained = load_profile("paper").autoencoders
     assert {name: entry.model for name, entry in trained.items() if entry.model.family == "dc-ae"} == {
-        f"dc-ae-{name}": spec for name, spec in PAPER.items() if name != "sana"
+        f"dc-ae-{name}": spec for name, spec in PAPER.items() if name not in OTHERS
     }
     assert [entry.model for name, entry in trained.items() if name.startswith("sd-vae")] == [
         known.architectures[name] for name in trained if name.startswith("sd-vae")
@@ -184,11 +195,11 @@ def diffusers_twin(spec: DCAESpec):
         arguments[f"{side}_layers_per_block"] = coder.depths
         arguments[f"{side}_qkv_multiscales"] = [(5,) if block == "evits5_glu" else () for block in coder.blocks]
     stages = range(len(spec.decoder.widths))
-    pixel = spec.encoder.resample == "pixel"
     return AutoencoderDC(
         latent_channels=spec.latent_channels,
-        downsample_block_type="pixel_unshuffle" if pixel else "Conv",
-        upsample_block_type="pixel_shuffle" if pixel else "interpolate",
+        downsample_block_type="pixel_unshuffle" if spec.encoder.resample == "pixel" else "Conv",
+        upsample_block_type="pixel_shuffle" if spec.decoder.resample == "pixel" else "interpolate",
+        decoder_conv_act_fn=spec.head_activation,
         decoder_norm_types=["batch_norm" if spec.decoder.norm(s) == "bn2d" else "rms_norm" for s in stages],
         decoder_act_fns=[spec.decoder.activation(s) for s in stages],
         **arguments,
@@ -221,6 +232,19 @@ def test_encoder_and_decoder_equal_diffusers(name, to_diffusers, randomise):
         y = ours.decode(z)
         torch.testing.assert_close(y, theirs.decode(z).sample, rtol=0, atol=1e-4)
         assert y.std() > 0.1
+
+
+def test_the_activation_of_the_head_is_followed(randomise):
+    """ReLU in place of Lite's SiLU is another function of the same weights."""
+    spec = narrow("lite")
+    other = spec.model_copy(update={"head_activation": "relu"})
+    net, relu = randomise(DCAE(spec)), DCAE(other).eval()
+    relu.load_state_dict(net.state_dict())
+    z = torch.randn(1, 2, 2, 2, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted, found = net.decode(z), relu.decode(z)
+    assert (wanted - found).norm() > 0.05 * wanted.norm()
+    assert "head_activation" not in released(6, 32).model_dump(), "recipes from before the field stay as they are"
 
 
 def test_shortcut_switch_changes_the_function_and_not_the_weights(randomise):

@@ -14,6 +14,10 @@ from dcae_bench.tables.reported.generation import load_reported_generation
 NAME = "dc-ae-f64c128-in-1.0-uvit-h-in-512px"
 
 
+PRINTED = denoiser_catalogue().denoisers.keys() - {"dc-ae-f32c32-in-1.0-sit-xl-in-512px"}
+"""Released denoisers of which the authors print a result."""
+
+
 @pytest.fixture(scope="module")
 def released():
     return load_profile("released")
@@ -57,7 +61,7 @@ def test_the_catalogue_states_everything_but_the_images(released):
 def test_the_released_profile_has_every_released_denoiser_under_the_name_of_its_retrained_one(released):
     paper = load_profile("paper")
     rows = {name: released.row(name) for name in released.diffusion.rows}
-    assert {resolved.spec.released for resolved in rows.values()} == set(denoiser_catalogue().denoisers)
+    assert {resolved.spec.released for resolved in rows.values()} == PRINTED and len(PRINTED) == 11
     for name, resolved in rows.items():
         twin = paper.row(name)
         assert isinstance(twin, TrainedRow) and resolved.denoiser == twin.denoiser and resolved.process == twin.process
@@ -80,7 +84,7 @@ def test_the_released_profile_has_every_released_denoiser_under_the_name_of_its_
 
 def test_every_released_denoiser_answers_one_reported_row(released):
     rows = [row for row in load_reported_generation() if row.released]
-    assert sorted(row.released for row in rows) == sorted(denoiser_catalogue().denoisers)
+    assert sorted(row.released for row in rows) == sorted(PRINTED)
     for row in rows:
         preset = denoiser_catalogue().preset(row.released)
         theirs = (preset.architecture, preset.process, preset.autoencoder, preset.patch, preset.resolution)

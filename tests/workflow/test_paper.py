@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from dcae_bench.base.files import REPOSITORY
-from dcae_bench.catalogue.denoisers import denoiser_catalogue
 from dcae_bench.planning.meaning import MODULES
 from dcae_bench.planning.targets import Needs, needs_of
 from dcae_bench.profile.profile import load_profile
@@ -20,7 +19,7 @@ from dcae_bench.weights.released import Receipt, _Receipts
 
 TABLE = "results/table_rfid.md"
 GENERATION = "results/table_diffusion.md"
-DENOISERS = denoiser_catalogue().denoisers
+DENOISERS = sorted({row.released for row in load_reported_generation() if row.released})
 
 
 @pytest.fixture
