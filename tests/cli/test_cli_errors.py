@@ -24,6 +24,7 @@ from dcae_bench.models.zoo import build
 from dcae_bench.profile.profile import parse_profile
 from dcae_bench.weights.trained import TrainedWeights
 from tests.data.image_files import LAYOUTS, write_images
+from tests.fixtures.packs import stamps
 
 DEMO = yaml.safe_load((CONFIG / "demo.yaml").read_text())
 
@@ -44,9 +45,7 @@ def write_pack(path: Path, name: str, split: str) -> None:
     photos = tuple(
         PackedPhoto(name=f"photo-{n}", offset=n * side * side * 3, height=side, width=side) for n in range(2)
     )
-    index = PackIndex(
-        name=name, split=split, short_side=256, sha256=sha256_file(path), manifest_sha256="0" * 64, photos=photos
-    )
+    index = PackIndex(name=name, split=split, short_side=256, sha256=sha256_file(path), photos=photos, **stamps(name))
     write_index(index, path)
 
 

@@ -13,6 +13,7 @@ from dcae_bench.cli.zoo import render, render_denoisers
 from dcae_bench.data.packed import PackedPhoto, PackIndex, write_index
 from dcae_bench.models import cost
 from dcae_bench.records.record import load
+from tests.fixtures.packs import stamps
 
 
 @pytest.fixture
@@ -111,8 +112,8 @@ def test_the_documented_example_evaluates(run, tmp_path, monkeypatch):
             split="eval",
             short_side=256,
             sha256=sha256_file(path),
-            manifest_sha256="0" * 64,
             photos=photos,
+            **stamps(name),
         )
         write_index(index, path)
     run(*command.split()[1:], "--profile", "short.yaml")

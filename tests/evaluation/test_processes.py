@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from dcae_bench.models.checkpoints import save_weights
+from dcae_bench.models.checkpoints import save_weights, weights_sha256
 from dcae_bench.models.zoo import build_denoiser
 from dcae_bench.records.record import load, save
 from dcae_bench.running.processes import Worker
@@ -56,7 +56,7 @@ def folder(tmp_path):
         changes = {("diffusion", "seed_policy"): policy, ("diffusion", "samples"): 11}
         (tmp_path / f"{policy}.yaml").write_text(yaml.safe_dump(tiny.content(changes)))
     tiny.write_data(tmp_path / "data")
-    tiny.write_weights(tmp_path / "vae.safetensors")
+    autoencoder = weights_sha256(tiny.write_weights(tmp_path / "vae.safetensors"))
     for row in ("uvit", "dit"):
         state = build_denoiser(tiny.profile().row(row).denoiser, seed=1).state_dict()
         generator = torch.Generator().manual_seed(2)
@@ -64,7 +64,7 @@ def folder(tmp_path):
         about = TrainedWeights(kind="denoiser", name=row)
         sha256 = save_weights(state, tmp_path / f"{row}.safetensors", trained=about)
         if row == "uvit":
-            save(training_record(weights=sha256), tmp_path / "training.json")
+            save(training_record(weights=sha256, autoencoder=autoencoder), tmp_path / "training.json")
     return tmp_path
 
 

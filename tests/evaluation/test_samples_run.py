@@ -16,7 +16,7 @@ from dcae_bench.records.record import Data, DenoiserSubject, Metric, Record, Sub
 from tests import tiny_diffusion as tiny
 
 
-def training_record(row="uvit", weights="e" * 64):
+def training_record(row="uvit", weights="e" * 64, autoencoder="a" * 64):
     now = datetime(2026, 1, 2, tzinfo=UTC)
     return Record(
         kind="diffusion_training",
@@ -30,7 +30,7 @@ def training_record(row="uvit", weights="e" * 64):
             weights_source="retrained",
             phase=1,
             parameters=5,
-            weights_sha256="a" * 64,
+            weights_sha256=autoencoder,
         ),
         denoiser=DenoiserSubject(
             row=row,
