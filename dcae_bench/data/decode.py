@@ -20,15 +20,28 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")
 """Formats that Pillow may try. Some other formats start further programs; the rest hold no photographs."""
 GREYSCALE = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 """Pillow's modes without colour."""
+SIXTEEN_BITS = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+"""Pillow's modes of 16-bit grey. `convert("RGB")` would clip their values at 255, so that almost all become white."""
+EIGHT_BITS = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV"})
+"""Pillow's modes of 8 bits or less, which `convert("RGB")` converts."""
+UNSUPPORTED = {
+    "I": "its pixels are 32-bit integers, and no header says which of them is white",
+    "F": "its pixels are floating-point numbers, and no header says which of them is white",
+    "LAB": "its colours are CIE L*a*b*, whose white point the file does not tell",
+}
+"""Why images of some modes are refused."""
+BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262
+"""Tags of a TIFF: bits of a grey value, and 0 where grey value 0 is white."""
 
-Problem = Literal["unreadable", "not an image", "too large", "truncated", "corrupt"]
+Problem = Literal["unreadable", "not an image", "too large", "truncated", "corrupt", "unsupported"]
 
 
 class ImageError(DataError):
     """A file that cannot be used as an image: ``problem`` is the kind of fault, ``detail`` describes the fault."""
 
     def __init__(self, path: Path, problem: Problem, detail: str):
-        super().__init__(f"{path}: {problem} ({detail}); replace the file by its publisher's")
+        remedy = "save it with 8 bits" if problem == "unsupported" else "replace the file by its publisher's"
+        super().__init__(f"{path}: {problem} ({detail}); {remedy}")
         self.problem, self.detail = problem, detail
 
 
@@ -56,14 +69,17 @@ def read_file(path: Path) -> bytes:
 def open_image(content: bytes, path: Path) -> Image.Image:
     """Decode a whole image file, in the colour mode of the file. Raises :class:`ImageError`.
 
-    The image's size is read from the header and checked before any pixel is decoded. Of several frames, only the first
-    is decoded.
+    The image's size and mode are read from the header and checked before any pixel is decoded; :func:`to_rgb` converts
+    every mode that passes. Of several frames, only the first is decoded.
     """
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
         pixels = image.width * image.height
         if pixels > MAX_PIXELS:
             raise ImageError(path, "too large", f"{image.width}x{image.height}, more than {MAX_PIXELS:,} pixels")
+        if image.mode not in EIGHT_BITS and not _has_16_bits(image):
+            detail = UNSUPPORTED.get(image.mode, f"Pillow's mode {image.mode}, of which no conversion is known")
+            raise ImageError(path, "unsupported", detail)
         image.load()
     except Image.DecompressionBombError as error:  # Pillow's own limit, at twice the size
         raise ImageError(path, "too large", f"more than {MAX_PIXELS:,} pixels") from error
@@ -78,11 +94,33 @@ def open_image(content: bytes, path: Path) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image to RGB as the authors' loaders do: by ``convert("RGB")``, ignoring the EXIF orientation.
+    """Convert an image of :func:`open_image` to RGB as the authors' loaders do, ignoring the EXIF orientation.
 
-    Grey, CMYK and palette images are converted. An alpha channel is dropped; no background is blended in.
+    That is ``convert("RGB")``: grey, CMYK and palette images are converted, an alpha channel is dropped, and no
+    background is blended in. Grey of 9 to 16 bits keeps its 8 highest bits, as Pillow keeps those of 16-bit RGB.
     """
-    return image if image.mode == "RGB" else image.convert("RGB")
+    if image.mode == "RGB":
+        return image
+    if _has_16_bits(image):
+        image = Image.fromarray(_eight_bits(image))
+    elif image.mode == "La":  # Pillow converts grey with premultiplied alpha to no other mode
+        image = image.convert("LA")
+    return image.convert("RGB")
+
+
+def _has_16_bits(image: Image.Image) -> bool:
+    """Whether an image is grey of 9 to 16 bits. Pillow opens such PGM files as 32-bit integers from 0 to 65535."""
+    return image.mode in SIXTEEN_BITS or (image.mode == "I" and image.format == "PPM")
+
+
+def _eight_bits(image: Image.Image) -> np.ndarray:
+    """The highest 8 bits of 16-bit grey, uint8 (height, width)."""
+    values, bits = np.asarray(image).astype(np.int64), 16
+    if tags := getattr(image, "tag_v2", None):
+        bits = tags.get(BITS_PER_SAMPLE, (16,))[0]
+        if tags.get(PHOTOMETRIC) == 0:  # Pillow inverts such grey of 8 bits, not of 16
+            values = 2**bits - 1 - values
+    return np.clip(values >> (bits - 8), 0, 255).astype(np.uint8)
 
 
 def read_rgb(path: Path, sha256: str | None = None) -> np.ndarray:

@@ -23,7 +23,7 @@ from dcae_bench.data.layout import Listed
 
 logger = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 """Version of the way that files are read. Readings that another version cached are not used."""
 CHUNK = 8
 """Files that go to a process together; a killed scan loses the readings of unfinished chunks."""

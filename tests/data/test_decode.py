@@ -75,6 +75,70 @@ def test_every_mode_is_converted_as_pillow_does(tmp_path, mode):
     assert to_rgb(open_image(path.read_bytes(), path)).mode == "RGB"
 
 
+GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
+
+
+def tiff(path, values, bits, photometric):
+    """A TIFF of packed grey values, as no library writes it."""
+    digits = "".join(f"{value:0{bits}b}" for value in values.reshape(-1).tolist())
+    data = int(digits, 2).to_bytes(len(digits) // 8, "big")
+    height, width = values.shape
+    tags = [(256, 4, width), (257, 4, height), (258, 3, bits), (259, 3, 1), (262, 3, photometric), (273, 4, 134)]
+    tags += [(277, 3, 1), (278, 4, height), (279, 4, len(data)), (339, 3, 1)]
+    entries = b"".join(
+        struct.pack("<HHI", tag, kind, 1) + (struct.pack("<HH", value, 0) if kind == 3 else struct.pack("<I", value))
+        for tag, kind, value in tags
+    )
+    head = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+    path.write_bytes(head.ljust(134, b"\0") + data)
+    return path
+
+
+def sixteen_bits(folder):
+    """Files of 16-bit grey whose highest 8 bits are GREY."""
+    wide = GREY.astype(np.uint16) * 257
+    Image.fromarray(wide).save(folder / "16.png")
+    Image.fromarray(wide).save(folder / "16.tif")
+    Image.fromarray(wide).save(folder / "16-lzw.tif", compression="tiff_lzw")
+    (folder / "16.pgm").write_bytes(b"P5 16 16 65535\n" + wide.astype(">u2").tobytes())
+    tiff(folder / "12.tif", GREY.astype(np.uint16) * 16 + 15, 12, 1)
+    Image.fromarray(GREY.astype(np.uint16) * 256 + 255 - GREY).save(folder / "low-bits.png")
+    inverted = tiff(folder / "white-is-0.tif", np.uint16(65535) - wide, 16, 0)
+    # Pillow reads 16-bit values in the file's byte order, which is little-endian here.
+    inverted.write_bytes(inverted.read_bytes()[:134] + (np.uint16(65535) - wide).astype("<u2").tobytes())
+    return sorted(folder.iterdir())
+
+
+def test_sixteen_bits_keep_the_highest_eight(tmp_path):
+    files = sixteen_bits(tmp_path)
+    assert len(files) == 7
+    for path in files:
+        pixels = read_rgb(path)
+        assert pixels.dtype == np.uint8 and np.array_equal(pixels, GREY[..., None].repeat(3, axis=2)), path.name
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16), "floating-point numbers"),
+        (np.arange(256, dtype=np.int32).reshape(16, 16), "32-bit integers"),
+        ("LAB", r"CIE L\*a\*b\*"),
+    ],
+)
+def test_what_has_no_known_white_is_refused(tmp_path, content, words):
+    path = tmp_path / "image.tif"
+    image = Image.new("LAB", (16, 16)) if isinstance(content, str) else Image.fromarray(content)
+    image.save(path)
+    with pytest.raises(ImageError, match=rf"image\.tif: unsupported \(.*{words}.*\); save it with 8 bits") as caught:
+        read_rgb(path)
+    assert caught.value.problem == "unsupported"
+
+
+@pytest.mark.parametrize("mode", sorted(decode.EIGHT_BITS))
+def test_every_mode_that_is_taken_can_be_converted(mode):
+    assert to_rgb(Image.new(mode, (3, 2))).mode == "RGB"
+
+
 def test_orientation_is_left_as_stored(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
