@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from dcae_bench.data.decode import to_rgb
+from dcae_bench.data.decode import MAX_PIXELS, to_rgb
 
 VERSION = "dm-crop/1"
 """Version of the crop's definition. Hashes of crops include it, because another definition gives other pixels."""
@@ -24,6 +24,13 @@ def dm_crop(image: Image.Image, size: int, *, upscale: bool = False) -> Image.Im
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = size / min(image.size)
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
+    width, height = round(image.width * scale), round(image.height * scale)
+    left, top = (width - size) // 2, (height - size) // 2
+    if width * height > MAX_PIXELS:
+        # A long and thin image that is enlarged, as one of 20,000 x 1 px. Only its middle is computed; the filter still
+        # reads the pixels around it. Other images take the authors' way, to the last bit.
+        across, along = image.width / width, image.height / height
+        box = (left * across, top * along, (left + size) * across, (top + size) * along)
+        return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
     return image.crop((left, top, left + size, top + size))

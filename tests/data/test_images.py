@@ -1,4 +1,5 @@
 import pickle
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from dcae_bench.base.errors import DataError
 from dcae_bench.base.files import CONFIG
+from dcae_bench.data import adm
 from dcae_bench.data.adm import dm_crop
 from dcae_bench.data.batches import TrainBatches
 from dcae_bench.data.crops import eval_crops, train_batch, train_crop, train_photo, train_unscaled_window
@@ -67,6 +69,24 @@ def test_the_centre_crop_is_square_and_enlarges_only_if_allowed(width, height, s
             dm_crop(image, size)
     else:
         assert dm_crop(image, size).size == (size, size)
+
+
+@pytest.mark.parametrize("shape", [(20_000, 1), (1, 20_000), (3_001, 2), (9_000, 7)])
+def test_a_long_and_thin_image_is_enlarged_in_its_middle_alone(shape, monkeypatch):
+    """In a memory of the crop's size, and to the same pixels as by enlarging all of a part around the middle."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*shape[::-1], 3), dtype=np.uint8))
+    size = 512
+    monkeypatch.setattr(adm, "MAX_PIXELS", 2**21)
+    tracemalloc.start()
+    found = np.asarray(dm_crop(image, size, upscale=True))
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+    long, thin = max(shape), min(shape)
+    margin = (long - 40 * thin) // 2
+    part = (margin, 0, long - margin, thin) if shape[0] > shape[1] else (0, margin, thin, long - margin)
+    monkeypatch.setattr(adm, "MAX_PIXELS", 2**30)
+    expected = np.asarray(dm_crop(image.crop(part), size, upscale=True))
+    assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
 
 
 @pytest.fixture(scope="module")
