@@ -1,5 +1,7 @@
 """The one-pass evaluator against its parts, closed forms and itself."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -211,10 +213,23 @@ def test_a_single_image_is_refused(evaluator, make_crops, images, tmp_path):
         evaluator.measure(shift(1), make_crops(images[:1]), tmp_path / "state")
 
 
-def test_an_exact_copy_has_no_finite_psnr_and_is_refused(evaluator, crops, metrics_of, tmp_path):
-    measured = evaluator.measure(lambda real, indices: real, crops, tmp_path / "state")
-    with pytest.raises(DataError, match=r"image-0: psnr is not finite \(inf\), as of 20 of 20 images"):
-        metrics_of(measured, crops)
+@pytest.mark.parametrize("exact", [1, 18, 19])
+def test_images_reproduced_exactly_are_left_out_of_the_mean(evaluator, crops, metrics_of, tmp_path, exact):
+    """A white page among photographs has no PSNR; the other images keep theirs."""
+
+    def reconstruct(real, indices):
+        return torch.where(torch.tensor([index < exact for index in indices]).view(-1, 1, 1, 1), real, real ^ 1)
+
+    found = metrics_of(evaluator.measure(reconstruct, crops, tmp_path / "state"), crops)["psnr"]
+    assert found.value == pytest.approx(20 * math.log10(255))  # every pixel of the others is off by one
+    assert found.notes == (f"mean over {20 - exact} of 20 images: {exact} reproduced exactly",)
+    assert (found.interval is None) == (exact == 19)
+
+
+def test_an_exact_copy_has_no_psnr_and_keeps_its_other_metrics(evaluator, crops, metrics_of, tmp_path):
+    found = metrics_of(evaluator.measure(lambda real, indices: real, crops, tmp_path / "state"), crops)
+    assert "psnr" not in found and found["ssim"].value == pytest.approx(1)
+    assert all("no psnr: every image was reproduced exactly" in metric.notes for metric in found.values())
 
 
 def test_values_that_are_no_numbers_name_the_image(evaluator, crops, tmp_path, monkeypatch):
