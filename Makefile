@@ -29,6 +29,7 @@ help:
 	@echo
 	@echo '  make results/table_rfid.md               train, evaluate and write the reconstruction table'
 	@echo '  make results/table_diffusion.md          train denoisers on the latents, sample, and write the generation table'
+	@echo '  make results/table_ablation.md           train with one of the paper'\''s ideas left out, and write the table of ablations'
 	@echo '  make results/table_throughput.md         time UViT-S on the processors and write the throughput table'
 	@echo '  make results/figures/NAME.png            draw a figure: reconstructions, losses, samples, diffusion_loss'
 	@echo '  make results/ANYTHING                    same as: snakemake --cores all results/ANYTHING'

@@ -2,6 +2,7 @@
 #
 #   snakemake --cores all results/table_rfid.md
 #   snakemake --cores all results/table_diffusion.md
+#   snakemake --cores all results/table_ablation.md
 #   snakemake --cores all --config profile=NAME results/table_rfid.md
 from snakemake.utils import min_version
 
@@ -12,6 +13,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/reconstruction.smk"
+include: "workflow/rules/ablations.smk"
 include: "workflow/rules/latents.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/throughput.smk"

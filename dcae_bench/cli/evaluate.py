@@ -16,6 +16,7 @@ from dcae_bench.cli.options import (
     find_sets,
     writable_folder,
 )
+from dcae_bench.profile.ablated import of_autoencoder
 from dcae_bench.profile.profile import load_profile
 from dcae_bench.running.launch import start_processes
 
@@ -48,7 +49,7 @@ def evaluate(
 
     Run the same command again after an interruption.
     """
-    loaded = load_profile(profile)
+    loaded = of_autoencoder(load_profile(profile), autoencoder)
     sets = find_sets(loaded, labels) if labels else None
 
     if start_processes(loaded):

@@ -22,6 +22,7 @@ from dcae_bench.cli import (
     schema,
     show,
     table,
+    table_ablation,
     table_diffusion,
     table_throughput,
     train,
@@ -53,6 +54,7 @@ app.command("sanity")(sanity.sanity)
 app.command("table")(table.table)
 app.command("table-throughput")(table_throughput.table_throughput)
 app.command("table-diffusion")(table_diffusion.table_diffusion)
+app.command("table-ablation")(table_ablation.table_ablation)
 app.command("check")(check.check)
 app.add_typer(figure.app, name="figure")
 app.command("show")(show.show)

@@ -14,6 +14,7 @@ from dcae_bench.cli.options import (
     TrainedOption,
     find_autoencoder,
 )
+from dcae_bench.profile.ablated import of_autoencoder
 from dcae_bench.profile.profile import load_profile
 from dcae_bench.running.launch import start_processes
 
@@ -30,7 +31,7 @@ def train(
     profile: ProfileOption = "demo",
 ) -> None:
     """Train one phase. Run the same command again after an interruption: the weights will be the same."""
-    loaded = load_profile(profile)
+    loaded = of_autoencoder(load_profile(profile), autoencoder)
     if (weights := find_autoencoder(loaded, autoencoder).weights) != "retrained":
         raise ConfigError(
             f"--autoencoder {autoencoder}: profile {loaded.name} takes its {weights} weights; it trains "
@@ -38,10 +39,15 @@ def train(
         )
     if phase not in loaded.phases:
         raise ConfigError(f"--phase {phase}: profile {loaded.name} has phases {list(loaded.phases)}")
+    if (trained := loaded.trained_name(autoencoder, phase)) != autoencoder:
+        raise ConfigError(f"--phase {phase}: {autoencoder} has this phase in common with {trained}; train that")
     if phase == 1 and initial is not None:
         raise ConfigError(f"--initial {initial}: phase 1 starts from nothing; leave the option out")
-    if phase > 1 and initial is None:
-        raise ConfigError(f"--initial is missing: phase {phase} starts from the weights of phase {phase - 1}")
+    before = loaded.before(autoencoder, phase)
+    if before is not None and initial is None:
+        raise ConfigError(
+            f"--initial is missing: phase {phase} starts from the weights of {before[0]}, phase {before[1]}"
+        )
 
     if start_processes(loaded, exactly=True):
         return

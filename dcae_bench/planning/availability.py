@@ -44,6 +44,16 @@ def missing_evaluations(profile: Profile, data: Path) -> MissingEvaluations:
     return found
 
 
+def missing_sets(profile: Profile, data: Path) -> dict[str, tuple[str, ...]]:
+    """Evaluation sets that no retrained autoencoder can be measured on here, by label, with the reasons."""
+    found: dict[str, tuple[str, ...]] = {}
+    for item in profile.evaluation.sets:
+        trained_on = item.dataset in profile.all_training_sets()
+        if not trained_on and (reason := _data_reason(profile, item.dataset, data)):
+            found[item.label] = (reason,)
+    return found
+
+
 def missing_rows(profile: Profile, data: Path) -> dict[str, tuple[str, ...]]:
     """Like :func:`missing_evaluations`, for rows of the profile's diffusion part, by name of the row.
 

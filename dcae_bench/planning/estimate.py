@@ -19,6 +19,7 @@ from dcae_bench.planning.hours import Hours
 from dcae_bench.planning.plan import GIB, Plan, PlanRow
 from dcae_bench.planning.rates import Rates
 from dcae_bench.planning.targets import EvaluationJob, Needs, needs_of
+from dcae_bench.profile.ablated import of_autoencoder
 from dcae_bench.profile.diffusion import LatentSource
 from dcae_bench.profile.profile import Profile
 from dcae_bench.profile.rows import ReleasedRow
@@ -130,7 +131,8 @@ class Estimator:
 
     def training(self, name: str, number: int) -> PlanRow:
         """Row for training one phase of one autoencoder."""
-        profile, phase = self.profile, self.profile.phase(name, number)
+        profile = of_autoencoder(self.profile, name)
+        phase = profile.phase(name, number)
         cost = step_cost(profile.autoencoders[name].model, phase, profile.required_training.loss, profile.precision)
         macs = cost.forward_mac + cost.backward_mac
         if profile.required_training.execution.checkpoint_activations:
@@ -160,7 +162,7 @@ class Estimator:
 
     def evaluation(self, job: EvaluationJob) -> PlanRow:
         """Row for evaluating reconstructions: one job after a phase, one job per set for released or own weights."""
-        profile = self.profile
+        profile = of_autoencoder(self.profile, job.autoencoder)
         entry = profile.autoencoders[job.autoencoder]
         spec = entry.model
         images, flops, samples = 0, 0.0, 0

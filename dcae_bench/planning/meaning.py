@@ -7,6 +7,7 @@ from pathlib import Path
 from dcae_bench.base.errors import ConfigError, ResultsError
 from dcae_bench.base.files import sha256_json
 from dcae_bench.data.photos import DATASETS, load_manifest
+from dcae_bench.profile.ablated import of_autoencoder, required_ablations, trained_as, variants
 from dcae_bench.profile.evaluation import EvaluationSet
 from dcae_bench.profile.profile import Profile
 from dcae_bench.profile.rows import TrainedRow
@@ -29,9 +30,12 @@ UNSTATED = "it does not state what its profile asked for (it is from before reco
 class Meaning:
     """What one profile asks for, with the data and the code of this machine."""
 
-    def __init__(self, profile: Profile, data: Path):
-        """``data`` is the folder of the prepared data sets; data that are not there are not compared."""
-        self.profile, self.data = profile, data
+    def __init__(self, profile: Profile, data: Path, whole: "Meaning | None" = None):
+        """``data`` is the folder of the prepared data sets; data that are not there are not compared.
+
+        ``whole`` is the meaning of the profile that ``profile`` is an ablated part of.
+        """
+        self.profile, self.data, self.whole = profile, data, whole or self
 
     def differences(self, record: Record, path: Path | None = None) -> tuple[str, ...]:
         """In what a record is not what the profile asks for now; empty if it is that.
@@ -41,6 +45,11 @@ class Meaning:
         """
         if record.provenance.recipe_sha256 is None:
             return (UNSTATED,)
+        asked = of_autoencoder(self.profile, record.subject.autoencoder)
+        if asked is not self.profile:
+            return Meaning(asked, self.data, self).differences(record, path)
+        if record.subject.variant != self.profile.variant_of(record.subject.autoencoder, record.subject.phase):
+            return ("it is of a training of the ablations that the profile does not ask for",)
         return tuple(dict.fromkeys([*self._own(record), *(self._behind(record, path) if path is not None else ())]))
 
     def _own(self, record: Record) -> Iterator[str]:
@@ -51,11 +60,12 @@ class Meaning:
         except ConfigError as error:
             yield str(error)
             return
-        if made.seed != self.profile.seed:
-            yield f"its seed is {made.seed}, the profile's {self.profile.seed}"
+        seed = self.profile.training_seed if record.kind == "training" else self.profile.seed
+        if made.seed != seed:
+            yield f"its seed is {made.seed}, the profile's {seed}"
         if wanted_protocol not in (None, record.protocol):
             yield f"its protocol is {record.protocol}, the profile's {wanted_protocol}"
-        if sha256_json(recipe) != made.recipe_sha256 and made.seed == self.profile.seed:
+        if sha256_json(recipe) != made.recipe_sha256 and made.seed == seed:
             yield "the profile asks for other settings now than when it was made"
         samples = self.profile.diffusion.samples if self.profile.diffusion else None
         if record.kind == "generation" and samples != record.data.images:
@@ -77,10 +87,12 @@ class Meaning:
             )
         if subject.weights_source != "retrained" or subject.phase is None or record.kind == "training":
             return
-        for phase in range(1, subject.phase + 1):
+        for phase in (number for number in self.profile.phases if number <= subject.phase):
             weights = subject.weights_sha256 if phase == subject.phase else None
-            what = f"phase {phase} of {subject.autoencoder}"
-            yield from self._training(root.training(subject.autoencoder, phase, "record.json"), weights, what)
+            trained = self.profile.trained_name(subject.autoencoder, phase)
+            what = f"phase {phase} of {trained}"
+            at = root.ablations if trained in variants(self.whole.profile) else root.own
+            yield from self._training(at.training(trained, phase, "record.json"), weights, what)
 
     def _training(self, path: str, weights_sha256: str | None, what: str) -> Iterator[str]:
         if not Path(path).exists():
@@ -89,7 +101,7 @@ class Meaning:
         found = (trained.denoiser or trained.subject).weights_sha256
         if weights_sha256 not in (None, found):
             yield f"{what}: its weights are not those that the training left"
-        yield from (f"{what}: {reason}" for reason in self.differences(trained))
+        yield from (f"{what}: {reason}" for reason in self.whole.differences(trained))
 
     def _protocol(self, kind: Kind) -> str | None:
         """Protocol of the profile for a kind of record; None for kinds whose code alone has a protocol."""
@@ -153,6 +165,16 @@ def expected_reconstructions(profile: Profile) -> list[str]:
             for item in profile.sets_of(name):
                 names.append(_reconstruction_name(name, entry.weights, phase, item.label))
     return names
+
+
+def expected_ablations(profile: Profile) -> list[str]:
+    """Names of all reconstructions that the ablations of a profile ask for, see :func:`name_of`."""
+    found = []
+    for variant in required_ablations(profile).measured(profile.required_training):
+        name, phase = trained_as(profile, variant)
+        sets = required_ablations(profile).sets
+        found += [_reconstruction_name(name, "retrained", phase, label) for label in sets]
+    return found
 
 
 def expected_generations(profile: Profile) -> list[str]:

@@ -24,7 +24,8 @@ LONG_AGO_S = 86_400
 def outdated(jobs: Workflow) -> dict[str, tuple[str, ...]]:
     """Existing records of this workflow's jobs that are not what the profile asks for now, with the reasons."""
     meaning, found = Meaning(jobs.profile, Path(jobs.places.data)), {}
-    for path in [*jobs.training_records(), *jobs.records, *jobs.generations(jobs.ready_rows)]:
+    generations = jobs.generations(jobs.ready_rows)
+    for path in [*jobs.training_records(), *jobs.records, *jobs.ablations.variant_records, *generations]:
         if not Path(path).exists():
             continue
         try:

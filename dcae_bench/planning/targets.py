@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields
 from typing import NamedTuple, Self
 
 from dcae_bench.base.errors import ConfigError
+from dcae_bench.planning.ablations import AblationJobs
+from dcae_bench.profile.ablated import trained_as
 from dcae_bench.profile.diffusion import ReleasedRowSpec, TrainedRowSpec
 from dcae_bench.profile.evaluation import EvaluationSet
 from dcae_bench.profile.profile import Profile
@@ -51,12 +53,13 @@ class Needs:
 
 def all_targets(profile: Profile) -> tuple[str, ...]:
     """Targets that together cover everything in a profile."""
-    return ("all", places.table("diffusion")) if profile.diffusion else ("all",)
+    tables = {"diffusion": profile.diffusion, "ablation": profile.ablations}
+    return ("all", *(places.table(name) for name, part in tables.items() if part))
 
 
 def needs_of(profile: Profile, target: str) -> Needs:
     """Jobs that a target needs. Raises :class:`ConfigError` for a target that no plan counts."""
-    found = _autoencoder_needs(profile, target) or _diffusion_needs(profile, target)
+    found = _autoencoder_needs(profile, target) or _ablation_needs(profile, target) or _diffusion_needs(profile, target)
     if found is None:
         raise ConfigError(
             f"target '{target}': is nothing that a plan of profile {profile.name} counts; take "
@@ -99,6 +102,28 @@ def _autoencoder_needs(profile: Profile, target: str) -> Needs | None:
             made += [at.check(subject, item.label)] if weights == "released" else []
             if target in made:
                 return Needs(evaluations=(EvaluationJob(job.autoencoder, None, (item,)),))
+    return None
+
+
+def _ablation_needs(profile: Profile, target: str) -> Needs | None:
+    if profile.ablations is None:
+        return None
+    jobs = AblationJobs(profile, Places.of(profile.name), {})
+    if target.startswith((f"{places.table('ablation', '')}.", f"{places.figure('ablation', '')}.")):
+        sets = tuple(item for item in profile.evaluation.sets if item.label in jobs.labels)
+        evaluations = tuple(EvaluationJob(name, phase, sets) for name, phase in jobs.measured)
+        return Needs(tuple(jobs.trained), evaluations, tables=(places.table("ablation", ""),))
+    for name, variant in jobs.variants.items():
+        for one in variant.lineage:
+            at = (
+                jobs.places.training(name, one.phase),
+                jobs.places.reconstruction(f"{name}@retrained", "", one.phase, ""),
+            )
+            if not target.startswith((f"{at[0]}/", at[1])):
+                continue
+            before = tuple(trained_as(profile, earlier) for earlier in one.lineage)
+            sets = tuple(item for item in profile.evaluation.sets if item.label in jobs.labels)
+            return Needs(before, (EvaluationJob(name, one.phase, sets),) if target.startswith(at[1]) else ())
     return None
 
 

@@ -18,7 +18,8 @@ from dcae_bench.data.external import find_dataset
 from dcae_bench.data.photos import DATASETS as EMBEDDED
 from dcae_bench.data.photos import load_manifest
 from dcae_bench.extractors import inception_weights
-from dcae_bench.planning.availability import INCEPTION_REASON, missing_evaluations, missing_rows
+from dcae_bench.planning.ablations import AblationJobs
+from dcae_bench.planning.availability import INCEPTION_REASON, missing_evaluations, missing_rows, missing_sets
 from dcae_bench.profile.diffusion import LatentSource
 from dcae_bench.profile.profile import DEFAULT_PROFILE, Profile, load_profile
 from dcae_bench.profile.rows import ReleasedRow, TrainedRow
@@ -113,6 +114,7 @@ class Workflow:
         # No rule asks for jobs that cannot run on this machine; the tables print the reasons.
         self.missing = missing_evaluations(self.profile, data)
         self.missing_rows = missing_rows(self.profile, data)
+        self.ablations = AblationJobs(self.profile, self.places, missing_sets(self.profile, data))
         # The user named the files of own autoencoders, so a run begins with a list of absent ones.
         self.own: dict[str, OwnFiles] = {
             name: own_files(name, self.profile.autoencoders[name]) for name in self.profile.with_weights("own")
@@ -314,6 +316,14 @@ class Workflow:
     def training_records(self) -> list[str]:
         """Training records of every phase of every retrained autoencoder."""
         return [self.places.training(name, phase, "record.json") for name in self.retrained for phase in self.phases]
+
+    # Ablations
+
+    @property
+    def beside_ablations(self) -> list[str]:
+        """Records of the ablations of the profile beside this one."""
+        found = [str(path) for path in self.beside.find_ablations()] if self.beside else []
+        return found if self.beside and any(path.startswith(self.beside.ablations.root) for path in found) else []
 
     # Generation
 

@@ -11,6 +11,7 @@ from dcae_bench.base.files import CONFIG
 from dcae_bench.base.typed import Name, Strict
 from dcae_bench.base.yaml_files import load_yaml
 from dcae_bench.catalogue.autoencoders import catalogue
+from dcae_bench.profile.ablations import AblationsSpec
 from dcae_bench.profile.autoencoders import AutoencoderEntry
 from dcae_bench.profile.diffusion import DenoiserTrainingSpec, DiffusionSpec, LatentDataSpec, LatentSource
 from dcae_bench.profile.evaluation import EvaluationSet, EvaluationSpec
@@ -20,6 +21,7 @@ from dcae_bench.profile.training import PhaseSpec, TrainingSpec
 from dcae_bench.specs.autoencoders import AutoencoderSpec
 from dcae_bench.specs.diffusion import GuidanceSpec
 from dcae_bench.specs.protocols import WeightsSource
+from dcae_bench.specs.variants import Variant
 
 DEFAULT_PROFILE = "demo"
 RESERVED = ("reference", "throughput", "figures", "logs")
@@ -53,6 +55,9 @@ class Profile(Strict):
     evaluation: EvaluationSpec
     autoencoders: dict[Name, AutoencoderEntry] = Field(min_length=1)
     diffusion: DiffusionSpec | None = Field(default=None, description="denoisers on the latents; null: no denoisers")
+    ablations: AblationsSpec | None = Field(
+        default=None, description="trainings with one of the paper's ideas left out; null: none"
+    )
     beside: Name | None = Field(
         default=None, description="profile whose finished records the tables show beside this profile's"
     )
@@ -134,6 +139,17 @@ class Profile(Strict):
             self._resolve(name)
         return self
 
+    @model_validator(mode="after")
+    def _ablations_fit(self) -> Self:
+        if self.ablations is not None:
+            self.ablations.check(self.autoencoders, self.training, self.evaluation)
+        return self
+
+    @property
+    def training_seed(self) -> int:
+        """Seed of the trainings of autoencoders."""
+        return self.seed
+
     @property
     def phases(self) -> tuple[int, ...]:
         """Numbers of the training phases; empty when the profile trains no autoencoder."""
@@ -148,6 +164,19 @@ class Profile(Strict):
         entry = self.autoencoders.get(autoencoder)
         chosen = entry.sets if entry is not None else None
         return tuple(item for item in self.evaluation.sets if chosen is None or item.label in chosen)
+
+    def trained_name(self, autoencoder: str, phase: int) -> str:
+        """Name under which a phase of an autoencoder is trained."""
+        return autoencoder
+
+    def before(self, autoencoder: str, phase: int) -> tuple[str, int] | None:
+        """Training whose weights a phase starts from: its autoencoder and phase; None for the first phase."""
+        earlier = max((number for number in self.phases if number < phase), default=None)
+        return None if earlier is None else (self.trained_name(autoencoder, earlier), earlier)
+
+    def variant_of(self, autoencoder: str, phase: int | None) -> Variant | None:
+        """The variant of the ablations that an autoencoder is after a phase; None: the profile's own training."""
+        return None
 
     def phase(self, autoencoder: str, number: int) -> PhaseSpec:
         """Spec of a phase for one autoencoder, with the autoencoder's own learning rate if it has one."""
@@ -239,6 +268,7 @@ class Profile(Strict):
         """Everything that shapes the weights after a phase, except data and code. A change makes the phase stale."""
         return {
             **self._trained_conditions(),
+            "seed": self.training_seed,
             "datasets": self.training_sets(number),
             "loss": self.required_training.loss.model_dump(mode="json"),
             "ema": self.required_training.ema.model_dump(mode="json"),

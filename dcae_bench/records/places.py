@@ -13,6 +13,8 @@ REFERENCE = f"{RESULTS}/reference"
 THROUGHPUT = f"{RESULTS}/throughput"
 """Timings, one folder for each measurement plan."""
 
+ABLATIONS = "/ablations"
+"""Folder of the variants of the ablations in the results of their profile."""
 PER_IMAGE = ".images.parquet"
 """Ending of the file with the metrics of each image, beside a reconstruction record."""
 BESIDE_RECONSTRUCTION = (PER_IMAGE, ".samples.npy", ".gallery.npz")
@@ -20,12 +22,12 @@ BESIDE_RECONSTRUCTION = (PER_IMAGE, ".samples.npy", ".gallery.npz")
 
 
 def table(name: str, end: str = ".md") -> str:
-    """A table: ``rfid``, ``diffusion`` or ``throughput``; ``end`` is .md, .csv or .json."""
+    """A table: ``rfid``, ``diffusion``, ``ablation`` or ``throughput``; ``end`` is .md, .csv or .json."""
     return f"{RESULTS}/table_{name}{end}"
 
 
 def figure(name: str, end: str = ".png") -> str:
-    """A figure: ``reconstructions``, ``losses``, ``samples``, ``diffusion_loss`` or ``throughput``."""
+    """A figure: ``reconstructions``, ``losses``, ``samples``, ``diffusion_loss``, ``ablation`` or ``throughput``."""
     return f"{RESULTS}/figures/{name}{end}"
 
 
@@ -46,6 +48,16 @@ class Places:
         stages = ("reconstruction", "generation", "diffusion", "training", "latents")
         stage = next((folder for folder in Path(record).absolute().parents if folder.name in stages), None)
         return None if stage is None else cls(str(stage.parent))
+
+    @property
+    def ablations(self) -> "Places":
+        """Places of the variants of the ablations, apart from the profile's own trainings and measurements."""
+        return self if self.root.endswith(ABLATIONS) else Places(f"{self.root}{ABLATIONS}")
+
+    @property
+    def own(self) -> "Places":
+        """Places of the profile's own trainings and measurements, whose variants may be here."""
+        return Places(self.root.removesuffix(ABLATIONS))
 
     @property
     def owner(self) -> str:
@@ -124,6 +136,15 @@ class Places:
     def find_reconstructions(self) -> list[Path]:
         """Existing reconstruction records, sorted."""
         return self._find(self.reconstruction("*@*", "*"), self.reconstruction("*@*", "*", "*"))
+
+    def find_ablations(self) -> list[Path]:
+        """Existing records behind a table of ablations, sorted: trainings and reconstructions, variants or not."""
+        found = [self, self.ablations]
+        return [
+            path
+            for places in found
+            for path in (*places.find_reconstructions(), *places._find(places.training("*", "*", "record.json")))
+        ]
 
     def find_generations(self) -> list[Path]:
         """Existing records of samples and of denoisers' trainings, sorted."""

@@ -14,6 +14,7 @@ from dcae_bench.base.typed import Sha256, Strict
 from dcae_bench.records.digest import digest_problem, with_digest
 from dcae_bench.records.provenance import Provenance
 from dcae_bench.specs.protocols import WeightsSource
+from dcae_bench.specs.variants import Variant
 
 
 class Subject(Strict):
@@ -29,6 +30,11 @@ class Subject(Strict):
     phase: int | None = Field(default=None, description="last training phase of retrained weights")
     parameters: int = Field(description="parameters of encoder and decoder")
     weights_sha256: str
+    variant: Variant | None = Field(
+        default=None,
+        exclude_if=lambda variant: variant is None,  # so that tables hold older records as they were written
+        description="which training of an ablation the weights are of; null: the profile's own training",
+    )
 
 
 class DenoiserSubject(Strict):

@@ -43,6 +43,7 @@ def describe_autoencoder(chosen: ChosenAutoencoder, parameters: int, weights_sha
         phase=chosen.phase,
         parameters=parameters,
         weights_sha256=weights_sha256,
+        variant=chosen.variant,
     )
 
 

@@ -15,6 +15,7 @@ from dcae_bench.profile.evaluation import EvaluationSet
 from dcae_bench.profile.profile import Profile
 from dcae_bench.specs.autoencoders import AutoencoderSpec, CustomSpec, DiffusersSpec
 from dcae_bench.specs.protocols import WeightsSource
+from dcae_bench.specs.variants import Variant
 from dcae_bench.subjects.own import latent_weights, own_weights
 from dcae_bench.subjects.trained import require_autoencoder, require_phase
 from dcae_bench.weights import hub
@@ -39,6 +40,8 @@ class ChosenAutoencoder:
     source: WeightsSource
     phase: int | None = None
     """Last training phase of the weights; None: unknown or not retrained."""
+    variant: Variant | None = None
+    """Which training of an ablation the weights are of; None: the profile's own training, or not retrained."""
 
 
 def choose_autoencoder(
@@ -120,7 +123,8 @@ def _choose_from_profile(profile: Profile, name: str, file: Path | None, phase: 
     if entry.weights == "own":
         return ChosenAutoencoder(name, spec, _own_file(file or own_weights(entry), phase), "own", phase)
     if file is not None:
-        return ChosenAutoencoder(name, spec, file, "retrained", require_autoencoder(file, name, spec, phase))
+        found = require_autoencoder(file, name, spec, phase)
+        return ChosenAutoencoder(name, spec, file, "retrained", found, profile.variant_of(name, found))
     if isinstance(spec, DiffusersSpec | CustomSpec):  # its source or class brings weights, from before any phase
         return ChosenAutoencoder(name, spec, own_weights(entry), "own", phase)
     raise ConfigError(f"--weights is missing: {name} of profile {profile.name} has no weights of its own")

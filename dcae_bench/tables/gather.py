@@ -90,7 +90,7 @@ def _meaning(name: str, record: Path) -> Meaning | None:
     except ConfigError:
         return None
     places = Places.around(record) or Places.of(name)
-    return Meaning(profile, Path(places.data)) if profile.name == name else None
+    return Meaning(profile, Path(places.own.data)) if profile.name == name else None
 
 
 def _without(records: Mapping[Path, Record], left_out: Mapping[Path, object]) -> dict[Path, Record]:

@@ -12,10 +12,13 @@ from dcae_bench.base.errors import UserError
 from dcae_bench.base.files import REPOSITORY, sha256_json
 from dcae_bench.records.digest import DIGEST, digest_problem
 from dcae_bench.records.record import Record, contradictions
+from dcae_bench.tables.ablation import build as ablation
+from dcae_bench.tables.ablation.files import write as write_ablation
 from dcae_bench.tables.generation import build as generation
 from dcae_bench.tables.generation.files import write as write_generation
 from dcae_bench.tables.reconstruction import build as reconstruction
 from dcae_bench.tables.reconstruction.files import write as write_reconstruction
+from dcae_bench.tables.reported.ablation import load_reported_ablations
 from dcae_bench.tables.reported.generation import load_reported_generation
 from dcae_bench.tables.reported.reconstruction import load_reported_reconstruction
 from dcae_bench.tables.runs import Holdings
@@ -69,7 +72,7 @@ def _check(page: Path, again: Callable[[Content, Path], None]) -> Iterator[str]:
 
 def _records_problems(name: str, content: Content) -> Iterator[str]:
     """Problems of the records that a table holds: no digest or a wrong one, and values that contradict each other."""
-    for run in (*content["runs"], *content["beside"]):
+    for run in (*content["runs"], *content["beside"], *content.get("trainings", ())):
         for kind in ("record", "training"):
             if (inner := run.get(kind)) is None:
                 continue
@@ -108,9 +111,23 @@ def _rebuild_generation(content: Content, page: Path) -> None:
     write_generation(built, page)
 
 
+def _rebuild_ablation(content: Content, page: Path) -> None:
+    built = ablation.build(
+        content["profile"],
+        _records([*content["runs"], *content["trainings"]]),
+        load_reported_ablations(),
+        _why_not(content),
+        beside=_records(content["beside"]),
+        not_measured={one["set"]: tuple(one["missing"]) for one in content["not_measured"]},
+        holdings=_holdings(content),
+    )
+    write_ablation(built, page)
+
+
 REBUILDERS: Mapping[str, Callable[[Content, Path], None]] = {
     "table_rfid": _rebuild_reconstruction,
     "table_diffusion": _rebuild_generation,
+    "table_ablation": _rebuild_ablation,
 }
 """Makes a table of the content of its JSON, by the table's name."""
 

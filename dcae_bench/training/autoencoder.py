@@ -70,7 +70,7 @@ class PhaseTrainer(Loop):
             profile,
             profile.precision,
         )
-        model = build(profile.autoencoders[run.autoencoder].model, seed=profile.seed)
+        model = build(profile.autoencoders[run.autoencoder].model, seed=profile.training_seed)
         if run.initial is not None:
             load_weights(model, run.initial)
         if self.accelerator.num_processes > 1:
@@ -90,7 +90,7 @@ class PhaseTrainer(Loop):
 
         self.discriminator: nn.Module | None = None
         if phase_spec.gan is not None:
-            discriminator = build_discriminator(phase_spec.gan.discriminator, seed=profile.seed)
+            discriminator = build_discriminator(phase_spec.gan.discriminator, seed=profile.training_seed)
             if self.accelerator.num_processes > 1:
                 share_batch_norms(discriminator)
             d_optimizer = make_optimizer(discriminator.parameters(), phase_spec.gan.optimizer)
@@ -106,7 +106,7 @@ class PhaseTrainer(Loop):
         )
 
         # Each phase sees its own crops; all autoencoders see the same crops in a phase.
-        crop_seed = int(np.random.SeedSequence([profile.seed, run.phase]).generate_state(1)[0])
+        crop_seed = int(np.random.SeedSequence([profile.training_seed, run.phase]).generate_state(1)[0])
         self.batches = TrainBatches(
             run.photos,
             crop_seed,

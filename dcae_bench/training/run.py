@@ -44,8 +44,8 @@ def train_phase(
     it is. Raises :class:`DataError`, :class:`WeightsError`, :class:`TrainingError` and :class:`ResultsError`.
     """
     if initial is not None:
-        before = max((number for number in profile.phases if number < phase), default=None)
-        require_autoencoder(initial, autoencoder, profile.autoencoders[autoencoder].model, before)
+        trained, before = profile.before(autoencoder, phase) or (autoencoder, None)
+        require_autoencoder(initial, trained, profile.autoencoders[autoencoder].model, before)
         require_description(initial)
     packs = [open_training_set(name, data, profile.pack_short_side) for name in profile.training_sets(phase)]
     loss = profile.required_training.loss
@@ -144,6 +144,7 @@ def _finish(
             phase=run.phase,
             parameters=model.count_parameters(),
             weights_sha256=weights_sha256,
+            variant=run.profile.variant_of(run.autoencoder, run.phase),
         ),
         data=Data(
             name="+".join(pack.name for pack in packs),
@@ -158,7 +159,7 @@ def _finish(
             code=fingerprint(__name__),
             config=recipe,
             recipe=run.profile.recipe(run.autoencoder, run.phase),
-            seed=run.profile.seed,
+            seed=run.profile.training_seed,
             device=device.describe(trainer.device, run.profile, run.profile.processes),
             clock=clock,
         ),

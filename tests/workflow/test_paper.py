@@ -19,6 +19,7 @@ from dcae_bench.weights.released import Receipt, _Receipts
 
 TABLE = "results/table_rfid.md"
 GENERATION = "results/table_diffusion.md"
+ABLATION = "results/table_ablation.md"
 DENOISERS = sorted({row.released for row in load_reported_generation() if row.released})
 
 
@@ -67,6 +68,14 @@ def test_a_dry_run_of_the_paper_shows_its_jobs_without_data(snakemake):
     # which are not here: their table only says so.
     planned = {"prepare_files": 6, "train_phase": 18, "evaluate_reconstruction": 18, "table_rfid": 1}
     assert jobs(printed) == {**planned, "table_diffusion": 1}
+
+
+def test_a_dry_run_of_the_papers_ablations_trains_nothing_twice(snakemake):
+    printed = snakemake("-n", ABLATION, "--configfile", str(REPOSITORY / "config" / "paper.yaml"))
+    planned = {"prepare_files": 6, "train_phase": 6, "train_variant": 15, "evaluate_reconstruction": 4}
+    assert jobs(printed) == {**planned, "evaluate_variant": 8, "table_ablation": 1}
+    needs = needs_of(load_profile("paper"), ABLATION)
+    assert (len(needs.trainings), len(needs.evaluations)) == (6 + 15, 4 + 8)
 
 
 def test_generation_with_everything_fetched_shows_its_jobs(snakemake, tmp_path):

@@ -29,3 +29,21 @@ rule train_phase:
         "dcae-bench train --profile {params.profile:q} --autoencoder {wildcards.autoencoder:q}"
         " --phase {wildcards.phase:q} --data {params.data:q} {params.initial:q} --run-dir {params.run:q}"
         " --output {output.weights:q} > {log:q} 2>&1"
+
+
+# The same for the variants of the ablations, whose first phases may be trainings of the rule above.
+use rule train_phase as train_variant with:
+    input:
+        data=lambda wildcards: JOBS.training_files(int(wildcards.phase)),
+        initial=lambda wildcards: JOBS.ablations.weights_before(wildcards.autoencoder, int(wildcards.phase)),
+    output:
+        weights=PLACES.ablations.weights("{autoencoder}", "{phase}"),
+        record=PLACES.ablations.training("{autoencoder}", "{phase}", "record.json"),
+        log=PLACES.ablations.training("{autoencoder}", "{phase}", "log.jsonl"),
+    log:
+        PLACES.log("train-{autoencoder}-phase{phase}"),
+    wildcard_constraints:
+        autoencoder=any_of(JOBS.ablations.variants),
+    params:
+        recipe=lambda wildcards: JOBS.ablations.recipe(wildcards.autoencoder, int(wildcards.phase)),
+        run=PLACES.ablations.run("{autoencoder}@retrained-phase{phase}"),
