@@ -20,6 +20,7 @@ from dcae_bench.cli.options import (
     find_sets,
     writable_file,
 )
+from dcae_bench.profile.ablated import of_autoencoder
 from dcae_bench.profile.profile import load_profile
 
 
@@ -56,7 +57,7 @@ def latents(
     """
     if declared is not None and not math.isfinite(declared):
         raise ConfigError(f"--declared {declared}: is not a finite number; name the published scaling factor")
-    loaded = load_profile(profile)
+    loaded = of_autoencoder(load_profile(profile), autoencoder)
     item = find_sets(loaded, [label] if label else [])[0]
 
     from dcae_bench.subjects.choose import choose_autoencoder

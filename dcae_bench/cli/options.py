@@ -9,6 +9,7 @@ import typer
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.base.files import require_writable_file, require_writable_folder
 from dcae_bench.base.terminal import Console
+from dcae_bench.profile.ablated import variants
 from dcae_bench.profile.autoencoders import AutoencoderEntry
 from dcae_bench.profile.evaluation import EvaluationSet
 from dcae_bench.profile.profile import Profile
@@ -107,7 +108,7 @@ def wide_console() -> Console:
 def find_autoencoder(profile: Profile, name: str) -> AutoencoderEntry:
     """Find an autoencoder of the profile. Raises :class:`ConfigError` that lists the known names."""
     if name not in profile.autoencoders:
-        known = ", ".join(profile.autoencoders)
+        known = ", ".join([*profile.autoencoders, *variants(profile)])
         raise ConfigError(f"--autoencoder {name}: profile {profile.name} has no such autoencoder; it has {known}")
     return profile.autoencoders[name]
 

@@ -44,10 +44,20 @@ def _subject(record: Record) -> list[tuple[str, str]]:
         ("autoencoder", f"{subject.autoencoder} ({subject.family})"),
         ("latent", f"{side}x{side}x{subject.latent_channels} at {data.resolution} px (f{subject.compression})"),
         ("weights", f"{subject.weights_source}{phase}"),
+        *_variant(record),
         ("parameters", f"{subject.parameters:,}"),
         ("weights sha256", subject.weights_sha256),
         *_denoiser(record),
     ]
+
+
+def _variant(record: Record) -> list[tuple[str, str]]:
+    if (variant := record.subject.variant) is None:
+        return []
+    facts = [f"phases {'+'.join(map(str, variant.phases))}", f"seed {variant.seed}"]
+    facts += [] if variant.shortcuts else ["without residual autoencoding"]
+    facts += ["with a GAN in every phase"] if variant.gan_everywhere else []
+    return [("variant of", f"{variant.of}: {', '.join(facts)}")]
 
 
 def _denoiser(record: Record) -> list[tuple[str, str]]:
