@@ -29,6 +29,9 @@ class AblationsSpec(Strict):
         description="images of a phase in these trainings, where it is shorter than the profile's; a training that is "
         "as long as the profile's own is not done twice",
     )
+    plotted_phases: tuple[Literal[1, 2, 3], ...] = Field(
+        default=(), description="phases of the trainings of 'residual' and 'high_resolution'; by default all"
+    )
     autoencoders: dict[Name, AutoencoderEntry] = Field(
         default={}, description="autoencoders that only the ablations train"
     )
@@ -37,7 +40,7 @@ class AblationsSpec(Strict):
     phases: Names = Field(default=(), description="autoencoders to measure after each sequence of phases")
     gan: Names = Field(default=(), description="autoencoders to train with the GAN in every phase")
 
-    @field_validator("seeds", "low", "high", *STUDIES)
+    @field_validator("seeds", "low", "high", "plotted_phases", *STUDIES)
     @classmethod
     def _each_once(cls, values: tuple) -> tuple:
         for value in values:
@@ -99,16 +102,23 @@ class AblationsSpec(Strict):
 
     def _of_one_seed(self, training: TrainingSpec, seed: int) -> Iterator[Variant]:
         every = tuple(sorted(training.phases))
-        low = low_phases(training)
+        plotted = tuple(number for number in every if number in (self.plotted_phases or every))
+        low = self._low(training)
         for name in self.residual:
             yield from (Variant(of=name, shortcuts=on, phases=low, seed=seed) for on in (True, False))
         for name in self.high_resolution:
-            yield from (Variant(of=name, phases=phases, seed=seed) for phases in (low, every))
+            yield from (Variant(of=name, phases=phases, seed=seed) for phases in (low, plotted))
         for name in self.phases:
             for phases in sequences(every):
                 yield Variant(of=name, phases=phases, seed=seed)
         for name in self.gan:
             yield from (Variant(of=name, gan_everywhere=on, phases=every, seed=seed) for on in (False, True))
+
+    def _low(self, training: TrainingSpec) -> tuple[int, ...]:
+        """Plotted phases at the resolution of phase 1: the training without Decoupled High-Resolution Adaptation."""
+        low = training.phase(1).resolution
+        plotted = self.plotted_phases or tuple(training.phases)
+        return tuple(number for number in sorted(plotted) if training.phase(number).resolution == low)
 
     def _check_sets(self, evaluation: EvaluationSpec) -> None:
         known = [item.label for item in evaluation.sets]
@@ -136,7 +146,12 @@ class AblationsSpec(Strict):
             model = self.entry(entries, name).model
             if not isinstance(model, DCAESpec) or not model.shortcuts:
                 raise ValueError(f"ablations.residual has {name}, which has no residual autoencoding; name a DC-AE")
-        if self.high_resolution and low_phases(training) == tuple(sorted(training.phases)):
+        if self.plotted_phases and (1 not in self.plotted_phases or not {*self.plotted_phases} <= {*training.phases}):
+            raise ValueError(
+                f"ablations.plotted_phases is {list(self.plotted_phases)}; name phase 1 and others of 'training', "
+                f"which has {sorted(training.phases)}"
+            )
+        if self.high_resolution and len(self._low(training)) == len(self.plotted_phases or training.phases):
             raise ValueError("ablations.high_resolution needs a phase of another resolution than phase 1; remove it")
         if self.phases and len(training.phases) == 1:
             raise ValueError("ablations.phases needs more than one phase in 'training'; remove it")
@@ -174,12 +189,6 @@ class AblationsSpec(Strict):
                     raise ValueError(
                         f"ablations: resolution {resolution} of {where} is not a multiple of {f}, the f of {name}"
                     )
-
-
-def low_phases(training: TrainingSpec) -> tuple[int, ...]:
-    """Phases at the resolution of phase 1: the training without Decoupled High-Resolution Adaptation."""
-    low = training.phase(1).resolution
-    return tuple(sorted(number for number, phase in training.phases.items() if phase.resolution == low))
 
 
 def sequences(phases: tuple[int, ...]) -> list[tuple[int, ...]]:

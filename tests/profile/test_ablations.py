@@ -113,6 +113,8 @@ def test_the_paper_profile_has_its_figure():
         (("ablations", "residual"), ["sd-vae"], "has no residual autoencoding"),
         (("ablations", "gan"), ["dc-ae", "dc-ae"], "listed 2 times"),
         (("ablations", "seeds"), [], "seeds"),
+        (("ablations", "plotted_phases"), [2, 3], "name phase 1 and others"),
+        (("ablations", "plotted_phases"), [1, 3], "ablations.high_resolution needs a phase of another resolution"),
         (("ablations", "images"), {1: 5}, "not a multiple of batch_size 4"),
         (("ablations", "images"), {1: 0}, "images"),
         (("ablations", "autoencoders"), {"dc-ae": CONTENT["autoencoders"]["dc-ae"]}, "write it once"),
@@ -129,6 +131,12 @@ def test_the_paper_profile_has_its_figure():
 )
 def test_refused(path, value, words):
     assert words in refusal(path, value)
+
+
+def test_phase_3_can_be_left_out_of_the_plots():
+    short = {("ablations", "plotted_phases"): [1, 2], ("ablations", "phases"): [], ("ablations", "gan"): []}
+    measured = profile(short).ablations.measured(profile().required_training)
+    assert {(one.shortcuts, one.phases) for one in measured} == {(True, (1,)), (True, (1, 2)), (False, (1,))}
 
 
 def test_ablations_that_ask_nothing_are_refused():

@@ -200,6 +200,13 @@ def test_files_hold_what_the_page_says_and_are_made_again_to_the_byte(records, t
     assert any("digest" in problem or "edited" in problem for problem in check_tables(made))
 
 
+def test_the_plots_are_of_the_phases_that_most_autoencoders_have(make):
+    records = [make(phases=phases) for phases in ((1,), (1, 2), (1, 3), (1, 2, 3))]
+    table = build("demo", dict(records), [], not_run)
+    plotted = {effect.with_it.first.variant.phases for effect in table.effects if table.is_plotted(effect)}
+    assert plotted == {(1, 2, 3)}
+
+
 def test_the_figure_is_drawn_with_and_without_measurements(records, tmp_path):
     for name, found in (("full", records), ("empty", {})):
         table = build("demo", found, load_reported_ablations(), not_run)

@@ -80,10 +80,11 @@ def _measured(table: AblationTable, key: str) -> tuple[_Series, _Series]:
         data = effect.with_it.first.record.data
         several = len({one.with_it.first.record.data.name for one in table.effects}) > 1
         where = f"{data.name}, " if several else ""
+        if not table.is_plotted(effect):
+            continue
         if effect.idea == "residual" and data.resolution == table.lowest:
             _put(residual, effect, key, where, None)
-        # Phase 2 is left out of the longest sequence alone: the plots compare finished autoencoders.
-        if effect.idea == "phase 2" and table.is_whole(effect):
+        if effect.idea == "phase 2":
             _put(adapted, effect, key, where, data.resolution)
     return residual, adapted
 

@@ -109,7 +109,11 @@ def _cost_cell(cost: SeedMean | None) -> str:
 def _reported_effect(table: AblationTable, effect: Effect) -> str:
     """The paper's pair of values for an effect at the same f: at low resolution for (a), above it for (b)."""
     record, study = effect.with_it.first.record, STUDY_OF_IDEA.get(effect.idea)
-    if study is None or (study == "residual") != (record.data.resolution == table.lowest) or not table.is_whole(effect):
+    if (
+        study is None
+        or (study == "residual") != (record.data.resolution == table.lowest)
+        or not table.is_plotted(effect)
+    ):
         return "-"
     values = table.reported_effects.get((study, record.subject.compression), {})
     return f"{values['without']} → {values['with']}" if {"without", "with"} <= set(values) else "-"

@@ -176,11 +176,14 @@ class AblationTable(AnswersTable[AblationRow, AblationRun, AblationMetric]):
     answering: tuple[AblationRun, ...] = ()
     """Runs of other profiles that answer reported values."""
 
-    def is_whole(self, effect: Effect) -> bool:
-        """Whether an effect is on the longest sequence of phases, as the paper's plots show finished autoencoders."""
-        variant = effect.with_it.first.variant
+    def is_plotted(self, effect: Effect) -> bool:
+        """Whether an effect is one of the figure's: on the phases that most autoencoders have, of these the longest."""
         same = [one.with_it.first.variant for one in self.effects if one.idea == effect.idea]
-        return len(variant.phases) == max(len(one.phases) for one in same if one.of == variant.of)
+        autoencoders = {
+            phases: len({one.of for one in same if one.phases == phases}) for phases in {v.phases for v in same}
+        }
+        chosen = max(autoencoders, key=lambda phases: (autoencoders[phases], len(phases), phases))
+        return effect.with_it.first.variant.phases == chosen
 
     @property
     def lowest(self) -> int:
