@@ -121,9 +121,10 @@ def _pad(q: Tensor, k: Tensor, v: Tensor, channels: int) -> tuple[Tensor, Tensor
     return F.pad(q, (0, channels)), F.pad(k, (0, channels)), F.pad(v, (0, channels))
 
 
-def _operands(qkv: Tensor) -> tuple[Tensor, ...]:
+def _operands(qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values (n, heads, l, head size) of (n, l, 3, heads, head size), without a copy."""
-    return qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    return q, k, v
 
 
 def _attention_ms(attend: Callable[..., Tensor], qkv: Tensor, train: bool) -> float:
