@@ -29,4 +29,4 @@ rule all:
     input:
         places.table("rfid"),
         places.figure("reconstructions") if JOBS.final_records else [],
-        places.figure("losses") if JOBS.retrained else [],
+        places.figure("losses") if JOBS.training_records() else [],

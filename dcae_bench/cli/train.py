@@ -37,8 +37,10 @@ def train(
             f"--autoencoder {autoencoder}: profile {loaded.name} takes its {weights} weights; it trains "
             f"{', '.join(loaded.with_weights('retrained')) or 'nothing'}"
         )
-    if phase not in loaded.phases:
-        raise ConfigError(f"--phase {phase}: profile {loaded.name} has phases {list(loaded.phases)}")
+    if phase not in loaded.phases_of(autoencoder):
+        raise ConfigError(
+            f"--phase {phase}: profile {loaded.name} has phases {list(loaded.phases_of(autoencoder))} for {autoencoder}"
+        )
     if (trained := loaded.trained_name(autoencoder, phase)) != autoencoder:
         raise ConfigError(f"--phase {phase}: {autoencoder} has this phase in common with {trained}; train that")
     if phase == 1 and initial is not None:
@@ -49,7 +51,8 @@ def train(
             f"--initial is missing: phase {phase} starts from the weights of {before[0]}, phase {before[1]}"
         )
 
-    if start_processes(loaded, exactly=True):
+    # A control is fitted in seconds, in one process.
+    if not loaded.is_fitted(autoencoder) and start_processes(loaded, exactly=True):
         return
 
     from dcae_bench.training.run import train_phase

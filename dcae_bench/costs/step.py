@@ -68,8 +68,17 @@ class StepCost(Strict):
 def step_cost(spec: AutoencoderSpec, phase: PhaseSpec, loss: ReconstructionLossSpec, precision: str) -> StepCost:
     """Cost of one image of a phase, whatever the learning rate and the number of images.
 
-    The result is cached on disk.
+    Operations are a mean over batches with and without LPIPS, memory is that of a batch with it. The result is cached
+    on disk.
     """
+    if loss.lpips_every > 1:
+        whole = step_cost(spec, phase, loss.model_copy(update={"lpips_every": 1}), precision)
+        plain = step_cost(spec, phase, loss.model_copy(update={"lpips_every": 1, "lpips": 0.0}), precision)
+        mean = {
+            name: getattr(plain, name) + (getattr(whole, name) - getattr(plain, name)) / loss.lpips_every
+            for name in ("forward_mac", "backward_mac")
+        }
+        return whole.model_copy(update=mean)
     shape = {"resolution": phase.resolution, "trainable": phase.trainable}
     gan = {"net": phase.gan.discriminator.model_dump(), "adaptive": phase.gan.adaptive} if phase.gan else None
     key = ["step", autoencoder_key(spec), shape, gan, loss.model_dump(mode="json"), precision]

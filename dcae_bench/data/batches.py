@@ -29,6 +29,7 @@ class TrainBatches:
         end: int,
         resolution: int,
         crop: Crop,
+        flips: bool = False,
         threads: int = 0,
     ):
         """Make batches of ``share`` images that start ``stride`` images apart; the last one starts before ``end``.
@@ -36,7 +37,8 @@ class TrainBatches:
         With 0 ``threads`` nothing is read ahead. Pillow releases Python's lock while it decodes and resizes, so threads
         run beside each other and beside training.
         """
-        self._photos, self._seed, self._resolution, self._crop = photos, seed, resolution, crop
+        self._drawn = (resolution, crop, flips)
+        self._photos, self._seed = photos, seed
         self._share, self._stride, self._end = share, stride, end
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode") if threads else None
         self._ahead: dict[int, list[Future[Tensor]]] = {}
@@ -44,11 +46,11 @@ class TrainBatches:
     def __call__(self, first: int) -> Tensor:
         """Return images ``first`` to ``first + share`` as float32 (share, 3, R, R). Raises :class:`DataError`."""
         if self._pool is None:
-            return train_batch(self._photos, self._seed, first, self._share, self._resolution, self._crop)
+            return train_batch(self._photos, self._seed, first, self._share, *self._drawn)
         for start in range(first, min(first + (AHEAD + 1) * self._stride, self._end), self._stride):
             if start not in self._ahead:
                 self._ahead[start] = [
-                    self._pool.submit(train_crop, self._photos, self._seed, index, self._resolution, self._crop)
+                    self._pool.submit(train_crop, self._photos, self._seed, index, *self._drawn)
                     for index in range(start, start + self._share)
                 ]
         return normalise(torch.stack([future.result() for future in self._ahead.pop(first)]))

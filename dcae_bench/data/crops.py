@@ -39,7 +39,7 @@ def train_window(photos: PhotoSet, seed: int, index: int, resolution: int) -> Wi
     """Window of the training image ``index``, at any place and of any size from ``resolution`` upwards.
 
     The side is log-uniform between ``resolution`` and the photograph's shorter side, so that all scales count alike. A
-    photograph smaller than ``resolution`` gives its largest square. Images are not flipped: the authors flip none.
+    photograph smaller than ``resolution`` gives its largest square.
     """
     photo = train_photo(photos, seed, index)
     return _draw_window(photos, photo, resolution, keyed_generator(seed, "train window", index))
@@ -76,11 +76,18 @@ def train_unscaled_window(photos: PhotoSet, seed: int, index: int, resolution: i
     return Window(photo, top, left, resolution)
 
 
-def train_crop(photos: PhotoSet, seed: int, index: int, resolution: int, crop: Crop = "window") -> Tensor:
-    """Return the training image ``index`` as uint8 (3, resolution, resolution).
+def train_crop(
+    photos: PhotoSet, seed: int, index: int, resolution: int, crop: Crop = "window", flips: bool = False
+) -> Tensor:
+    """Return the training image ``index`` as uint8 (3, resolution, resolution); ``flips`` mirror half of the images.
 
     Raises :class:`DataError` for a photograph that is too small (see :data:`Crop`).
     """
+    image = _train_crop(photos, seed, index, resolution, crop)
+    return image.flip(2) if flips and keyed_generator(seed, "train flip", index).random() < 0.5 else image
+
+
+def _train_crop(photos: PhotoSet, seed: int, index: int, resolution: int, crop: Crop) -> Tensor:
     if crop == "center":
         photo = train_photo(photos, seed, index)
         _require_side(photos, photo, resolution)
@@ -90,11 +97,17 @@ def train_crop(photos: PhotoSet, seed: int, index: int, resolution: int, crop: C
 
 
 def train_batch(
-    photos: PhotoSet, seed: int, first_index: int, batch: int, resolution: int, crop: Crop = "window"
+    photos: PhotoSet,
+    seed: int,
+    first_index: int,
+    batch: int,
+    resolution: int,
+    crop: Crop = "window",
+    flips: bool = False,
 ) -> Tensor:
     """Return ``batch`` training images from ``first_index`` on, as float32 (batch, 3, resolution, resolution)."""
     indices = range(first_index, first_index + batch)
-    return normalise(torch.stack([train_crop(photos, seed, index, resolution, crop) for index in indices]))
+    return normalise(torch.stack([train_crop(photos, seed, index, resolution, crop, flips) for index in indices]))
 
 
 def eval_windows(photos: Photos, per_photo: int, seed: int, min_window: int) -> list[Window]:

@@ -22,6 +22,7 @@ from dcae_bench.evaluation.suite import Suite
 from dcae_bench.evaluation.summary import summarise
 from dcae_bench.generation.posterior import posterior_noise
 from dcae_bench.models.autoencoder import Autoencoder
+from dcae_bench.models.cost import autoencoder_cost
 from dcae_bench.profile.evaluation import EvaluationSet
 from dcae_bench.profile.profile import Profile
 from dcae_bench.records.fingerprint import fingerprint
@@ -31,6 +32,7 @@ from dcae_bench.running.device import choose, describe
 from dcae_bench.running.kept_clock import kept_clock
 from dcae_bench.running.output_lock import sole_writers
 from dcae_bench.running.processes import Worker, join_processes
+from dcae_bench.specs.autoencoders import CustomSpec, DiffusersSpec, unfolded
 from dcae_bench.subjects.autoencoders import open_autoencoder
 from dcae_bench.subjects.choose import ChosenAutoencoder
 
@@ -58,6 +60,9 @@ def evaluate_reconstruction(
     with join_processes() as process:
         device = process.device(choose(profile))
         model, subject = open_autoencoder(chosen)
+        if subject.weights_source == "retrained" and subject.phase is not None:
+            seen = profile.images_seen(subject.autoencoder, subject.phase)
+            subject = subject.model_copy(update={"trained_images": seen})
         evaluation = Evaluation(profile, model.to(device), subject, device, process, inception)
         for item in sets:
             evaluation.run(item, crops[item.label], output)
@@ -79,6 +84,7 @@ class Evaluation:
         spec = profile.evaluation
         self.profile, self.subject, self.device, self.process = profile, subject, device, process
         self.settings = settings_of(profile, model, subject)
+        self.gmacs = _gmacs(profile, subject)
         self.reconstruct = reconstructor(model, _noise(profile, self.settings))
         self.suite = Suite.load(protocol_of(profile), device, inception)
         self.evaluator = ReconstructionEvaluator(
@@ -117,7 +123,7 @@ class Evaluation:
                 profile=self.profile.name,
                 protocol=spec.protocol,
                 settings=self.settings,
-                subject=self.subject,
+                subject=self.subject.model_copy(update={"gmacs": self.gmacs.get(item.resolution)}),
                 data=describe_data(item, crops),
                 metrics=metrics,
                 provenance=self._provenance(item, crops, clock),
@@ -197,6 +203,15 @@ def describe_data(item: EvaluationSet, crops: Crops) -> Data:
         images=len(crops),
         sha256=crops.manifest_sha256,
     )
+
+
+def _gmacs(profile: Profile, subject: Subject) -> dict[int, float]:
+    """1e9 multiply-accumulates of a pass by resolution (px), for architectures whose code is ours."""
+    entry = profile.autoencoders.get(subject.autoencoder)
+    if entry is None or isinstance(unfolded(entry.model), DiffusersSpec | CustomSpec):
+        return {}
+    passes = autoencoder_cost(entry.model, {item.resolution for item in profile.sets_of(subject.autoencoder)}).passes
+    return {side: cost.encode_gmacs + cost.decode_gmacs for side, cost in passes.items()}
 
 
 def _noise(profile: Profile, settings: dict[str, str]) -> Callable[[range, torch.Size], torch.Tensor] | None:

@@ -80,6 +80,10 @@ class Autoencoder(nn.Module, ABC):
     def layer_sets(self) -> dict[str, list[nn.Module]]:
         """Groups of layers that a training phase may train (paper, section 3.3), by a name in :data:`LAYER_SETS`."""
 
+    def residual_ends(self) -> list[Tensor]:
+        """Weights that end the residual branches: with zeros there, every residual block is the identity."""
+        return []
+
     @property
     @abstractmethod
     def last_layer(self) -> Tensor:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcae_bench.models.autoencoder import Autoencoder
-from dcae_bench.models.efficientvit import EfficientViTBlock
+from dcae_bench.models.efficientvit import EfficientViTBlock, GLUMBConv, LiteMLA
 from dcae_bench.models.layers import Conv3x3, space_to_channel
 from dcae_bench.models.residual import Downsample, LatentIn, LatentOut, ResBlock, Upsample, make_activation, make_norm
 from dcae_bench.specs.autoencoders import Activation, CoderSpec, DCAESpec
@@ -58,6 +58,11 @@ class DCAE(Autoencoder):
             "encoder_last_stage": [self.encoder.stages[-1]],
             "decoder_first_stage": [self.decoder.stages[-1]],
         }
+
+    def residual_ends(self) -> list[Tensor]:
+        """Weights of the norms that end the branches."""
+        branches = [module for module in self.modules() if isinstance(module, ResBlock | LiteMLA | GLUMBConv)]
+        return [branch.norm.get_parameter("weight") for branch in branches]
 
     @property
     def last_layer(self) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dcae_bench.specs.autoencoders import AutoencoderSpec, DCAESpec, SDVAESpec, SpaceToChannelSpec
+from dcae_bench.specs.autoencoders import AutoencoderSpec, DCAESpec, PCASpec, SDVAESpec, SpaceToChannelSpec
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def layouts(spec: AutoencoderSpec | None, keys: Iterable[str]) -> dict[str, Layo
     """
     keys = list(keys)
     native = {key: Place((key,)) for key in keys}
-    if spec is None:
+    if spec is None or isinstance(spec, PCASpec):
         return {"native": native}
     if isinstance(spec, SpaceToChannelSpec):
         inner = layouts(spec.base, [key.removeprefix("base.") for key in keys])

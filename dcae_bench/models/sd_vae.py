@@ -54,6 +54,15 @@ class SDVAE(Autoencoder):
             "decoder_first_stage": [decoder.mid_block, decoder.up_blocks[0]],
         }
 
+    def residual_ends(self) -> list[Tensor]:
+        """Second convolutions of the residual blocks, and output projections of the attention."""
+        from diffusers.models.attention_processor import Attention
+        from diffusers.models.resnet import ResnetBlock2D
+
+        ends: list[nn.Module] = [module.conv2 for module in self.modules() if isinstance(module, ResnetBlock2D)]
+        ends += [module.to_out[0] for module in self.modules() if isinstance(module, Attention)]
+        return [weights for layer in ends for weights in layer.parameters()]
+
     @property
     def last_layer(self) -> Tensor:
         """Weight of the convolution that outputs the image."""

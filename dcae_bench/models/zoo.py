@@ -11,9 +11,17 @@ from dcae_bench.models.dc_ae import DCAE
 from dcae_bench.models.denoiser import Denoiser
 from dcae_bench.models.dit import DiT
 from dcae_bench.models.external import CustomAutoencoder, DiffusersAutoencoder, SpaceToChannel
+from dcae_bench.models.pca import PCA
 from dcae_bench.models.sd_vae import SDVAE
 from dcae_bench.models.uvit import UViT
-from dcae_bench.specs.autoencoders import AutoencoderSpec, CustomSpec, DCAESpec, DiffusersSpec, SpaceToChannelSpec
+from dcae_bench.specs.autoencoders import (
+    AutoencoderSpec,
+    CustomSpec,
+    DCAESpec,
+    DiffusersSpec,
+    PCASpec,
+    SpaceToChannelSpec,
+)
 from dcae_bench.specs.denoisers import DenoiserSpec, UViTSpec
 
 Model = TypeVar("Model")
@@ -58,4 +66,6 @@ def _build(spec: AutoencoderSpec) -> Autoencoder:
         return CustomAutoencoder(spec)
     if isinstance(spec, SpaceToChannelSpec):
         return SpaceToChannel(spec, _build(spec.base))
+    if isinstance(spec, PCASpec):
+        return PCA(spec)
     return SDVAE(spec)

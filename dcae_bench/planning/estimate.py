@@ -14,6 +14,7 @@ from dcae_bench.extractors import inception_weights
 from dcae_bench.extractors.lpips import pairs_at_once
 from dcae_bench.models.autoencoder import images_at_once
 from dcae_bench.models.cost import autoencoder_cost, denoiser_cost
+from dcae_bench.models.pca import fit_mac
 from dcae_bench.planning.diffusion import DiffusionEstimator
 from dcae_bench.planning.hours import Hours
 from dcae_bench.planning.plan import GIB, Plan, PlanRow
@@ -24,7 +25,7 @@ from dcae_bench.profile.diffusion import LatentSource
 from dcae_bench.profile.profile import Profile
 from dcae_bench.profile.rows import ReleasedRow
 from dcae_bench.records.record import Record
-from dcae_bench.specs.autoencoders import AutoencoderSpec
+from dcae_bench.specs.autoencoders import AutoencoderSpec, PCASpec
 from dcae_bench.specs.protocols import PAPER, WeightsSource
 from dcae_bench.subjects.own import needs_fetch
 from dcae_bench.weights import released as weights
@@ -130,9 +131,11 @@ class Estimator:
         return PlanRow("fetch", name, 1, disk_gib=size, download_gib=size)
 
     def training(self, name: str, number: int) -> PlanRow:
-        """Row for training one phase of one autoencoder."""
+        """Row for training one phase of one autoencoder, or for fitting a control in its place."""
         profile = of_autoencoder(self.profile, name)
         phase = profile.phase(name, number)
+        if isinstance(model := profile.autoencoders[name].model, PCASpec):
+            return self.fit(name, model, phase.resolution)
         cost = step_cost(profile.autoencoders[name].model, phase, profile.required_training.loss, profile.precision)
         macs = cost.forward_mac + cost.backward_mac
         if profile.required_training.execution.checkpoint_activations:
@@ -158,6 +161,20 @@ class Estimator:
             disk_gib=cost.parameters * FP32 / GIB,
             unfinished_gib=unfinished_run_bytes(cost) / GIB,
             source=source,
+        )
+
+    def fit(self, name: str, spec: PCASpec, resolution: int) -> PlanRow:
+        """Row for fitting a control to its crops, whose patches stay in memory."""
+        patches = spec.images * (resolution // spec.compression) ** 2
+        hours = self.hours.of_flops(2 * fit_mac(spec, patches), "training", "fp32")
+        size = 3 * spec.compression**2 * FP32 / GIB
+        return PlanRow(
+            "train",
+            f"{name} fit",
+            1,
+            **self.hours.columns(hours),
+            memory_gib=patches * size,
+            disk_gib=(spec.latent_channels + 1) * size,
         )
 
     def evaluation(self, job: EvaluationJob) -> PlanRow:

@@ -112,8 +112,8 @@ class Meaning:
         """What the profile asks for in the place of a record. Raises :class:`ConfigError` if it has no such place."""
         subject, profile = record.subject, self.profile
         if record.kind == "training":
-            entry = profile.autoencoders.get(subject.autoencoder)
-            if entry is None or entry.weights != "retrained" or subject.phase not in profile.phases:
+            entry, phases = profile.autoencoders.get(subject.autoencoder), profile.phases_of(subject.autoencoder)
+            if entry is None or entry.weights != "retrained" or subject.phase not in phases:
                 raise ConfigError(f"the profile does not train phase {subject.phase} of {subject.autoencoder}")
             return profile.recipe(subject.autoencoder, subject.phase)
         if record.kind == "diffusion_training":
@@ -161,7 +161,7 @@ def expected_reconstructions(profile: Profile) -> list[str]:
     """Names of all reconstructions that a profile asks for, see :func:`name_of`."""
     names = []
     for name, entry in profile.autoencoders.items():
-        for phase in profile.phases if entry.weights == "retrained" else (None,):
+        for phase in profile.phases_of(name) if entry.weights == "retrained" else (None,):
             for item in profile.sets_of(name):
                 names.append(_reconstruction_name(name, entry.weights, phase, item.label))
     return names

@@ -69,7 +69,7 @@ def needs_of(profile: Profile, target: str) -> Needs:
 
 
 def _autoencoder_needs(profile: Profile, target: str) -> Needs | None:
-    every = tuple((name, number) for name in profile.with_weights("retrained") for number in profile.phases)
+    every = tuple((name, number) for name in profile.with_weights("retrained") for number in profile.phases_of(name))
     sets = profile.evaluation.sets
     retrained = tuple(EvaluationJob(name, number, sets) for name, number in every)
     untrained = profile.with_weights("released", "own")
@@ -77,15 +77,16 @@ def _autoencoder_needs(profile: Profile, target: str) -> Needs | None:
     at = Places.of(profile.name)
     table = places.table("rfid", "")
     pictures, losses = places.figure("reconstructions", ""), places.figure("losses", "")
+    curves = tuple((name, number) for name, number in every if not profile.is_fitted(name))
     if target == "all":
-        return Needs(every, retrained + not_trained, tables=(table, pictures, losses) if every else (table, pictures))
+        return Needs(every, retrained + not_trained, tables=(table, pictures, losses) if curves else (table, pictures))
     if target.startswith(f"{table}."):
         return Needs(every, retrained + not_trained, tables=(table,))
     if target.startswith(f"{pictures}."):
-        last = tuple(job for job in retrained if job.phase == max(profile.phases))
+        last = tuple(job for job in retrained if job.phase == max(profile.phases_of(job.autoencoder)))
         return Needs(every, last + not_trained, tables=(pictures,))
-    if target.startswith(f"{losses}.") and every:
-        return Needs(every, tables=(losses,))
+    if target.startswith(f"{losses}.") and curves:
+        return Needs(curves, tables=(losses,))
     for name, number in every:
         before = tuple((name, n) for n in range(1, number + 1))
         subject = f"{name}@retrained"
@@ -173,7 +174,7 @@ def _row_needs(profile: Profile, row: str, stage: str, scales: tuple[float, ...]
 def _trainings(profile: Profile, row: TrainedRowSpec | ReleasedRowSpec) -> tuple[tuple[str, int], ...]:
     """Trainings of the autoencoder behind a row's latents."""
     name, weights = row.source
-    return tuple((name, number) for number in profile.phases) if weights == "retrained" else ()
+    return tuple((name, number) for number in profile.phases_of(name)) if weights == "retrained" else ()
 
 
 def _scales(profile: Profile, row: str) -> tuple[float, ...]:

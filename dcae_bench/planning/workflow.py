@@ -231,7 +231,7 @@ class Workflow:
         source = LatentSource.parse(latent)
         if source.weights != "retrained":
             return []
-        return [self.places.weights(source.autoencoder, self.phases[-1])]
+        return [self.places.weights(source.autoencoder, self.profile.phases_of(source.autoencoder)[-1])]
 
     def own_inputs_of(self, latent: str) -> list[str]:
         """Files of the own autoencoder behind latents; none for other weights."""
@@ -275,7 +275,7 @@ class Workflow:
         for name in self.retrained:
             for label in self.labels:
                 if (label in self.retrained_labels) == ready:
-                    for phase in self.phases:
+                    for phase in self.profile.phases_of(name):
                         yield self.places.reconstruction(f"{name}@retrained", label, phase)
         for subject, name in self.subjects.items():
             for label in (item.label for item in self.profile.sets_of(name)):
@@ -290,8 +290,8 @@ class Workflow:
     @property
     def final_records(self) -> list[str]:
         """Reconstruction records of finished autoencoders: after the last phase, or with released or own weights."""
-        last = f"/phase{self.phases[-1]}/" if self.phases else None
-        return [path for path in self.records if "@retrained/" not in path or (last and last in path)]
+        last = [f"/{name}@retrained/phase{self.profile.phases_of(name)[-1]}/" for name in self.retrained]
+        return [path for path in self.records if "@retrained/" not in path or any(part in path for part in last)]
 
     @property
     def final_samples(self) -> list[str]:
@@ -314,8 +314,9 @@ class Workflow:
         return [str(path) for path in self.beside.find_reconstructions()] if self.beside else []
 
     def training_records(self) -> list[str]:
-        """Training records of every phase of every retrained autoencoder."""
-        return [self.places.training(name, phase, "record.json") for name in self.retrained for phase in self.phases]
+        """Training records with loss curves: of every phase of every retrained autoencoder that is not fitted."""
+        trained = [name for name in self.retrained if not self.profile.is_fitted(name)]
+        return [self.places.training(name, phase, "record.json") for name in trained for phase in self.phases]
 
     # Ablations
 

@@ -9,7 +9,7 @@ from dcae_bench.base.typed import Name, Strict
 from dcae_bench.profile.autoencoders import AutoencoderEntry
 from dcae_bench.profile.evaluation import EvaluationSpec
 from dcae_bench.profile.training import PhaseSpec, TrainingSpec
-from dcae_bench.specs.autoencoders import DCAESpec
+from dcae_bench.specs.autoencoders import DCAESpec, PCASpec
 from dcae_bench.specs.variants import Variant
 
 Names = Annotated[tuple[Name, ...], Field(description="names in 'autoencoders' of the profile or of the ablations")]
@@ -140,6 +140,8 @@ class AblationsSpec(Strict):
                     raise ValueError(f"ablations.{study} has '{name}', which is no autoencoder; choose from {known}")
                 if found.weights != "retrained":
                     raise ValueError(f"ablations.{study} has {name}, whose weights are {found.weights}; remove it")
+                if isinstance(found.model, PCASpec):
+                    raise ValueError(f"ablations.{study} has {name}, which is fitted without phases; remove it")
 
     def _check_studies(self, entries: Mapping[str, AutoencoderEntry], training: TrainingSpec) -> None:
         for name in self.residual:

@@ -7,8 +7,10 @@ from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 
 from dcae_bench.base.typed import Strict
 from dcae_bench.catalogue.autoencoders import expand_preset
-from dcae_bench.specs.autoencoders import AutoencoderSpec, CustomSpec, DiffusersSpec, unfolded
+from dcae_bench.specs.autoencoders import AutoencoderSpec, CustomSpec, DiffusersSpec, PCASpec, unfolded
 from dcae_bench.specs.protocols import WeightsSource
+
+Init = Literal["torch", "identity", "balanced"]
 
 
 class PresetName(Strict):
@@ -42,10 +44,21 @@ class AutoencoderEntry(Strict):
         default={}, description="learning rate by phase, where it differs from the phase's"
     )
 
+    init: Init = Field(
+        default="torch",
+        description="random weights of phase 1; torch: each layer's own default; identity: the last weights of every "
+        "residual branch are 0, so that its block starts as the identity; balanced: convolutions keep the variance of "
+        "their input (1 / fan-in) and their biases are 0",
+    )
+
     @model_validator(mode="after")
     def _of_its_source(self) -> Self:
         if self.weights != "retrained" and self.lr:
             raise ValueError(f"weights are '{self.weights}', so 'lr' has no effect; remove it")
+        if isinstance(self.model, PCASpec) and (self.lr or self.init != "torch"):
+            raise ValueError("a pca model is fitted in closed form, so 'lr' and 'init' have no effect; remove them")
+        if self.weights != "retrained" and self.init != "torch":
+            raise ValueError(f"weights are '{self.weights}', so 'init' has no effect; remove it")
         if self.weights == "retrained" and self.sets is not None:
             raise ValueError("'sets' is for released weights and your own; retrained ones are measured on every set")
         if self.weights != "own" and self.file is not None:

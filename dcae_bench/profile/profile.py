@@ -18,7 +18,7 @@ from dcae_bench.profile.evaluation import EvaluationSet, EvaluationSpec
 from dcae_bench.profile.reading import explain
 from dcae_bench.profile.rows import ReleasedRow, TrainedRow, latent_spec, resolve_row
 from dcae_bench.profile.training import PhaseSpec, TrainingSpec
-from dcae_bench.specs.autoencoders import AutoencoderSpec
+from dcae_bench.specs.autoencoders import AutoencoderSpec, PCASpec
 from dcae_bench.specs.diffusion import GuidanceSpec
 from dcae_bench.specs.protocols import WeightsSource
 from dcae_bench.specs.variants import Variant
@@ -126,7 +126,7 @@ class Profile(Strict):
             f = entry.model.compression
             wanted: dict[str, int] = {}
             if entry.weights == "retrained" and self.training:
-                wanted = {f"phase {n}": phase.resolution for n, phase in self.training.phases.items()}
+                wanted = {f"phase {n}": self.training.phase(n).resolution for n in self.phases_of(name)}
             wanted |= {f"evaluation set {item.label}": item.resolution for item in self.sets_of(name)}
             for where, resolution in wanted.items():
                 if resolution % f:
@@ -154,6 +154,24 @@ class Profile(Strict):
     def phases(self) -> tuple[int, ...]:
         """Numbers of the training phases; empty when the profile trains no autoencoder."""
         return tuple(sorted(self.training.phases)) if self.training else ()
+
+    def phases_of(self, autoencoder: str) -> tuple[int, ...]:
+        """Numbers of the phases that retrained weights go through. A PCA is fitted in the place of phase 1."""
+        return self.phases[:1] if self.is_fitted(autoencoder) else self.phases
+
+    def is_fitted(self, autoencoder: str) -> bool:
+        """Whether an autoencoder is a control that is fitted in closed form, without steps, losses and phases."""
+        entry = self.autoencoders.get(autoencoder)
+        return entry is not None and isinstance(entry.model, PCASpec)
+
+    def images_seen(self, autoencoder: str, phase: int) -> int | None:
+        """Images that retrained weights have seen after a phase; None for an autoencoder that is not trained here."""
+        entry = self.autoencoders.get(autoencoder)
+        if entry is None or entry.weights != "retrained":
+            return None
+        if isinstance(entry.model, PCASpec):
+            return entry.model.images
+        return sum(self.phase(autoencoder, number).images for number in self.phases if number <= phase)
 
     def with_weights(self, *sources: WeightsSource) -> tuple[str, ...]:
         """Names of the autoencoders whose weights have one of the given origins."""
@@ -266,6 +284,17 @@ class Profile(Strict):
 
     def recipe(self, autoencoder: str, number: int) -> dict[str, Any]:
         """Everything that shapes the weights after a phase, except data and code. A change makes the phase stale."""
+        if self.is_fitted(autoencoder):
+            crops = self.phase(autoencoder, number).model_dump(
+                mode="json", include={"resolution", "crop", "min_side", "flips"}
+            )
+            return {
+                **self._conditions(),
+                "datasets": self.training_sets(number),
+                "model": self.autoencoders[autoencoder].model.model_dump(mode="json"),
+                "phase": number,
+                "crops": crops,
+            }
         return {
             **self._trained_conditions(),
             "seed": self.training_seed,
@@ -276,6 +305,8 @@ class Profile(Strict):
             "model": self.autoencoders[autoencoder].model.model_dump(mode="json"),
             "phase": number,
             "plan": self.phase(autoencoder, number).model_dump(mode="json"),
+            # Left out at its default, so that hashes from before this field stay valid.
+            **({"init": init} if number == 1 and (init := self.autoencoders[autoencoder].init) != "torch" else {}),
         }
 
     def diffusion_recipe(self, row: str) -> dict[str, Any]:
@@ -330,7 +361,7 @@ class Profile(Strict):
 
     def trained_recipes(self, autoencoder: str, phase: int) -> list[dict[str, Any]]:
         """Recipes of the phases that retrained weights went through, up to ``phase``."""
-        return [self.recipe(autoencoder, number) for number in self.phases if number <= phase]
+        return [self.recipe(autoencoder, number) for number in self.phases_of(autoencoder) if number <= phase]
 
     def reconstruction_recipe(
         self, autoencoder: str, weights: WeightsSource, phase: int | None, item: EvaluationSet
@@ -368,7 +399,7 @@ class Profile(Strict):
 
     def _latents_behind(self, resolved: TrainedRow) -> dict[str, Any]:
         source = resolved.spec.source
-        phase = max(self.phases) if source.weights == "retrained" and self.phases else None
+        phase = max(self.phases_of(source.autoencoder), default=None) if source.weights == "retrained" else None
         return {
             "latents": self.latents_recipe(resolved.spec.latent, resolved.spec.data),
             "trained": self.trained_recipes(source.autoencoder, phase) if phase is not None else None,

@@ -20,8 +20,12 @@ class OptimizerSpec(Strict):
     lr: PositiveFloat
     weight_decay: NonNegativeFloat
     betas: tuple[Beta, Beta] = (0.9, 0.999)
-    warmup_images: int = Field(
-        default=0, ge=0, description="images of linear warm-up; the learning rate is constant afterwards"
+    warmup_images: int = Field(default=0, ge=0, description="images of linear warm-up of the learning rate")
+    # The recipe leaves `schedule` out at its default, so hashes from before this field stay valid.
+    schedule: Literal["constant", "cosine"] = Field(
+        default="constant",
+        exclude_if=lambda schedule: schedule == "constant",
+        description="learning rate after the warm-up; cosine: half a period, down to 0 at the last image",
     )
     # The recipe leaves `warmup_start` and `decay_head_norm` out at their defaults: hashes from before them stay valid.
     warmup_start: float = Field(
@@ -84,7 +88,7 @@ class PhaseSpec(Strict):
     trainable: tuple[LayerSet, ...] = Field(min_length=1)
     optimizer: OptimizerSpec
     gan: GANSpec | None = None
-    # The recipe leaves `crop` and `min_side` out at their defaults, so hashes from before these fields stay valid.
+    # The recipe leaves these fields out at their defaults, so hashes from before them stay valid.
     crop: Literal["window", "center", "random"] = Field(
         default="window",
         exclude_if=lambda crop: crop == "window",
@@ -95,6 +99,11 @@ class PhaseSpec(Strict):
         default=None,
         exclude_if=lambda side: side is None,
         description="leave out photographs whose shorter side has fewer pixels",
+    )
+    flips: bool = Field(
+        default=False,
+        exclude_if=lambda flips: not flips,
+        description="mirror every other crop, by a draw of its own; the authors' code flips none",
     )
 
     @model_validator(mode="after")
@@ -112,6 +121,11 @@ class ReconstructionLossSpec(Strict):
     l1: NonNegativeFloat = 1.0
     lpips: NonNegativeFloat
     lpips_net: Literal["alex", "vgg"]
+    lpips_every: PositiveInt = Field(
+        default=1,
+        exclude_if=lambda every: every == 1,
+        description="n: only every n-th batch computes LPIPS, with n times its weight: the same mean gradient for less",
+    )
 
     @property
     def min_resolution(self) -> int:
@@ -175,7 +189,8 @@ class TrainingSpec(Strict):
         for number, phase in self.phases.items():
             for name, whole, part in (
                 ("images", phase.images, self.log_images),
-                ("log_images", self.log_images, phase.batch_size),
+                # Every line of the log has a value of LPIPS, and every line as many of them.
+                ("log_images", self.log_images, phase.batch_size * self.loss.lpips_every),
             ):
                 if whole % part:
                     raise ValueError(f"{name} {whole} is not a multiple of {part}, as phase {number} needs")

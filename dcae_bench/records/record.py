@@ -21,7 +21,7 @@ class Subject(Strict):
     """The autoencoder that was measured."""
 
     autoencoder: str = Field(description="name in the profile, e.g. dc-ae-f64c128")
-    family: str = Field(description="dc-ae, sd-vae, diffusers, custom or space-to-channel")
+    family: str = Field(description="dc-ae, sd-vae, diffusers, custom, space-to-channel or pca")
     compression: int = Field(description="f: pixels per latent cell and side")
     latent_channels: int = Field(description="c: channels of the latent")
     weights_source: WeightsSource = Field(
@@ -34,6 +34,18 @@ class Subject(Strict):
         default=None,
         exclude_if=lambda variant: variant is None,  # so that tables hold older records as they were written
         description="which training of an ablation the weights are of; null: the profile's own training",
+    )
+    # Records without these fields are written without them, so that the digests of older records stay valid.
+    gmacs: float | None = Field(
+        default=None,
+        exclude_if=lambda gmacs: gmacs is None,
+        description="1e9 multiply-accumulates to encode and decode one image of the record's resolution; null: not "
+        "counted",
+    )
+    trained_images: int | None = Field(
+        default=None,
+        exclude_if=lambda images: images is None,
+        description="images seen in all phases of retrained weights; null: not known",
     )
 
 

@@ -12,7 +12,7 @@ Norm = Literal["trms2d", "bn2d"]
 Activation = Literal["relu", "silu"]
 
 ATTENTION_HEAD_DIM = 32
-FAMILIES = ("dc-ae", "sd-vae", "diffusers", "custom", "space-to-channel")
+FAMILIES = ("dc-ae", "sd-vae", "diffusers", "custom", "space-to-channel", "pca")
 
 
 class CoderSpec(Strict):
@@ -184,8 +184,31 @@ class SpaceToChannelSpec(Strict):
         return self.base.latent_channels * self.factor**2
 
 
+class PCASpec(Strict):
+    """A control without gradients: the principal components of f x f px patches, one channel for each component.
+
+    It is the best linear autoencoder, by squared error, that treats every cell of its latent alone.
+    """
+
+    family: Literal["pca"]
+    compression: PositiveInt = Field(description="f: side of a patch in pixels, which becomes one latent cell")
+    latent_channels: PositiveInt = Field(description="c: number of components")
+    images: PositiveInt = Field(
+        default=8000, description="crops that the components are fitted to: the first crops of phase 1"
+    )
+
+    @model_validator(mode="after")
+    def _components_exist(self) -> Self:
+        if self.latent_channels > (numbers := 3 * self.compression**2):
+            raise ValueError(
+                f"latent_channels {self.latent_channels}: a patch of {self.compression} px has only {numbers} numbers "
+                "and so at most as many components"
+            )
+        return self
+
+
 AutoencoderSpec = Annotated[
-    DCAESpec | SDVAESpec | DiffusersSpec | CustomSpec | SpaceToChannelSpec, Field(discriminator="family")
+    DCAESpec | SDVAESpec | DiffusersSpec | CustomSpec | SpaceToChannelSpec | PCASpec, Field(discriminator="family")
 ]
 
 

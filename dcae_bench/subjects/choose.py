@@ -111,7 +111,7 @@ def choose_for_latents(
 
 def choose_without_weights(profile: Profile, source: LatentSource, spec: AutoencoderSpec) -> ChosenAutoencoder:
     """Choose the autoencoder behind latents for a description only: its weights are neither needed nor looked for."""
-    phase = max(profile.phases) if source.weights == "retrained" else None
+    phase = max(profile.phases_of(source.autoencoder)) if source.weights == "retrained" else None
     return ChosenAutoencoder(source.autoencoder, spec, None, source.weights, phase)
 
 

@@ -8,8 +8,10 @@ from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.files import REPOSITORY
 from dcae_bench.records.record import Metric, Record, load
 
-FAMILIES = {"sd-vae": "SD-VAE", "dc-ae": "DC-AE"}
-"""Printed names of the compared families, in the order of rows: the baseline first."""
+FAMILIES = {"sd-vae": "SD-VAE", "dc-ae": "DC-AE", "pca": "PCA"}
+"""Printed names of the compared families, in the order of rows: the baseline first, the control last."""
+CONTROL = "pca"
+"""Family that stands beside the compared ones as a yardstick, fitted in closed form."""
 DATA_SETS = {"imagenet": "ImageNet", "ffhq": "FFHQ", "mjhq": "MJHQ-30K", "mapillary-vistas": "Mapillary Vistas"}
 """Printed names of the paper's data sets."""
 
@@ -53,7 +55,7 @@ def load_records(paths: Iterable[Path]) -> dict[Path, Record]:
 
 
 def family_rank(family: str) -> int:
-    """Place of an autoencoder's family in the order of rows: SD-VAE, DC-AE, then all others."""
+    """Place of an autoencoder's family in the order of rows: SD-VAE, DC-AE, the control, then all others."""
     families = list(FAMILIES)
     return families.index(family) if family in families else len(families)
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,10 +17,11 @@ from dcae_bench.models.zoo import build
 from dcae_bench.profile.profile import Profile
 from dcae_bench.profile.training import PhaseSpec
 from dcae_bench.training.discriminator import build_discriminator
+from dcae_bench.training.initial import initialise
 from dcae_bench.training.loop import Loop, LoopSpec
 from dcae_bench.training.losses import ReconstructionLoss
 from dcae_bench.training.objective import Objective
-from dcae_bench.training.phases import EMA, Freezer, head_norms, make_optimizer, set_learning_rate
+from dcae_bench.training.phases import EMA, Freezer, crop_seed, head_norms, make_optimizer, set_learning_rate
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,8 @@ class PhaseTrainer(Loop):
         model = build(profile.autoencoders[run.autoencoder].model, seed=profile.training_seed)
         if run.initial is not None:
             load_weights(model, run.initial)
+        else:
+            initialise(model, profile.autoencoders[run.autoencoder].init, seed=profile.training_seed)
         if self.accelerator.num_processes > 1:
             share_batch_norms(model)
         self.freezer = Freezer(model, phase_spec.trainable)
@@ -105,11 +107,9 @@ class PhaseTrainer(Loop):
             over_processes=self.over_processes,
         )
 
-        # Each phase sees its own crops; all autoencoders see the same crops in a phase.
-        crop_seed = int(np.random.SeedSequence([profile.training_seed, run.phase]).generate_state(1)[0])
         self.batches = TrainBatches(
             run.photos,
-            crop_seed,
+            crop_seed(profile.training_seed, run.phase),
             # A part holds the same images for every number of processes, because a BatchNorm normalises a part's images
             # together.
             share=self.share // phase_spec.accumulate,
@@ -117,6 +117,7 @@ class PhaseTrainer(Loop):
             end=phase_spec.images,
             resolution=phase_spec.resolution,
             crop=phase_spec.crop,
+            flips=phase_spec.flips,
             threads=run.readers,
         )
         self.begin()
@@ -144,15 +145,17 @@ class PhaseTrainer(Loop):
         self.freezer.train_mode()
         kept = [(buffer, buffer.clone()) for buffer in self.buffers()]
         end = self.images + phase_spec.batch_size
-        lr = set_learning_rate(self.optimizer, phase_spec.optimizer, end)
+        lr = set_learning_rate(self.optimizer, phase_spec.optimizer, end, phase_spec.images)
         if gan is not None:
-            set_learning_rate(self.d_optimizer, gan.optimizer, end)
+            set_learning_rate(self.d_optimizer, gan.optimizer, end, phase_spec.images)
         values: dict[str, float] = {}
         nets = [self.model] if discriminator is None else [self.model, discriminator]
+        every = self.run.profile.required_training.loss.lpips_every
+        perceptual = self.images // phase_spec.batch_size % every == 0
         for number in range(phase_spec.accumulate):
             images = self.batch(number)
             with self.part(number, phase_spec.accumulate, *nets):
-                loss, d_loss, parts = self.objective(images)
+                loss, d_loss, parts = self.objective(images, perceptual=perceptual)
                 parts = {"loss": loss.detach(), **parts}
                 means = self.over_processes(torch.stack([*parts.values()])).tolist()
                 for name, mean in zip(parts, means, strict=True):

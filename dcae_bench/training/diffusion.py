@@ -107,7 +107,7 @@ class DiffusionTrainer(Loop):
         training = self.run.resolved.training
         self.model.train()
         end = self.images + training.batch_size
-        lr = set_learning_rate(self.optimizer, training.optimizer, end)
+        lr = set_learning_rate(self.optimizer, training.optimizer, end, self.spec.images)
         batch = self.batches(self.images + self.accelerator.process_index * self.share)
         losses = []
         for number, part in enumerate(batch.chunk(training.accumulate)):

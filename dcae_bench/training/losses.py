@@ -22,16 +22,21 @@ class ReconstructionLoss(nn.Module):
         self.spec = spec
         self.lpips = LPIPS.load(spec.lpips_net) if spec.lpips > 0 else None
 
-    def forward(self, reconstruction: Tensor, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of reconstructions of images (n, 3, h, w) in [-1, 1], and the loss's unweighted parts by name."""
+    def forward(
+        self, reconstruction: Tensor, image: Tensor, *, perceptual: bool = True
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of reconstructions of images (n, 3, h, w) in [-1, 1], and the loss's unweighted parts by name.
+
+        LPIPS counts ``lpips_every`` times its weight, and nothing where ``perceptual`` is false.
+        """
         reconstruction = reconstruction.float()
         l1 = F.l1_loss(reconstruction, image)
         loss, parts = self.spec.l1 * l1, {"l1": l1.detach()}
-        if self.lpips is not None:
+        if self.lpips is not None and perceptual:
             with torch.no_grad():
                 target = self.lpips.features(image)
             lpips = self.lpips.distance(self.lpips.features(reconstruction), target).mean()
-            loss = loss + self.spec.lpips * lpips
+            loss = loss + self.spec.lpips * self.spec.lpips_every * lpips
             parts["lpips"] = lpips.detach()
         return loss, parts
 

@@ -3,12 +3,18 @@
 import math
 from collections.abc import Collection, Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.profile.training import EMASpec, OptimizerSpec
+
+
+def crop_seed(seed: int, phase: int) -> int:
+    """Seed of a phase's crops: each phase sees its own, and all autoencoders see the same in a phase."""
+    return int(np.random.SeedSequence([seed, phase]).generate_state(1)[0])
 
 
 class Freezer:
@@ -80,11 +86,16 @@ def head_norms(model: Autoencoder) -> list[Tensor]:
     )
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, spec: OptimizerSpec, images: int) -> float:
-    """Set the learning rate for the batch that ends at ``images``: linear warm-up, then constant. Returns the rate."""
+def set_learning_rate(optimizer: torch.optim.Optimizer, spec: OptimizerSpec, images: int, total: int) -> float:
+    """Set the learning rate for the batch that ends at ``images`` of ``total``, and return the rate.
+
+    Linear warm-up, then constant or half a period of a cosine that ends at 0.
+    """
     lr = spec.lr
     if spec.warmup_images:
         lr *= spec.warmup_start + (1 - spec.warmup_start) * min(1.0, images / spec.warmup_images)
+    if spec.schedule == "cosine" and images > spec.warmup_images:
+        lr *= (1 + math.cos(math.pi * (images - spec.warmup_images) / (total - spec.warmup_images))) / 2
     for group in optimizer.param_groups:
         group["lr"] = lr
     return lr

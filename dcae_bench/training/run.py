@@ -1,10 +1,14 @@
 """The run of a phase: from photographs to finished weights, log and record."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dcae_bench.base.files import sha256_json, write_bytes
+from torch import Tensor
+
+from dcae_bench.base.files import sha256_json, write_text
 from dcae_bench.base.terminal import Console
 from dcae_bench.data.crops import describe_enlarged
 from dcae_bench.data.photo_sets import FilePhotos, JoinedPhotos, TrainingSet, open_training_set
@@ -13,18 +17,21 @@ from dcae_bench.extractors.lpips import NETS
 from dcae_bench.models.checkpoints import save_weights, weights_sha256
 from dcae_bench.profile.profile import Profile
 from dcae_bench.records.fingerprint import fingerprint
-from dcae_bench.records.provenance import Stopwatch, collect
+from dcae_bench.records.provenance import Device, Stopwatch, collect
 from dcae_bench.records.record import Data, Metric, Record, Subject, save
 from dcae_bench.running import device
+from dcae_bench.specs.autoencoders import PCASpec
 from dcae_bench.subjects.trained import require_autoencoder, require_description
 from dcae_bench.training.autoencoder import PhaseRun, PhaseTrainer
 from dcae_bench.training.finished import remove_state, skip_if_finished
+from dcae_bench.training.fit import fit_components
 from dcae_bench.training.log import read_log
 from dcae_bench.training.progress import train_with_progress
-from dcae_bench.training.run_folder import keep_recipe, sole_training
+from dcae_bench.training.run_folder import is_first_process, keep_recipe, sole_training
 from dcae_bench.weights.trained import TrainedWeights, model_sha256
 
 PROTOCOL = "training/three-phase-v1"
+FIT_PROTOCOL = "training/principal-components-v1"
 
 
 def train_phase(
@@ -48,12 +55,12 @@ def train_phase(
         require_autoencoder(initial, trained, profile.autoencoders[autoencoder].model, before)
         require_description(initial)
     packs = [open_training_set(name, data, profile.pack_short_side) for name in profile.training_sets(phase)]
-    loss = profile.required_training.loss
+    loss, fitted = profile.required_training.loss, profile.is_fitted(autoencoder)
     recipe = {
         **profile.recipe(autoencoder, phase),
         "packs": [pack.sha256 for pack in packs],
         "initial": weights_sha256(initial) if initial else None,
-        "lpips": embedded_sha256(NETS[loss.lpips_net]) if loss.lpips else None,
+        "lpips": embedded_sha256(NETS[loss.lpips_net]) if loss.lpips and not fitted else None,
         "code": fingerprint(__name__),
     }
     recipe_sha256 = sha256_json(recipe)
@@ -63,8 +70,32 @@ def train_phase(
     with sole_training(output, directory):
         if skip_if_finished(name, output, directory, recipe_sha256):
             return
-        spec = profile.phase(autoencoder, phase)
+        spec, model = profile.phase(autoencoder, phase), profile.autoencoders[autoencoder].model
         photos = JoinedPhotos(packs, spec.min_side)
+        console = Console(stderr=True, quiet=not is_first_process())
+        enlarged = describe_enlarged(photos.sides, spec.resolution, spec.crop)
+        if enlarged is not None:
+            remedy = f"'min_side: {spec.resolution}' of the phase leaves them out"
+            console.print(f"{name}: {enlarged}; {remedy}", soft_wrap=True)
+        settings = {"crop": spec.crop, **({"enlarged": enlarged} if enlarged else {})}
+        if isinstance(model, PCASpec):
+            clock = Stopwatch()
+            components, explained = fit_components(profile, autoencoder, model, phase, photos)
+            finished = _Finished(
+                state=components.state_dict(),
+                parameters=components.count_parameters(),
+                images=model.images,
+                log=json.dumps({"images": model.images, "explained": explained}) + "\n",
+                protocol=FIT_PROTOCOL,
+                metrics={"explained": Metric(label="explained variance", value=explained, better="higher")},
+                device=device.describe(device.choose(profile), profile),
+                clock=clock,
+            )
+            _write(finished, profile, autoencoder, phase, packs, settings, recipe, output)
+            remove_state(directory)
+            seen = f"fitted to {model.images} images"
+            console.print(f"{name}: {seen} in {clock.seconds:.0f} s -> {output}", soft_wrap=True)
+            return
         run = PhaseRun(
             profile=profile,
             autoencoder=autoencoder,
@@ -78,37 +109,34 @@ def train_phase(
         trainer = PhaseTrainer(run)
         keep_recipe(name, directory, recipe)
         clock = Stopwatch(trainer.seconds_before)
-        console = Console(stderr=True, quiet=not trainer.accelerator.is_main_process)
-        enlarged = describe_enlarged(photos.sides, spec.resolution, spec.crop)
-        if enlarged is not None:
-            remedy = f"'min_side: {spec.resolution}' of the phase leaves them out"
-            console.print(f"{name}: {enlarged}; {remedy}", soft_wrap=True)
         if trainer.images:
-            console.print(f"{name}: resumed at image {trainer.images} of {run.phase_spec.images}")
+            console.print(f"{name}: resumed at image {trainer.images} of {spec.images}")
         train_with_progress(trainer, clock, console)
         if trainer.accelerator.is_main_process:
-            _finish(trainer, clock, packs, recipe, output, enlarged)
+            _write(_trained(trainer, clock), profile, autoencoder, phase, packs, settings, recipe, output)
             remove_state(directory)
-            images = run.phase_spec.images
-            console.print(f"{name}: {images} images in {clock.seconds:.0f} s -> {output}", soft_wrap=True)
+            console.print(f"{name}: {spec.images} images in {clock.seconds:.0f} s -> {output}", soft_wrap=True)
 
 
-def _finish(
-    trainer: PhaseTrainer,
-    clock: Stopwatch,
-    packs: Sequence[TrainingSet],
-    recipe: dict[str, Any],
-    output: Path,
-    enlarged: str | None,
-) -> None:
-    """Write weights and log, and then the record, so that a record never exists without them."""
-    run, model = trainer.run, trainer.autoencoder
+@dataclass(frozen=True)
+class _Finished:
+    """What a finished training or fit leaves, besides what the profile says of it."""
+
+    state: dict[str, Tensor]
+    parameters: int
+    images: int
+    """Images seen."""
+    log: str
+    protocol: str
+    metrics: dict[str, Metric]
+    device: Device
+    clock: Stopwatch
+
+
+def _trained(trainer: PhaseTrainer, clock: Stopwatch) -> _Finished:
+    run = trainer.run
     training = run.profile.required_training
-    spec = run.profile.autoencoders[run.autoencoder].model
-    trained = TrainedWeights(kind="autoencoder", name=run.autoencoder, phase=run.phase, model_sha256=model_sha256(spec))
-    weights_sha256 = save_weights(trainer.ema.state, output, trained=trained)
     log = run.directory / "log.jsonl"
-    write_bytes(output.parent / "log.jsonl", log.read_bytes())
     lines = read_log(log)
     tail = lines[-max(1, len(lines) // 10) :]
     labels = {
@@ -131,37 +159,64 @@ def _finish(
         unit="img/s",
         notes=("whole loop with data, checkpoints and logging; not a throughput protocol",),
     )
+    return _Finished(
+        state=trainer.ema.state,
+        parameters=trainer.autoencoder.count_parameters(),
+        images=run.phase_spec.images,
+        log=log.read_text(encoding="utf-8"),
+        protocol=PROTOCOL,
+        metrics=metrics,
+        device=device.describe(trainer.device, run.profile, run.profile.processes),
+        clock=clock,
+    )
+
+
+def _write(
+    finished: _Finished,
+    profile: Profile,
+    autoencoder: str,
+    phase: int,
+    packs: Sequence[TrainingSet],
+    settings: dict[str, str],
+    recipe: dict[str, Any],
+    output: Path,
+) -> None:
+    """Write weights and log, and then the record, so that a record never exists without them."""
+    spec = profile.autoencoders[autoencoder].model
+    trained = TrainedWeights(kind="autoencoder", name=autoencoder, phase=phase, model_sha256=model_sha256(spec))
+    weights_sha256 = save_weights(finished.state, output, trained=trained)
+    write_text(output.parent / "log.jsonl", finished.log)
     record = Record(
         kind="training",
-        profile=run.profile.name,
-        protocol=PROTOCOL,
+        profile=profile.name,
+        protocol=finished.protocol,
         subject=Subject(
-            autoencoder=run.autoencoder,
+            autoencoder=autoencoder,
             family=spec.family,
             compression=spec.compression,
             latent_channels=spec.latent_channels,
             weights_source="retrained",
-            phase=run.phase,
-            parameters=model.count_parameters(),
+            phase=phase,
+            parameters=finished.parameters,
             weights_sha256=weights_sha256,
-            variant=run.profile.variant_of(run.autoencoder, run.phase),
+            variant=profile.variant_of(autoencoder, phase),
         ),
         data=Data(
             name="+".join(pack.name for pack in packs),
             split="train",
-            resolution=run.phase_spec.resolution,
-            images=run.phase_spec.images,
+            resolution=profile.phase(autoencoder, phase).resolution,
+            images=finished.images,
             sha256=sha256_json([pack.manifest_sha256 for pack in packs]),
         ),
-        metrics=metrics,
-        settings={"crop": run.phase_spec.crop, **({"enlarged": enlarged} if enlarged else {})},
+        metrics=finished.metrics,
+        settings=settings,
         provenance=collect(
             code=fingerprint(__name__),
             config=recipe,
-            recipe=run.profile.recipe(run.autoencoder, run.phase),
-            seed=run.profile.training_seed,
-            device=device.describe(trainer.device, run.profile, run.profile.processes),
-            clock=clock,
+            recipe=profile.recipe(autoencoder, phase),
+            seed=profile.training_seed,
+            device=finished.device,
+            clock=finished.clock,
         ),
     )
     save(record, output.parent / "record.json")

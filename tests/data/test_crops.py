@@ -38,6 +38,18 @@ def test_seeds_and_indices_matter(photos):
     assert len(windows) > 95
 
 
+@pytest.mark.parametrize("crop", ["window", "random", "center"])
+def test_flips_mirror_about_half_of_the_crops_and_change_nothing_else(photos, crop):
+    mirrored = 0
+    for index in range(64):
+        plain, drawn = (train_crop(photos, 7, index, 64, crop, flips) for flips in (False, True))
+        assert torch.equal(drawn, plain) or torch.equal(drawn, plain.flip(2))
+        mirrored += not torch.equal(drawn, plain)
+    assert 20 <= mirrored <= 44  # the draw is keyed, so the number is always the same
+    whole = train_batch(photos, 7, 20, 8, 64, crop, True)
+    assert torch.equal(whole[3], normalise(train_crop(photos, 7, 23, 64, crop, True)))
+
+
 def test_windows_stay_what_they_were(photos):
     # A change here changes every training run: give the data's protocol a new version.
     assert [train_window(photos, 0, index, 64) for index in (0, 1, 1000)] == EXPECTED_TRAIN

@@ -17,6 +17,9 @@ PATTERNS = ("*.md", "docs/*.md", "config/*.md", "examples/*.md", "results/README
 PAGES = sorted(path for pattern in PATTERNS for path in ROOT.glob(pattern))
 SET_UP = ["make results/table_rfid.md", "make test"]
 H100 = ROOT / "results" / "reference" / "h100-2026-11-27"
+DEMO = ROOT / "results" / "reference" / "demo"
+DEMO_METRICS = {"psnr": 2, "ssim": 3, "lpips_alex_u8": 3, "rfd_efficientnet_lite0": 0}
+"""Metrics of the README's table of the demo, with their decimals."""
 WORKS = {"train": "training", "forward": "forward pass"}
 FENCE = re.compile(r"^(```+)[ ]*(\w*)[^\n]*\n(.*?)^\1[ ]*$", re.MULTILINE | re.DOTALL)
 
@@ -165,3 +168,29 @@ def test_readme_opens_with_the_headline_and_then_the_demo():
     text = README.read_text()
     places = [text.index(part) for part in ("<!-- headline -->", "```sh", "<!-- demo table -->")]
     assert places == sorted(places) and text[: places[0]].count("\n\n") <= 2, "title, one paragraph, the headline"
+
+
+def demo_rows() -> list[str]:
+    """Rows of the README's table of the demo: SD-VAE / DC-AE / control after their last phase, the better in bold."""
+    runs = json.loads((DEMO / "table_rfid.json").read_text())["runs"]
+    last: dict[tuple, dict[str, dict]] = {}
+    for run in runs:  # later phases follow earlier ones
+        subject, data = run["record"]["subject"], run["record"]["data"]
+        key = (data["name"], data["resolution"], subject["compression"], run["latent_shape"])
+        last.setdefault(key, {})[subject["family"]] = run["record"]["metrics"]
+    lines = []
+    for (name, side, _, shape), families in last.items():
+        cells = []
+        for key, places in DEMO_METRICS.items():
+            values = {family: metrics[key]["value"] for family, metrics in families.items()}
+            better = max if families["dc-ae"][key]["better"] == "higher" else min
+            best = better(("sd-vae", "dc-ae"), key=values.__getitem__)
+            texts = [f"{values[family]:.{places}f}" for family in ("sd-vae", "dc-ae", "pca") if family in values]
+            cells.append(" / ".join(f"**{text}**" if i == (best == "dc-ae") else text for i, text in enumerate(texts)))
+        lines.append(f"| {name} | {side} | {shape} | {' | '.join(cells)} |")
+    return lines
+
+
+def test_the_demo_s_table_of_the_readme_is_the_evidence():
+    found = between(README.read_text(), "demo table")
+    assert [line for line in found.splitlines() if line.startswith("| ")][1:] == demo_rows()

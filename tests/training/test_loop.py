@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -19,6 +20,7 @@ from dcae_bench.cli.main import main
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build
 from dcae_bench.profile.profile import load_profile, parse_profile
+from dcae_bench.records.record import load
 from dcae_bench.training.checkpoint import CHECKPOINT, DIVERGED
 from dcae_bench.training.log import read_log
 from dcae_bench.weights.trained import TrainedWeights
@@ -219,8 +221,8 @@ def test_a_nan_loss_stops_with_the_weights_before_the_bad_batch(start, tmp_path,
     trainer = start(tmp_path, "dc-ae", phase)
     loss, batches = trainer.objective.loss, iter(range(100))
 
-    def broken(reconstruction, images):
-        value, parts = loss(reconstruction, images)
+    def broken(reconstruction, images, **options):
+        value, parts = loss(reconstruction, images, **options)
         return (value * float("nan") if next(batches) == 2 else value), parts
 
     trainer.objective.loss = broken
@@ -235,8 +237,8 @@ def test_a_nan_gradient_of_a_finite_loss_stops_before_it_reaches_a_weight(start,
     trainer = start(tmp_path, "dc-ae", 1)
     loss, batches = trainer.objective.loss, iter(range(100))
 
-    def broken(reconstruction, images):
-        value, parts = loss(reconstruction, images)
+    def broken(reconstruction, images, **options):
+        value, parts = loss(reconstruction, images, **options)
         zero = (reconstruction - reconstruction.detach()).abs().sum().sqrt()  # the root's slope at 0 is infinite
         return (value + zero if next(batches) == 2 else value), parts
 
@@ -373,3 +375,43 @@ def test_a_kill_while_the_state_is_cleared_away_costs_no_result(tmp_path, tiny, 
     for name in ("model.safetensors", "log.jsonl"):
         assert command.output.with_name(name).read_bytes() == before[name]
     assert not list(command.run_dir.iterdir())
+
+
+def test_a_control_is_fitted_once_and_measured_like_the_others(tmp_path, tiny, write_packs, monkeypatch, capsys):
+    """The command fits, writes weights, log and record, and does nothing the second time."""
+    content = tiny()
+    content["autoencoders"]["pca"] = {"model": {"family": "pca", "compression": 4, "latent_channels": 8, "images": 30}}
+    profile, data = write_packs(tmp_path, content)
+    output = tmp_path / "pca" / "model.safetensors"
+
+    def run(profile: Path, *options: str) -> int:
+        places = ("--data", str(data), "--run-dir", str(tmp_path / "run"), "--output", str(output))
+        command = ["train", "--profile", str(profile), "--autoencoder", "pca", *places, *options]
+        monkeypatch.setattr(sys, "argv", ["dcae-bench", *command])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code or 0
+
+    assert run(profile, "--phase", "1") == 0
+    record = load(output.with_name("record.json"))
+    assert (record.protocol, record.subject.family, record.data.images) == (
+        "training/principal-components-v1",
+        "pca",
+        30,
+    )
+    assert 0.5 < record.metrics["explained"].value <= 1 and record.provenance.seed == content["seed"]
+    assert [line["images"] for line in read_log(output.with_name("log.jsonl"))] == [30]
+    weights = load_file(output)
+    assert weights["components"].shape == (8, 48)
+    torch.testing.assert_close(weights["components"] @ weights["components"].T, torch.eye(8), atol=1e-4, rtol=0)
+    before = output.stat().st_mtime_ns
+    assert run(profile, "--phase", "1") == 0
+    assert output.stat().st_mtime_ns == before and "finished before" in capsys.readouterr().err
+    assert run(profile, "--phase", "2", "--initial", str(output)) == 2
+    assert "has phases [1] for pca" in capsys.readouterr().err
+    content["autoencoders"]["pca"]["model"]["images"] = 1
+    content["training"]["phases"][1]["resolution"] = 4
+    few = tmp_path / "few.yaml"
+    few.write_text(yaml.safe_dump(content))
+    assert run(few, "--phase", "1") == 2
+    assert "1 images hold 1 patches of 4 px, fewer than its 8 components" in capsys.readouterr().err

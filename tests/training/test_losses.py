@@ -84,3 +84,14 @@ def test_half_precision_reconstructions_are_compared_in_fp32():
     value, _ = loss(images(0).bfloat16(), images(0))
     assert value.dtype == torch.float32
     torch.testing.assert_close(value, (images(0).bfloat16().float() - images(0)).abs().mean())
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_rare_lpips_has_the_weight_of_the_batches_between(every):
+    """Over ``every`` batches the sum of losses, and so the mean gradient, is that of LPIPS on every batch."""
+    spec = ReconstructionLossSpec(l1=0.5, lpips=0.25, lpips_net="alex", lpips_every=every)
+    loss, x, y = ReconstructionLoss(spec), images(0), images(1)
+    (whole, parts), (plain, left) = loss(x, y), loss(x, y, perceptual=False)
+    assert plain.item() == pytest.approx(0.5 * parts["l1"].item()) and left.keys() == {"l1"}
+    total = whole + (every - 1) * plain
+    assert total.item() == pytest.approx(every * (0.5 * parts["l1"] + 0.25 * parts["lpips"]).item(), rel=1e-5)

@@ -65,10 +65,19 @@ def test_warm_up_is_linear_in_images_and_then_constant():
     parameter = nn.Parameter(torch.zeros(2, 2))
     spec = OptimizerSpec(lr=0.5, weight_decay=0, warmup_images=100)
     optimizer = make_optimizer([parameter], spec)
-    rates = [set_learning_rate(optimizer, spec, images) for images in (1, 25, 100, 101, 10**6)]
+    rates = [set_learning_rate(optimizer, spec, images, 10**6) for images in (1, 25, 100, 101, 10**6)]
     assert rates == [0.005, 0.125, 0.5, 0.5, 0.5]
     assert [group["lr"] for group in optimizer.param_groups] == [0.5]
-    assert set_learning_rate(optimizer, spec.model_copy(update={"warmup_images": 0}), 1) == 0.5
+    assert set_learning_rate(optimizer, spec.model_copy(update={"warmup_images": 0}), 1, 2) == 0.5
+
+
+def test_a_cosine_follows_the_warm_up_and_ends_at_nothing():
+    spec = OptimizerSpec(lr=0.5, weight_decay=0, warmup_images=100, schedule="cosine")
+    optimizer = make_optimizer([nn.Parameter(torch.zeros(2, 2))], spec)
+    rates = [set_learning_rate(optimizer, spec, images, 1100) for images in (50, 100, 350, 600, 850, 1100)]
+    half = 0.5**0.5
+    assert rates == pytest.approx([0.25, 0.5, 0.25 * (1 + half), 0.25, 0.25 * (1 - half), 0], abs=1e-12)
+    assert set_learning_rate(optimizer, spec.model_copy(update={"warmup_images": 2000}), 1000, 1000) == 0.25
 
 
 def test_warm_up_may_start_at_a_share_of_the_rate():
@@ -77,7 +86,7 @@ def test_warm_up_may_start_at_a_share_of_the_rate():
     optimizer = make_optimizer([nn.Parameter(torch.zeros(2, 2))], spec)
     for step in (0, 1, 25, 49, 50, 1000):
         wanted = 6.4e-6 + (6.4e-5 - 6.4e-6) * min(step + 1, 50) / 50
-        assert set_learning_rate(optimizer, spec, (step + 1) * 8) == pytest.approx(wanted, rel=1e-12)
+        assert set_learning_rate(optimizer, spec, (step + 1) * 8, 10**6) == pytest.approx(wanted, rel=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from dcae_bench.tables.markdown import (
 from dcae_bench.tables.reconstruction.judge import HIGHER_IS_BETTER
 from dcae_bench.tables.reconstruction.table import REPORTED_LABELS, ReconstructionAnswer, ReconstructionTable
 from dcae_bench.tables.reported.reconstruction import ReconstructionRow
-from dcae_bench.tables.runs import DATA_SETS, FAMILIES, unique
+from dcae_bench.tables.runs import CONTROL, DATA_SETS, FAMILIES, unique
 
 
 def markdown(table: ReconstructionTable) -> str:
@@ -51,7 +51,8 @@ def markdown(table: ReconstructionTable) -> str:
 
 def _measured(table: ReconstructionTable) -> str:
     footnotes, places, shared = Footnotes(), column_decimals(table), column_notes(table)
-    headers = ["data set", "resolution", "latent shape", "autoencoder", "params", "phase", "images"]
+    costs = ["params", "MACs", "seen"]
+    headers = ["data set", "resolution", "latent shape", "autoencoder", *costs, "phase", "images"]
     headers += [
         f"{head.label}{ARROWS[head.better]}{footnotes.mark(shared.get(key, ()))}" for key, head in table.columns.items()
     ]
@@ -59,8 +60,11 @@ def _measured(table: ReconstructionTable) -> str:
     for run in table.runs:
         subject, data = run.record.subject, run.record.data
         cells = [data.name, str(data.resolution), run.latent_shape]
-        cells.append(subject.autoencoder + footnotes.mark(doubts_of(run)))
-        cells += [millions(subject.parameters), run.phase, f"{data.images:,}"]
+        control = " (control)" if subject.family == CONTROL else ""
+        cells.append(f"{subject.autoencoder}{control}{footnotes.mark(doubts_of(run))}")
+        cells += [millions(subject.parameters), _macs(subject.gmacs)]
+        cells += ["-" if subject.trained_images is None else f"{subject.trained_images:,}", run.phase]
+        cells.append(f"{data.images:,}")
         for key in table.columns:
             metric = run.record.metrics.get(key)
             cell = number(metric.value if metric else None, places[key]) + spread(metric, places[key])
@@ -68,7 +72,13 @@ def _measured(table: ReconstructionTable) -> str:
                 cell = f"**{cell}**"
             cells.append(cell + footnotes.mark(metric.notes if metric and key not in shared else ()))
         rows.append(cells)
-    return join(grid(headers, rows, "lrllrrr" + "r" * len(table.columns)), footnotes.text())
+    return join(grid(headers, rows, "lrllrrrrr" + "r" * len(table.columns)), footnotes.text())
+
+
+def _macs(gmacs: float | None) -> str:
+    if gmacs is None:
+        return "-"
+    return f"{gmacs:.3g} G" if gmacs >= 1 else f"{1e3 * gmacs:.3g} M"
 
 
 def _differences(table: ReconstructionTable) -> str:
@@ -149,6 +159,18 @@ def _run_legend(table: ReconstructionTable) -> Iterator[str]:
         yield (
             "Phase: the last training phase the weights went through - 1 low resolution, all parameters; 2 high "
             "resolution, the layers around the latent; 3 low resolution with a GAN, the decoder's head."
+        )
+    if any(record.subject.gmacs is not None for record in records):
+        yield (
+            "params: parameters. MACs: multiply-accumulates to encode and decode one image of the row. seen: images "
+            "that the weights saw in training. images: images measured."
+        )
+    if any(record.subject.family == CONTROL for record in records):
+        yield (
+            "control: a linear autoencoder, the principal components of square patches, with as many numbers per patch "
+            "as the latent beside it has per cell. It is fitted to training crops in seconds, without gradients, and "
+            "minimises the squared error. An autoencoder below it in PSNR has not yet learnt what is linear; one "
+            "above it uses more than linear algebra."
         )
     yield from interval_lines(records)
     for key, metric in table.columns.items():

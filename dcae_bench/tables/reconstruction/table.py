@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from dcae_bench.tables.answers import Answer, AnswersTable, ReportedResult
 from dcae_bench.tables.reported.reconstruction import ReconstructionMetric, ReconstructionRow
-from dcae_bench.tables.runs import Run, family_rank
+from dcae_bench.tables.runs import CONTROL, Run, family_rank
 
 REPORTED_LABELS: dict[ReconstructionMetric, str] = {"rfid": "rFID", "psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS"}
 """Printed names of the paper's metrics."""
@@ -25,7 +25,7 @@ class Reconstruction(Run):
 
     @property
     def order(self) -> tuple:
-        """Sort key: setting, then SD-VAE before DC-AE, then phases."""
+        """Sort key: setting, then SD-VAE, DC-AE and the control, then phases."""
         subject = self.record.subject
         return *self.setting, family_rank(subject.family), subject.autoencoder, subject.phase or 0
 
@@ -37,8 +37,10 @@ class Reconstruction(Run):
 
     @property
     def phase(self) -> str:
-        """Last training phase, or the weights source if no phase is known."""
+        """Last training phase, or the weights source if no phase is known; a control is fitted."""
         subject = self.record.subject
+        if subject.family == CONTROL:
+            return "fit"
         return subject.weights_source if subject.phase is None else str(subject.phase)
 
 
