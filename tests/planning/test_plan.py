@@ -88,8 +88,9 @@ def test_parameter_bytes_are_exact(paper):
 
 
 def test_hours_follow_images_and_memory_follows_the_part_of_a_batch(demo):
+    images = demo.training.phases[1].images
     once = Estimator(demo, Rates.read()).training("dc-ae-f32c32", 1)
-    twice = Estimator(changed(demo, images=16000), Rates.read()).training("dc-ae-f32c32", 1)
+    twice = Estimator(changed(demo, images=2 * images), Rates.read()).training("dc-ae-f32c32", 1)
     halves = Estimator(changed(demo, accumulate=2), Rates.read()).training("dc-ae-f32c32", 1)
     assert twice.cpu_hours == pytest.approx(2 * once.cpu_hours)
     assert twice.memory_gib == once.memory_gib
@@ -101,18 +102,18 @@ def test_hours_follow_images_and_memory_follows_the_part_of_a_batch(demo):
     )
     assert once.memory_gib - halves.memory_gib == pytest.approx(4 * cost.kept_bytes / GIB)
     peak, used = 0.105e12, 0.45
-    assert once.cpu_hours == pytest.approx(2 * 8000 * (cost.forward_mac + cost.backward_mac) / peak / used / 3600)
+    assert once.cpu_hours == pytest.approx(2 * images * (cost.forward_mac + cost.backward_mac) / peak / used / 3600)
 
 
 def test_a_measured_speed_goes_before_the_stated_rate(demo):
     record = measured("training", "dc-ae-f32c32", phase=1, resolution=64)
     estimator = Estimator(demo, Rates.read(), [record])
-    row = estimator.training("dc-ae-f32c32", 1)
-    assert row.cpu_hours == pytest.approx(8000 / 20 / 3600) and row.source == "measured on a processor"
+    row, images = estimator.training("dc-ae-f32c32", 1), demo.training.phases[1].images
+    assert row.cpu_hours == pytest.approx(images / 20 / 3600) and row.source == "measured on a processor"
     device = record.provenance.device.model_copy(update={"processes": 4})  # four processors for each of these hours
     provenance = record.provenance.model_copy(update={"device": device})
     estimator = Estimator(demo, Rates.read(), [record.model_copy(update={"provenance": provenance})])
-    assert estimator.training("dc-ae-f32c32", 1).cpu_hours == pytest.approx(4 * 8000 / 20 / 3600)
+    assert estimator.training("dc-ae-f32c32", 1).cpu_hours == pytest.approx(4 * images / 20 / 3600)
     assert estimator.training("dc-ae-f32c32", 2).source == "stated"
 
 
@@ -128,7 +129,7 @@ def test_targets_choose_the_jobs(demo, monkeypatch):
         rows = estimator.plan(target).rows
         return {rule: sum(row.jobs for row in rows if row.rule == rule) for rule in {row.rule for row in rows}}
 
-    assert jobs("results/table_rfid.md") == {"prepare": 2, "train": 12, "evaluate": 12, "table": 1}
+    assert jobs("results/table_rfid.md") == {"prepare": 2, "train": 14, "evaluate": 14, "table": 1}
     assert jobs("all")["table"] == 3
     weights = "results/demo/training/dc-ae-f32c32@retrained/phase2/model.safetensors"
     assert jobs(weights) == {"prepare": 2, "train": 2}

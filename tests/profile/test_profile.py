@@ -13,7 +13,7 @@ DEMO = yaml.safe_load((CONFIG / "demo.yaml").read_text())
 
 
 DEMO_EVALUATION = "fccb3b8c9351310612db7c8caba970f0622588e4363889137386ca47d7bd1f66"
-DEMO_TRAINING = "fd78e788255eda63b0cd6ff503d1fe0914a5acc2746fa8a1ecf995e3abbc0cf4"
+DEMO_TRAINING = "ea254bd2bd14b7ddde4eab40a5f7f87b6951de7921f89faff4de6a0a609275f3"
 
 
 def changed(*path, value):
@@ -160,7 +160,7 @@ def test_a_required_part_must_not_become_something_else(path):
         (changed("training", "phases", 1, "trainable", value=[]), ["training.phases.1.trainable"]),
         (changed("training", "phases", 1, "trainable", value=["encoder"]), ["trainable.0", "'encoder_head'"]),
         (changed("training", "phases", 1, "images", value=8001), ["8001 is not a multiple of batch_size 8"]),
-        (changed("training", "checkpoint_images", value=100), ["checkpoint_images 100", "log_images 80"]),
+        (changed("training", "checkpoint_images", value=100), ["checkpoint_images 100", "log_images 160"]),
         (changed("training", "log_images", value=100), ["100"]),
         (changed("training", "ema", "decay", value=1.0), ["training.ema.decay", "less than 1"]),
         (changed("training", "datasets", value=[]), ["training.datasets"]),
@@ -359,7 +359,7 @@ def test_a_profile_may_evaluate_released_weights_alone():
 def test_released_and_retrained_autoencoders_may_share_a_profile():
     entry = {"model": {"preset": "sd-vae-ft-ema"}, "weights": "released", "sets": ["photos-mixed-64"]}
     profile = parse_profile(changed("autoencoders", "sd-vae-ft-ema", value=entry), "x")
-    assert profile.with_weights("released") == ("sd-vae-ft-ema",) and len(profile.with_weights("retrained")) == 4
+    assert profile.with_weights("released") == ("sd-vae-ft-ema",) and len(profile.with_weights("retrained")) == 6
     assert [item.label for item in profile.sets_of("sd-vae-ft-ema")] == ["photos-mixed-64"]
     assert len(profile.sets_of("dc-ae-f32c32")) == 4
 

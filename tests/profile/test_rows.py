@@ -21,7 +21,9 @@ def cost(profile, name):
 
 def test_the_demo_compares_at_equal_images_and_at_equal_flops(demo):
     rows = demo.diffusion.rows
-    assert {row.source.autoencoder for row in rows.values()} == set(demo.autoencoders)
+    assert {row.source.autoencoder for row in rows.values()} == {
+        name for name in demo.autoencoders if not demo.is_fitted(name)
+    }
     costs = {name: cost(demo, name) for name in rows}
     for sd, dc in ((name, name.replace("sd-vae", "dc-ae")) for name in rows if "sd-vae" in name):
         assert rows[sd].images == rows[dc].images and costs[sd] == costs[dc]

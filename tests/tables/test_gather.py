@@ -102,7 +102,7 @@ def test_records_that_the_profile_means_are_held(demo, results):
     assert len(found.records) == len(demo.evaluation.sets) and not found.holdings.left_out
     assert not found.holdings.unchecked and not found.holdings.doubts
     assert {name_of(record) for record in found.records.values()} <= set(found.holdings.expected)
-    assert len(found.holdings.expected) == len(set(found.holdings.expected)) == 48
+    assert len(found.holdings.expected) == len(set(found.holdings.expected)) == 56
 
 
 @pytest.mark.parametrize(
@@ -255,16 +255,16 @@ def test_the_page_says_what_it_expected_and_what_it_has(results, monkeypatch, ca
     records = results.find_reconstructions()
     assert run(monkeypatch, "table", "--output", tmp_path / "t.md", *records) == 0
     page = (tmp_path / "t.md").read_text()
-    assert f"Holds {len(records)} of the 48 measurements that the profile asks for. Missing: " in page
+    assert f"Holds {len(records)} of the 56 measurements that the profile asks for. Missing: " in page
     assert "sd-vae-f32c32@retrained after phase 1 on " in page and "Left out" not in page
     forge(records[0], lambda r: r.model_copy(update={"provenance": r.provenance.model_copy(update={"seed": 99})}))
     assert run(monkeypatch, "table", "--output", tmp_path / "t.md", *records) == 0
     page, told = (tmp_path / "t.md").read_text(), capsys.readouterr().err
-    assert f"Holds {len(records) - 1} of the 48" in page and f"- `{records[0]}`: its seed is 99" in page
+    assert f"Holds {len(records) - 1} of the 56" in page and f"- `{records[0]}`: its seed is 99" in page
     assert f"{records[0]} is left out: its seed is 99" in told
     content = json.loads((tmp_path / "t.json").read_text())
-    assert content["left_out"][0]["path"] == str(records[0]) and len(content["expected"]) == 48
-    assert len(content["absent"]) == 48 - len(records) + 1 and len(content["runs"]) == len(records) - 1
+    assert content["left_out"][0]["path"] == str(records[0]) and len(content["expected"]) == 56
+    assert len(content["absent"]) == 56 - len(records) + 1 and len(content["runs"]) == len(records) - 1
 
 
 def test_the_option_shows_other_configurations_marked_and_judges_nothing_by_them(results, monkeypatch, tmp_path):
@@ -273,7 +273,7 @@ def test_the_option_shows_other_configurations_marked_and_judges_nothing_by_them
     assert run(monkeypatch, "table", "--other-configurations", "--output", tmp_path / "t.md", *records) == 0
     page = (tmp_path / "t.md").read_text()
     assert "of another configuration: its seed is 99" in page and "Left out" not in page
-    assert f"Holds {len(records) - 1} of the 48" in page
+    assert f"Holds {len(records) - 1} of the 56" in page
 
 
 def test_samples_and_trainings_of_denoisers_are_checked_too(demo, tmp_path, make_record):
