@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.execution.batch_norm import SharedBatchNorm
+from dcae_bench.models.dc_ae import Head
 from dcae_bench.models.denoiser import Denoiser
 from dcae_bench.models.efficientvit import EfficientViTBlock
 from dcae_bench.models.residual import Downsample, ResBlock, Upsample
@@ -70,13 +71,15 @@ def restore_blocks(model: nn.Module) -> None:
 def compile_blocks(model: nn.Module) -> None:
     """Compile each block by itself, so that equal blocks share compiled code.
 
-    Raises :class:`ConfigError` for a model without blocks.
+    The head of DC-AE's decoder is compiled too: its norm works on the largest map of all. Raises :class:`ConfigError`
+    for a model without blocks.
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_VARIANTS)
     shared: list[nn.Module] = [module for module in model.modules() if isinstance(module, SharedBatchNorm)]
     for module in shared:  # torch cannot compile the exchange between processes, so the block is split around it
         module.forward = torch.compiler.disable(module.forward)
-    for block in blocks(model):
+    heads = [module for module in model.modules() if isinstance(module, Head)]
+    for block in [*blocks(model), *heads]:
         block.forward = torch.compile(block.forward, dynamic=False)
 
 

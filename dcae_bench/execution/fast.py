@@ -4,6 +4,8 @@ Nothing here is done unless someone asks for it. docs/performance.md says what e
 """
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -42,6 +44,31 @@ def keep_stream_in(network: Denoiser, dtype: torch.dtype) -> None:
     Weights and state dict stay as they are.
     """
     network.stream_dtype = dtype
+
+
+def fast_training(network: nn.Module, stream: torch.dtype | None) -> None:
+    """Let a denoiser train with fewer passes over memory: split merges, and its tokens kept in ``stream``, if given.
+
+    This is done in place; weights and state dict stay as they are, as do other networks.
+    """
+    split_merges(network)
+    if stream is not None and isinstance(network, Denoiser):
+        keep_stream_in(network, stream)
+
+
+@contextmanager
+def searched_convolutions() -> Iterator[None]:
+    """Let cuDNN time its algorithms for each new shape of a convolution and keep the fastest.
+
+    Results may differ from run to run by rounding, so nothing is searched where torch is asked for determinism.
+    """
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark
+    cudnn.benchmark = not (cudnn.deterministic or torch.are_deterministic_algorithms_enabled())
+    try:
+        yield
+    finally:
+        cudnn.benchmark = before
 
 
 def split_merges(network: nn.Module) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dcae_bench.execution.agreement import LIMITS, relative_rms
-from dcae_bench.execution.fast import fast_inference, keep_stream_in, split_merges
+from dcae_bench.execution.fast import fast_inference, keep_stream_in, searched_convolutions, split_merges
 from dcae_bench.models.zoo import build, build_denoiser
 from dcae_bench.specs.autoencoders import DCAESpec, SDVAESpec
 from dcae_bench.specs.denoisers import DiTSpec, LatentSpace, UViTSpec
@@ -159,3 +159,16 @@ def test_a_split_merge_has_the_gradients_of_the_product_of_concatenated_tokens()
         torch.testing.assert_close(
             one.grad, other.grad, rtol=1e-9, atol=1e-12, msg=lambda text, key=key: f"{key}: {text}"
         )
+
+
+def test_convolutions_are_searched_unless_torch_must_be_deterministic(monkeypatch):
+    cudnn = torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "benchmark", False)
+    with searched_convolutions():
+        assert cudnn.benchmark
+    assert not cudnn.benchmark
+    monkeypatch.setattr(cudnn, "deterministic", True)
+    monkeypatch.setattr(cudnn, "benchmark", True)
+    with searched_convolutions():
+        assert not cudnn.benchmark
+    assert cudnn.benchmark

@@ -56,7 +56,7 @@ def job(monkeypatch, work: str, denoiser: str | None, **more) -> Job:
     else:
         tiny.use(monkeypatch)
         case = tiny.case(work, denoiser=denoiser)
-    return Job(case, CPU, 2, DEVICE, mode=more.pop("mode", GRAPH), **more)
+    return Job(case, more.pop("recipe", CPU), 2, DEVICE, mode=more.pop("mode", GRAPH), **more)
 
 
 @pytest.mark.parametrize(("work", "denoiser"), CASES)
@@ -106,9 +106,10 @@ class _Decoder(torch.nn.Module):
         return z[:, :3]
 
 
+@pytest.mark.parametrize("rewritten", [False, True])
 @pytest.mark.parametrize(("work", "denoiser"), CASES)
-def test_a_sound_graph_agrees_before_the_timing_and_after_it(work, denoiser, monkeypatch, made):
-    ready = build_workload(job(monkeypatch, work, denoiser))
+def test_a_sound_graph_agrees_before_the_timing_and_after_it(work, denoiser, rewritten, monkeypatch, made):
+    ready = build_workload(job(monkeypatch, work, denoiser, recipe=CPU.model_copy(update={"rewritten": rewritten})))
     for _ in range(7):
         ready.call()
     again = ready.agree_again()

@@ -12,7 +12,7 @@ from dcae_bench.measurement.workloads.by_name import build_workload
 from dcae_bench.measurement.workloads.denoiser_step import DenoiserStep
 from dcae_bench.measurement.workloads.denoisers import forward_inputs, random_denoiser, train_inputs
 from dcae_bench.measurement.workloads.job import BUFFERS, Job
-from dcae_bench.measurement.workloads.recipes import CPU
+from dcae_bench.measurement.workloads.recipes import CPU, PAPER, RECIPES, TUNED
 from dcae_bench.models.zoo import build, build_denoiser
 from tests.measurement import tiny
 
@@ -156,3 +156,59 @@ def test_sampling_gives_one_latent_an_image_and_says_how():
 def test_tensorrt_does_not_train():
     with pytest.raises(MeasurementError, match="cannot train"):
         build_workload(job(mode="trt"))
+
+
+REWRITTEN = CPU.model_copy(
+    update={
+        "rewritten": True,
+        "train_precision": "bf16 autocast",
+        "inference_precision": "bf16",
+        "autoencoder_precision": "bf16",
+        "phase_precision": "bf16 autocast",
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("work", "denoiser"),
+    [
+        *((work, denoiser) for work in ("train", "forward", "sample") for denoiser in ("tiny-uvit", "tiny-dit")),
+        *((work, None) for work in ("encode", "decode", "phase1")),
+    ],
+)
+def test_rewritten_networks_are_compared_with_plain_ones_and_the_record_says_so(work, denoiser, monkeypatch):
+    searched = []
+    if denoiser is not None:
+        one = job(work, REWRITTEN, denoiser=denoiser)
+    else:
+        tiny.use_autoencoder(monkeypatch)
+        one = Job(tiny.autoencoder_case(work), REWRITTEN, 2, DEVICE)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    ready = build_workload(one)
+    assert ready.agreement.error < ready.agreement.limit and ready.settings["rewritten"] == "true"
+    assert ready.agreement.error > 0 or work == "phase1"  # a phase has another choice of convolutions alone
+    convolution = torch.nn.Conv2d.forward
+    monkeypatch.setattr(
+        torch.nn.Conv2d,
+        "forward",
+        lambda self, x: searched.append(torch.backends.cudnn.benchmark) or convolution(self, x),
+    )
+    ready.call()
+    assert searched and all(searched) and not torch.backends.cudnn.benchmark
+    assert ready.agree_again().error < ready.agreement.limit
+
+
+def test_plain_networks_are_not_rewritten(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    ready = build_workload(job("forward"))
+    assert "rewritten" not in ready.settings
+
+
+def test_only_the_tuned_protocol_rewrites():
+    assert [name for name, recipe in RECIPES.items() if recipe.rewritten] == ["tuned"]
+    assert not Job(tiny.case("forward"), TUNED, 1, DEVICE, mode="trt").rewritten
+    step = Job(tiny.case("train"), TUNED, 1, DEVICE, mode="compile")
+    assert step.stream is torch.bfloat16
+    # Without autocast the weights are bf16, and the tokens with them.
+    assert Job(tiny.case("forward"), TUNED, 1, DEVICE, mode="compile").stream is None
+    assert Job(tiny.case("train"), PAPER, 1, DEVICE).stream is None

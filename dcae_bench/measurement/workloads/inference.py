@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from dcae_bench.diffusion.processes import build_process
 from dcae_bench.diffusion.sampling import sample
 from dcae_bench.execution.agreement import largest_output_error
-from dcae_bench.execution.attention import attention_kernel
+from dcae_bench.execution.attention import use_attention
 from dcae_bench.execution.blocks import compile_blocks
+from dcae_bench.execution.fast import fast_inference
 from dcae_bench.measurement.record import Agreement
 from dcae_bench.measurement.workloads.agreement import AFTER, require_agreement
 from dcae_bench.measurement.workloads.cases import CLASSES
 from dcae_bench.measurement.workloads.denoisers import forward_inputs, process_of, random_denoiser, sampler_of
-from dcae_bench.measurement.workloads.job import Inputs, Job, Ready, kernel_setting, precision_context
+from dcae_bench.measurement.workloads.job import Inputs, Job, Ready, kernel_setting, kernels, precision_context
 from dcae_bench.measurement.workloads.modes import Rotation, capture_graph, compile_with_tensorrt
 from dcae_bench.models.denoiser import Denoiser
 from dcae_bench.models.zoo import build
@@ -66,13 +67,14 @@ def forward_workload(job: Job) -> Ready:
     wanted = [_predict_plainly(model, one) for one in inputs] if job.check and job.fast else []
     kernel = job.kernel
     predict = _predictor(model, job, inputs, kernel)
+    del model  # its weights may have a cast copy
     if job.mode == "compile+cudagraph":
-        with attention_kernel(kernel), torch.no_grad():
+        with torch.no_grad():
             call = capture_graph(predict, inputs)
     else:
         call = Rotation(predict, inputs)
     agree = partial(_agree, job, "outputs", call, wanted)
-    return Ready(call, job.batch, job.built_on | kernel_setting(kernel), agree(), partial(agree, AFTER))
+    return Ready(call, job.batch, job.settings | kernel_setting(kernel), agree(), partial(agree, AFTER))
 
 
 def sampling_workload(job: Job) -> Ready:
@@ -87,10 +89,11 @@ def sampling_workload(job: Job) -> Ready:
     wanted = [_predict_plainly(model, one) for one in inputs] if job.check and job.fast else []
     kernel = job.kernel
     predict = _predictor(model, doubled, inputs, kernel)
+    del model
     agree = partial(_agree, job, "predictions", Rotation(predict, inputs), wanted)
     agreement = agree()
     weights = inputs[0][0].dtype
-    denoiser = FastDenoiser(model.spec, lambda x, t, y: predict(x.to(weights), t, y))
+    denoiser = FastDenoiser(job.case.spec, lambda x, t, y: predict(x.to(weights), t, y))
     noise = DeviceNoise((job.batch, space.channels, space.side, space.side), job.device, job.seed)
     labels = torch.randint(0, CLASSES, (job.batch,), device=job.device)
     process = build_process(process_of(job.case))
@@ -100,7 +103,7 @@ def sampling_workload(job: Job) -> Ready:
         z = sample(denoiser, process, sampler, noise, labels, GUIDANCE)
         return z if decode is None else decode(z)
 
-    settings = {"nfe": str(nfe), "guidance": "doubled batch", **job.built_on, **kernel_setting(kernel)}
+    settings = {"nfe": str(nfe), "guidance": "doubled batch", **job.settings, **kernel_setting(kernel)}
     return Ready(call, job.batch, settings, agreement, partial(agree, AFTER))
 
 
@@ -114,17 +117,25 @@ def _agree(job: Job, what: str, call: Rotation, wanted: Sequence[Tensor], when: 
 
 def _decoder(job: Job, part: int = 8) -> Callable[[Tensor], Tensor]:
     """The decoder of the case's autoencoder, which decodes ``part`` latents at a time."""
-    model = build(job.case.autoencoder, seed=job.seed, device=job.device).to(job.dtype).eval()
+    model = build(job.case.autoencoder, seed=job.seed, device=job.device).eval()
+    if job.rewritten:
+        model = fast_inference(model)
+        if job.mode != "eager":
+            compile_blocks(model)
+    model.to(job.dtype)
 
-    @torch.inference_mode()
     def decode(z: Tensor) -> Tensor:
-        return torch.cat([model.decode(some) for some in z.to(job.dtype).split(part)])
+        with torch.inference_mode(), kernels(job, None):
+            return torch.cat([model.decode(some) for some in z.to(job.dtype).split(part)])
 
     return decode
 
 
 def _predictor(model: nn.Module, job: Job, inputs: Sequence[Inputs], kernel: str | None) -> Callable[..., Tensor]:
     """The network's forward pass in the job's precision and mode, without gradients."""
+    if job.rewritten:
+        model = fast_inference(model)
+    use_attention(model, kernel)
     if "autocast" not in job.precision:
         model.to(job.dtype)
     if job.mode == "trt":
@@ -134,7 +145,7 @@ def _predictor(model: nn.Module, job: Job, inputs: Sequence[Inputs], kernel: str
         compile_blocks(model)
 
     def predict(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        with torch.no_grad(), attention_kernel(kernel), precision_context(job.precision, job.device):
+        with torch.no_grad(), kernels(job, kernel), precision_context(job.precision, job.device):
             return model(x, t, y)
 
     return predict

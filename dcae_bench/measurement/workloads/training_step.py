@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from dcae_bench.base.errors import MeasurementError
-from dcae_bench.execution.attention import attention_kernel
+from dcae_bench.execution.attention import use_attention
 from dcae_bench.execution.blocks import checkpoint_blocks, compile_blocks, restore_blocks
+from dcae_bench.execution.fast import fast_training
 from dcae_bench.execution.graphs import CAPTURE_WARM_UP
 from dcae_bench.measurement.record import Agreement
 from dcae_bench.measurement.workloads.agreement import AFTER, require_agreement
-from dcae_bench.measurement.workloads.job import Inputs, Job, Ready, kernel_setting
+from dcae_bench.measurement.workloads.job import Inputs, Job, Ready, kernel_setting, kernels
 from dcae_bench.measurement.workloads.modes import Rotation, capture_graph
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -72,7 +73,7 @@ class TimedStep(ABC):
     def settings(self) -> dict[str, str]:
         """Settings for the record."""
         return {
-            **self.job.built_on,
+            **self.job.settings,
             "optimizer": "AdamW, fused" if self.job.recipe.fused_optimizer else "AdamW",
             "checkpointing": "full" if self.job.checkpointing else "none",
         }
@@ -93,13 +94,17 @@ def training_workload(
 
     kernel = job.kernel
     model = make_network()
-    start, wanted = _plain_losses(model, make_step, inputs) if job.mode != "eager" and job.check else ([], None)
+    unlike_plain = job.mode != "eager" or job.rewritten
+    start, wanted = _plain_losses(model, make_step, inputs) if unlike_plain and job.check else ([], None)
+    if job.rewritten:
+        fast_training(model, job.stream)
+    use_attention(model, kernel)
     if job.mode != "eager":
         compile_blocks(model)
     if job.checkpointing:
         checkpoint_blocks(model)
     step = make_step(model)
-    run = _with_kernel(kernel, step.step)
+    run = _with_kernels(job, kernel, step.step)
     call = capture_graph(run, inputs) if job.mode == "compile+cudagraph" else Rotation(run, inputs)
 
     def agree(when: str = "") -> Agreement | None:
@@ -147,13 +152,11 @@ def _largest_error(found: Tensor, wanted: Tensor) -> float:
     return ((found - wanted).abs() / wanted.abs().sum(dim=1, keepdim=True)).max().item()
 
 
-def _with_kernel(kernel: str | None, step: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """``step``, run with one attention kernel; None leaves the choice of the kernel to torch."""
-    if kernel is None:
-        return step
+def _with_kernels(job: Job, attention: str | None, step: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``step``, run with the job's kernels."""
 
-    def step_with_kernel(*inputs: Tensor) -> Tensor:
-        with attention_kernel(kernel):
+    def step_with_kernels(*inputs: Tensor) -> Tensor:
+        with kernels(job, attention):
             return step(*inputs)
 
-    return step_with_kernel
+    return step_with_kernels

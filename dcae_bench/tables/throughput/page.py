@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from dcae_bench.measurement.instruments.statistics import Estimate
 from dcae_bench.measurement.record import ThroughputRecord
-from dcae_bench.measurement.workloads.recipes import RECIPES
+from dcae_bench.measurement.workloads.recipes import RECIPES, RETIRED
 from dcae_bench.tables.markdown import Footnotes, bullets, grid, harmless, millions, one_line
 from dcae_bench.tables.reported.throughput import ReportedSpeed
 from dcae_bench.tables.throughput.judge import degraded_because, is_degraded
@@ -172,7 +172,8 @@ def _code(record: ThroughputRecord) -> str:
 
 
 def _protocol_text(protocol: str) -> str:
-    return next((recipe.what for recipe in RECIPES.values() if recipe.protocol == protocol), "A protocol of its own.")
+    today = {recipe.protocol: recipe.what for recipe in RECIPES.values()}
+    return (RETIRED | today).get(protocol, "A protocol of its own.")
 
 
 def _paper_grid(rows: Iterable[ThroughputRow], notes: Footnotes) -> str:
