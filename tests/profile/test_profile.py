@@ -13,7 +13,7 @@ DEMO = yaml.safe_load((CONFIG / "demo.yaml").read_text())
 
 
 DEMO_EVALUATION = "fccb3b8c9351310612db7c8caba970f0622588e4363889137386ca47d7bd1f66"
-DEMO_TRAINING = "ea254bd2bd14b7ddde4eab40a5f7f87b6951de7921f89faff4de6a0a609275f3"
+DEMO_TRAINING = "bacf2e6c91ac9171eeae241f4aa6a166a1de8b0d967cabad9a56673f3594255c"
 
 
 def changed(*path, value):

@@ -226,3 +226,13 @@ def test_twins(rows, make_generation, make_training, tmp_path):
     assert (tmp_path / "table.md").read_text() == markdown(
         table_of(rows, make_generation(13.8, half=0.3), make_training())
     )
+
+
+@pytest.mark.parametrize(("precision", "recall", "told"), [(0.02, 0.0, True), (0.4, 0.01, False), (None, None, False)])
+def test_samples_that_are_nothing_like_the_images_are_called_so(rows, make_generation, precision, recall, told):
+    record = make_generation()
+    values = {"precision_x": precision, "recall_x": recall}
+    more = {key: Metric(label=key, value=value) for key, value in values.items() if value is not None}
+    page = markdown(table_of(rows, record.model_copy(update={"metrics": {**record.metrics, **more}})))
+    assert ("What the samples are: no images" in page) == told
+    assert ("(precision at most 0.020 and recall at most 0.000 in every row)" in page) == told

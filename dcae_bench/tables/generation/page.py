@@ -29,6 +29,9 @@ from dcae_bench.tables.markdown import (
 )
 from dcae_bench.tables.runs import DATA_SETS, unique
 
+UNLIKE = 0.1
+"""Precision and recall below which the samples of a table are called unlike the reference."""
+
 
 def markdown(table: GenerationTable) -> str:
     """The whole page. Its first line names profile, commit and hardware."""
@@ -149,6 +152,21 @@ def _legend(table: GenerationTable) -> Iterator[str]:
     )
 
 
+def _what_samples_are(table: GenerationTable) -> Iterator[str]:
+    """Say so where the samples are unlike the images that they are compared with, which no distance says by itself."""
+    best = {
+        what: max((metric.value for run in table.runs for key, metric in run.record.metrics.items() if what in key))
+        for what in ("precision", "recall")
+        if any(what in key for run in table.runs for key in run.record.metrics)
+    }
+    if best and max(best.values()) < UNLIKE:
+        told = " and ".join(f"{what} at most {value:.3f}" for what, value in best.items())
+        yield (
+            f"What the samples are: no images that could be taken for the reference's ({told} in every row). The "
+            "distances of such samples rank colours, contrast and texture, not objects: look at the samples too."
+        )
+
+
 def _run_legend(table: GenerationTable) -> Iterator[str]:
     records = [run.record for run in table.runs]
     yield f"Protocol: {', '.join(f'`{name}`' for name in unique(record.protocol for record in records))}."
@@ -170,6 +188,7 @@ def _run_legend(table: GenerationTable) -> Iterator[str]:
                 f"{metric.label}: Fréchet distance between Gaussian fits to the named network's features. It ranks "
                 "rows of this table; its scale is not that of Inception features, so it is not called FID."
             )
+    yield from _what_samples_are(table)
     if any(run.loss is not None for run in table.runs):
         yield (
             "The loss is each process's own, and its scale differs between latent spaces: compare losses of one latent "
