@@ -8,7 +8,6 @@ import typer
 
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.base.terminal import Console
-from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.catalogue.entries import Scaling
 from dcae_bench.cli.options import (
     ChannelsOption,
@@ -45,7 +44,7 @@ def latents(
     declared: Annotated[
         float | None,
         typer.Option(
-            help="Scaling factor to compare with 1/RMS; by default the catalogue's for released weights.", min=1e-9
+            help="Scaling factor to compare with 1/RMS; by default the catalogue's, or a config.json's.", min=1e-9
         ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if the declared factor deviates.")] = False,
@@ -64,8 +63,10 @@ def latents(
 
     chosen = choose_autoencoder(loaded, autoencoder, weights, f=f, c=c, sets=[item], phase=phase)
     scaling = None if declared is None else Scaling(factor=declared, source="--declared")
-    if scaling is None and chosen.source == "released":
-        scaling = catalogue().preset(chosen.name).scaling
+    if scaling is None:
+        from dcae_bench.subjects.scaling import declared_scaling
+
+        scaling = declared_scaling(chosen)
     if strict and scaling is None:
         raise ConfigError("--strict: there is nothing to compare with; add --declared FACTOR")
 

@@ -70,6 +70,12 @@ def sample_images(
     guidance = guidance or resolved.guidance[0]
     if resolved.denoiser.classes is None and not guidance.plain:
         raise ConfigError(f"guidance s = {guidance.scale:g}: row {row} is unconditional; use s = 1")
+    untrained = isinstance(resolved, TrainedRow) and resolved.training.label_dropout == 0
+    if untrained and not guidance.plain:
+        raise ConfigError(
+            f"guidance s = {guidance.scale:g}: row {row} was trained with label_dropout 0, so its null class is not "
+            "trained; use s = 1"
+        )
     with join_processes() as process:
         device = process.device(choose(profile))
         files = weights, latents, autoencoder

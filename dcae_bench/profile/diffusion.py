@@ -269,6 +269,12 @@ class DiffusionSpec(Strict):
                         f"images {row.images} of row {name} is not a multiple of log_images {training.log_images}"
                     )
                 guidance = guidance or training.guidance
+                scaled = [g for g in guidance if not g.plain]
+                if scaled and training.label_dropout == 0 and self.data[row.data].class_count is not None:
+                    raise ValueError(
+                        f"row {name} has guidance s = {scaled[0].scale:g}, but with label_dropout 0 its training never "
+                        "sees the null class that guidance needs; use s: 1, or a label_dropout above 0"
+                    )
                 try:
                     self.architecture(row.denoiser)
                 except ConfigError as error:

@@ -273,6 +273,7 @@ def test_the_command_names_what_is_wrong(tmp_path, data, capsys, monkeypatch):
         (("data", "two", "classes"), 2, "'classes' is for labels 'folder'"),
         (("data", "plain", "labels"), "folder", "need 'classes'"),
         (("trainings", "uvit", "sampler"), {"name": "ddpm"}, "is for process 'learned-range'"),
+        (("trainings", "uvit", "label_dropout"), 0, "row uvit has guidance s = 1.5, but with label_dropout 0"),
     ],
 )
 def test_a_profile_that_cannot_work_is_refused(path, value, wanted):

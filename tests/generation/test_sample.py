@@ -92,6 +92,9 @@ def test_guidance_in_both_conventions(draw, tmp_path):
     assert s.guidance_scale == w.guidance_scale == 3 and s.sha256 == w.sha256 != plain.sha256
     with pytest.raises(ConfigError, match=r"guidance s = 1\.5: row usit is unconditional; use s = 1"):
         draw("usit", tmp_path / "usit", guidance=GuidanceSpec(s=1.5))
+    undropped = {("diffusion", "trainings", "uvit"): tiny.TRAINING | {"label_dropout": 0, "guidance": [{"s": 1}]}}
+    with pytest.raises(ConfigError, match=r"row uvit was trained with label_dropout 0, so its null class"):
+        draw("uvit", tmp_path / "undropped", undropped, guidance=GuidanceSpec(s=1.5))
 
 
 def test_an_interrupted_pass_goes_on_where_it_was(draw, tmp_path, monkeypatch):

@@ -362,6 +362,15 @@ def test_other_contents(small, tmp_path):
         ("decoder_norm_types", "rms_norm", "decoder_norm_types has rms_norm in stage 1, expected batch_norm"),
         ("encoder_layers_per_block", [0, 4], "encoder_layers_per_block is [0, 4], expected [0, 4, 8, 2, 2, 2]"),
         ("dropout", 0.1, "dropout is 0.1, which this AutoencoderDC does not follow"),
+        ("_class_name", "DCAE", "_class_name is DCAE, this autoencoder is a AutoencoderDC"),
+        ("_class_name", ["AutoencoderDC"], "_class_name is ['AutoencoderDC']"),
+        ("decoder_conv_act_fn", "mish", "decoder_conv_act_fn is mish, expected relu"),
+        ("decoder_conv_act_fn", None, "decoder_conv_act_fn is None, expected relu"),
+        ("decoder_norm_types", "layer_norm", "decoder_norm_types has layer_norm in stage 1, expected batch_norm"),
+        ("decoder_norm_types", {"0": "batch_norm"}, "decoder_norm_types is {'0': 'batch_norm'}, expected"),
+        ("encoder_block_types", "EViTGLU", "encoder_block_types has EViTGLU in stage 1, expected ResBlock"),
+        ("encoder", {"act": "relu"}, "encoder is {'act': 'relu'}, which this AutoencoderDC does not follow"),
+        ("quantization_config", {"bits": 8}, "quantization_config is {'bits': 8}, which this AutoencoderDC does not"),
     ],
 )
 def test_a_folder_of_another_graph_is_refused_although_its_keys_fit(small, field, value, words, tmp_path):
