@@ -1,5 +1,6 @@
 """Latent statistics as a record: mean, RMS, standard deviation, and the scaling factor 1/RMS (paper, appendix B)."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from dcae_bench.records.record import Metric, Record, save
 from dcae_bench.running.device import choose, describe
 from dcae_bench.subjects.autoencoders import open_autoencoder
 from dcae_bench.subjects.choose import ChosenAutoencoder
+from dcae_bench.subjects.own_class import first_images
 
 PROTOCOL = "latents/photos-v1"
 TOLERANCE = 0.01
@@ -55,7 +57,7 @@ def measure_latents(
     """
     device, clock = choose(profile), Stopwatch()
     crops = open_crops(profile, item, data)
-    model, subject = open_autoencoder(chosen)
+    model, subject = open_autoencoder(chosen, partial(first_images, crops, device))
     spec = profile.evaluation
     found = LatentStatistics.of(
         model.to(device), crops, batch_size=spec.batch_size, device=device, threads=spec.workers

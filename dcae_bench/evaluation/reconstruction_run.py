@@ -35,6 +35,7 @@ from dcae_bench.running.processes import Worker, join_processes
 from dcae_bench.specs.autoencoders import CustomSpec, DiffusersSpec, unfolded
 from dcae_bench.subjects.autoencoders import open_autoencoder
 from dcae_bench.subjects.choose import ChosenAutoencoder
+from dcae_bench.subjects.own_class import first_images
 
 
 def evaluate_reconstruction(
@@ -59,7 +60,7 @@ def evaluate_reconstruction(
     crops = {item.label: open_crops(profile, item, data) for item in sets}
     with join_processes() as process:
         device = process.device(choose(profile))
-        model, subject = open_autoencoder(chosen)
+        model, subject = open_autoencoder(chosen, partial(first_images, crops[sets[0].label], device))
         if subject.weights_source == "retrained" and subject.phase is not None:
             seen = profile.images_seen(subject.autoencoder, subject.phase)
             subject = subject.model_copy(update={"trained_images": seen})

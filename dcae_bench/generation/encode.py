@@ -3,17 +3,17 @@
 import hashlib
 import io
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dcae_bench.base.errors import DataError
+from dcae_bench.base.errors import ConfigError, DataError
 from dcae_bench.base.files import sha256_file, write_bytes
 from dcae_bench.base.leftovers import remove_folders, remove_parts
 from dcae_bench.base.terminal import Console, Progress
-from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.catalogue.entries import Scaling
 from dcae_bench.data.labelled import LabelledCrops, open_labelled
 from dcae_bench.data.latents import (
@@ -43,6 +43,8 @@ from dcae_bench.running.precision import pinned
 from dcae_bench.running.processes import Worker, batches_of, join_processes
 from dcae_bench.subjects.autoencoders import open_autoencoder
 from dcae_bench.subjects.choose import choose_for_latents
+from dcae_bench.subjects.own_class import first_images
+from dcae_bench.subjects.scaling import declared_scaling
 
 ROWS = 256
 """Latents that the last pass, which computes statistics, reads at a time."""
@@ -65,11 +67,18 @@ def encode_dataset(
     with join_processes() as process:
         device = process.device(choose(profile))
         crops = open_labelled(profile, spec, data)
-        model, subject = open_autoencoder(chosen)
+        model, subject = open_autoencoder(chosen, partial(first_images, crops, device))
+        if subject.unidentified:
+            raise ConfigError(
+                f"{subject.autoencoder}: {subject.notes[0]}, so latents of it could not be told from those of other "
+                "weights; keep its networks as attributes, or let the class say in `identity` what its weights are"
+            )
         digest = latents_recipe_sha256(
             profile, latent, images, crops_sha256=crops.sha256, weights_sha256=subject.weights_sha256
         )
-        encoding = Encoding(profile, spec, crops, model.to(device), subject, device, process, output, digest)
+        scaling = spec.scaling(declared_scaling(chosen))
+        model.to(device)
+        encoding = Encoding(profile, spec, crops, model, subject, device, process, output, digest, scaling)
         with sole_writers(output / LATENTS, process):
             if (found := encoding.finished()) is None:
                 encoding.run()
@@ -94,6 +103,8 @@ class Encoding:
     process: Worker
     output: Path
     recipe_sha256: str
+    scaling: Scaling | None = None
+    """Scaling that is declared for the weights, as the profile takes it; None: the latents' own, 1/RMS."""
 
     @property
     def count(self) -> int:
@@ -129,6 +140,13 @@ class Encoding:
             raise DataError(
                 f"{self.output}: holds latents of recipe {manifest.recipe_sha256[:12]}, this one is "
                 f"{self.recipe_sha256[:12]}; take another folder, or delete this one and encode again"
+            )
+        stated = (manifest.scaling_factor, manifest.shift) if manifest.scaling == "declared" else None
+        declared = (self.scaling.factor, self.scaling.shift) if self.scaling else None
+        if stated != declared:
+            raise DataError(
+                f"{self.output}: its scaling is {_told(stated)}, that of {self.subject.autoencoder} is now "
+                f"{_told(declared)}; take another folder, or delete this one and encode again"
             )
         Latents(self.output)
         return manifest
@@ -183,7 +201,7 @@ class Encoding:
     def _finish(self, state: PackedArray) -> None:
         """Compute statistics and hash in one pass over the array, then move the array into place and describe it."""
         statistics, digest = self._measure(state)
-        scaling = self._declared_scaling()
+        scaling = self.scaling
         if scaling is None and statistics.rms == 0:
             raise DataError(f"{self.subject.autoencoder} on {self.crops.name}: every latent is 0, so there is no scale")
         channels = statistics.channels
@@ -238,11 +256,9 @@ class Encoding:
             squares += np.square(rows).sum(axis=(2, 3)).sum(axis=0)
         return LatentStatistics(self.count * self.shape[1] * self.shape[2], total, squares), digest.hexdigest()
 
-    def _declared_scaling(self) -> Scaling | None:
-        """Scaling that the authors of released weights state, as the profile takes it; None for other weights."""
-        if self.subject.weights_source != "released":
-            return None
-        return self.spec.scaling(catalogue().preset(self.subject.autoencoder).scaling)
+
+def _told(scaling: tuple[float, float] | None) -> str:
+    return f"x {scaling[0]:g} after a shift of {scaling[1]:g}, as declared" if scaling else "measured"
 
 
 class _Mirrored:

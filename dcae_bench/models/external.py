@@ -3,10 +3,11 @@
 import importlib
 import inspect
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from dcae_bench.base.errors import ConfigError
 from dcae_bench.base.files import read_bytes
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.models.diffusers_config import constructor_defaults
+from dcae_bench.models.outputs import DECODE_RETURNS, ENCODE_RETURNS, describe_output, image_of, latent_of
+from dcae_bench.models.own_state import OwnState, find_state
 from dcae_bench.specs.autoencoders import CustomSpec, DiffusersSpec, SpaceToChannelSpec
 from dcae_bench.weights.diffusers_folder import read_config
 from dcae_bench.weights.user_class import (
@@ -34,13 +37,18 @@ SAVED_ONLY = {
 class External(Autoencoder):
     """An autoencoder around an object with ``encode`` and ``decode``, for evaluation but not for training in phases.
 
-    The object may return tensors or diffusers' output classes. If it returns a posterior, the mean is the latent.
+    The object may return tensors, posteriors, tuples, or objects that name one of them (:mod:`.outputs`). Of a
+    posterior the mode is the latent.
     """
 
     net: Any  # a class of diffusers or of the user's
 
     def _encode(self, x: Tensor) -> Tensor:
-        z = latent_of(self.net.encode(x))
+        output = self.net.encode(x)
+        z = latent_of(output)
+        if z is None:
+            raise ConfigError(f"{_name(self.spec)}: encode returned {describe_output(output)}; {ENCODE_RETURNS}")
+        z = z.to(x.device)
         n, _, h, w = x.shape
         self._require_shape(z, (n, self.latent_channels, h // self.compression, w // self.compression), "encode", x)
         return z
@@ -52,14 +60,17 @@ class External(Autoencoder):
         return posterior.mean + posterior.std * noise(posterior.mean.shape[1:])
 
     def _decode(self, z: Tensor) -> Tensor:
-        x = self.net.decode(z)
-        x = getattr(x, "sample", x)
+        output = self.net.decode(z)
+        x = image_of(output)
+        if x is None:
+            raise ConfigError(f"{_name(self.spec)}: decode returned {describe_output(output)}; {DECODE_RETURNS}")
+        x = x.to(z.device)
         n, _, h, w = z.shape
         self._require_shape(x, (n, 3, h * self.compression, w * self.compression), "decode", z)
         return x
 
-    def _require_shape(self, found: object, wanted: tuple[int, ...], verb: str, given: Tensor) -> None:
-        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    def _require_shape(self, found: Tensor, wanted: tuple[int, ...], verb: str, given: Tensor) -> None:
+        shape = tuple(found.shape)
         if shape != wanted:
             raise ConfigError(
                 f"{_name(self.spec)}: {verb} turned {tuple(given.shape)} into {shape}, expected {wanted} for "
@@ -115,6 +126,88 @@ class CustomAutoencoder(External):
         super().__init__()
         self.spec, self.compression, self.latent_channels = spec, spec.compression, spec.latent_channels
         self.net = instantiate(spec.class_name, spec.kwargs)
+        self.search()
+
+    def search(self) -> None:
+        """Find the networks, tensors and arrays of the object, which may have made some since the last search.
+
+        Networks of an object that is no module become parts of this module, under the names that lead to them, so that
+        weights can be loaded into them.
+        """
+        own = {type(self.net).__module__, self.spec.class_name.partition(":")[0], *self._own_modules()}
+        self.found = find_state(self.net, own)
+        if not isinstance(self.net, nn.Module):
+            self._modules["parts"] = _tree(self.found.modules)
+        self.train(self.training)
+
+    @property
+    def identity(self) -> str | None:
+        """What the class itself says that its weights are, in an attribute ``identity``; None if it says nothing."""
+        text = getattr(self.net, "identity", None)
+        return text if isinstance(text, str) and text else None
+
+    @property
+    def unidentified(self) -> str | None:
+        """Why the weights cannot be told from others; None where they can.
+
+        A class whose weights are not found may say in its attribute ``identity`` what they are. Code that can only
+        compute from its arguments has no weights, and is told by its source.
+        """
+        if self.identity is not None:
+            return None
+        if self.found.opaque:
+            return f"{self.found.opaque[0]} cannot be looked into"
+        if self.found.lazy or not (self.found.numeric or self.found.pure):
+            return "no network and no tensor was found"
+        return None
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of every network that was found, too."""
+        super().train(mode)
+        for module in self._found().modules.values():
+            module.train(mode)
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move what was found as torch moves parameters, in place, and tell the object of another device."""
+        super()._apply(fn, recurse)
+        found = self._found()
+        registered = {id(module) for module in self.modules()}
+        for module in found.modules.values():
+            if id(module) not in registered:
+                module._apply(fn)
+        for tensor in found.tensors.values():
+            move_in_place(tensor, fn)
+        device = fn(torch.empty(0)).device
+        for attributes, name in found.devices:
+            attributes[name] = device if isinstance(attributes[name], torch.device) else str(device)
+        return self
+
+    def count_parameters(self) -> int:
+        """Count parameters, and the numbers of tensors and arrays that no network registers."""
+        found = self._found()
+        networks = nn.ModuleList([self, *found.modules.values()])
+        loose = sum(tensor.numel() for tensor in found.tensors.values())
+        return sum(p.numel() for p in networks.parameters()) + loose + sum(a.size for a in found.arrays.values())
+
+    def weights(self) -> Iterator[tuple[str, Tensor | np.ndarray | float | complex]]:
+        """Everything that was found, by name: parameters, all buffers, tensors, arrays, and numbers."""
+        found = self._found()
+        for path, module in found.modules.items():
+            for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+                yield f"{path}.{name}", tensor
+        yield from found.tensors.items()
+        yield from found.arrays.items()
+        yield from found.numbers.items()
+
+    def _found(self) -> OwnState:
+        return getattr(self, "found", None) or OwnState()
+
+    def _own_modules(self) -> Collection[str]:
+        try:
+            return source_modules(self.spec.class_name)
+        except ConfigError:  # the module was made in memory
+            return ()
 
     def source(self) -> bytes:
         """Content of the user's source files, which define the function beside the weights; empty without files.
@@ -209,14 +302,31 @@ def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {reason}, line {line} of {file}"
 
 
-def latent_of(output: Any) -> Any:
-    """The latent tensor in the result of an ``encode``."""
-    if (posterior := getattr(output, "latent_dist", None)) is not None:
-        return posterior.mode()
-    for attribute in ("latent", "latents"):  # AutoencoderDC, AutoencoderTiny
-        if (latent := getattr(output, attribute, None)) is not None:
-            return latent
-    return output
+def move_in_place(tensor: Tensor, fn: Callable[[Tensor], Tensor]) -> None:
+    """Apply ``fn`` to a tensor for all who hold it."""
+    moved = fn(tensor.data)
+    try:
+        tensor.data = moved
+    except RuntimeError:  # of another kind, as on the device "meta"
+        other = nn.Parameter(moved, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else moved
+        torch.utils.swap_tensors(tensor, other)
+
+
+def _tree(modules: dict[str, nn.Module]) -> nn.Module:
+    """A module that holds others under paths, one level for each name. Names may be any text, as in a dict.
+
+    What hangs hidden inside one of the modules is left out: no file of weights has names for it.
+    """
+    root = nn.Module()
+    for path, module in modules.items():
+        if any(path.startswith(f"{other}.") for other in modules):
+            continue
+        *parents, last = path.split(".")
+        place = root
+        for name in parents:
+            place = place._modules.setdefault(name, nn.Module())  # type: ignore[assignment]
+        place._modules[last] = module
+    return root
 
 
 def _name(spec: Any) -> str:

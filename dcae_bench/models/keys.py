@@ -51,7 +51,8 @@ def layouts(spec: AutoencoderSpec | None, keys: Iterable[str]) -> dict[str, Layo
     if isinstance(spec, SDVAESpec):
         return {"native": native} | _sd_vae(spec, keys)
     name = "diffusers" if spec.family == "diffusers" else "plain"
-    return {"native": native, name: {key: Place((key.removeprefix("net."),)) for key in keys}}
+    # A class that is no module has its networks in `parts`.
+    return {"native": native, name: {key: Place((re.sub(r"^(net|parts)\.", "", key),)) for key in keys}}
 
 
 def write_layout(state: dict[str, Tensor], layout: Layout) -> dict[str, Tensor]:

@@ -47,6 +47,16 @@ class Subject(Strict):
         exclude_if=lambda images: images is None,
         description="images seen in all phases of retrained weights; null: not known",
     )
+    notes: tuple[str, ...] = Field(
+        default=(),
+        exclude_if=lambda notes: not notes,
+        description="what a reader must know of a user's class, e.g. that its encode draws noise",
+    )
+
+    @property
+    def unidentified(self) -> bool:
+        """Whether the weights cannot be told from others; ``weights_sha256`` is then one of this record alone."""
+        return self.weights_sha256.startswith("not-identified-")
 
 
 class DenoiserSubject(Strict):

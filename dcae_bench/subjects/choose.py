@@ -233,20 +233,29 @@ def _probe_shape(spec: CustomSpec | DiffusersSpec, f: int | None, c: int | None)
     """
     import torch
 
-    from dcae_bench.models.external import CustomAutoencoder, DiffusersAutoencoder, latent_of
+    from dcae_bench.models.external import CustomAutoencoder, DiffusersAutoencoder
+    from dcae_bench.models.outputs import ENCODE_RETURNS, describe_output, latent_of
 
     model = CustomAutoencoder(spec) if isinstance(spec, CustomSpec) else DiffusersAutoencoder(spec)
     net = model.eval().net
     name = spec.class_name if isinstance(spec, CustomSpec) else spec.source
     try:
         with torch.inference_mode():
-            z = latent_of(net.encode(torch.zeros(1, 3, PROBE_SIDE, PROBE_SIDE)))
-        channels, side = z.shape[1], z.shape[-1]
+            output = net.encode(torch.zeros(1, 3, PROBE_SIDE, PROBE_SIDE))
+            z = latent_of(output)
     except Exception as error:  # code of the user may raise any error
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(
             f"--autoencoder {name}: encoding {PROBE_SIDE} px to find f and c failed ({reason}); state --f and --c"
         ) from error
+    if z is None:
+        raise ConfigError(f"--autoencoder {name}: encode returned {describe_output(output)}; {ENCODE_RETURNS}")
+    if z.ndim != 4:
+        raise ConfigError(
+            f"--autoencoder {name}: encode returned a tensor of shape {tuple(z.shape)}, which has no grid; return "
+            "(n, c, H/f, W/f)"
+        )
+    channels, side = z.shape[1], z.shape[-1]
     if not side or PROBE_SIDE % side:
         raise ConfigError(f"--autoencoder {name}: {PROBE_SIDE} px became a latent of {side}; state --f and --c")
     return f or PROBE_SIDE // side, c or channels

@@ -47,6 +47,7 @@ def _subject(record: Record) -> list[tuple[str, str]]:
         *_variant(record),
         ("parameters", f"{subject.parameters:,}"),
         ("weights sha256", subject.weights_sha256),
+        *(("note", note) for note in subject.notes),
         *_denoiser(record),
     ]
 
