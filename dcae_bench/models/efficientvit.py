@@ -37,7 +37,8 @@ class LiteMLA(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attend over all positions of each image."""
         qkv = self.qkv(x)
-        qkv = torch.cat([qkv, *(branch(qkv) for branch in self.aggregate)], dim=1)
+        if len(self.aggregate) > 0:
+            qkv = torch.cat([qkv, *(branch(qkv) for branch in self.aggregate)], dim=1)
         return self.norm(self.project(relu_attention(qkv)))
 
 

@@ -95,7 +95,10 @@ class RMSNorm2d(nn.Module):
         x, dtype = pixels_first(x), x.dtype
         wide = torch.promote_types(dtype, torch.float32)
         square = torch.linalg.vector_norm(x, dim=3, keepdim=True, dtype=wide).square() / x.shape[3]
-        y = torch.addcmul(self.bias.to(wide), x * torch.rsqrt(square + self.eps), self.weight.to(wide))
+        # Without gradients a half result is written as such, not first as fp32; both are rounded once.
+        direct = dtype != wide and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        out = x.new_empty(x.shape) if direct else None
+        y = torch.addcmul(self.bias.to(wide), x * torch.rsqrt(square + self.eps), self.weight.to(wide), out=out)
         return channels_first(y.to(dtype))
 
 

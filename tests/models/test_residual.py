@@ -143,6 +143,21 @@ def test_rms_norm_is_torchs_over_the_channels(dtype):
     torch.testing.assert_close(y, wanted.movedim(-1, 1).to(dtype))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("weights", [torch.float32, None])
+def test_rms_norm_is_the_same_to_the_last_bit_without_gradients(dtype, weights):
+    """The weights are of the type of the maps, or fp32 as under autocast."""
+    norm = RMSNorm2d(6)
+    norm.weight.data = torch.linspace(0.5, 2, 6)
+    norm.bias.data = torch.linspace(-1, 1, 6)
+    norm.to(weights or dtype)
+    for x in (30 * noise(2, 6, 3, 5), noise(2, 3, 5, 6).movedim(3, 1)):
+        x = x.to(dtype)
+        with torch.no_grad():
+            found = norm(x)
+        assert found.dtype == dtype and found.equal(norm(x))
+
+
 def test_rms_norm_survives_values_whose_squares_overflow_half_precision():
     y = RMSNorm2d(4)(torch.full((1, 4, 1, 1), 60000.0, dtype=torch.float16))
     torch.testing.assert_close(y, torch.ones_like(y))
