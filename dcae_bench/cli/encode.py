@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from dcae_bench.base.terminal import Console
-from dcae_bench.cli.options import DataOption, ProfileOption, writable_folder
+from dcae_bench.cli.options import DataOption, PathOption, ProfileOption, parse_path, writable_folder
 from dcae_bench.profile.profile import load_profile
 from dcae_bench.running.launch import start_processes
 
@@ -33,16 +33,17 @@ def encode(
             help="Weights of a retrained autoencoder; released and own weights are found by name.", metavar="FILE"
         ),
     ] = None,
+    path: PathOption = None,
     profile: ProfileOption = "demo",
 ) -> None:
     """Encode every image once. Run the same command again after an interruption."""
-    loaded = load_profile(profile)
+    loaded, asked = load_profile(profile), parse_path(path)
     if start_processes(loaded):
         return
 
     from dcae_bench.generation.encode import encode_dataset
 
-    manifest = encode_dataset(loaded, latent, images, data=data, output=output, weights=weights)
+    manifest = encode_dataset(loaded, latent, images, data=data, output=output, weights=weights, path=asked)
     Console(stderr=True).print(
         f"{latent} of {images}: {manifest.count} latents {manifest.shape} in {manifest.dtype}, RMS "
         f"{manifest.statistics.rms:.4g}, scaling factor {manifest.scaling_factor:.4g} ({manifest.scaling})",

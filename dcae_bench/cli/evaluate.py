@@ -10,10 +10,12 @@ from dcae_bench.cli.options import (
     CompressionOption,
     DataOption,
     InceptionOption,
+    PathOption,
     ProfileOption,
     SubjectOption,
     SubjectWeightsOption,
     find_sets,
+    parse_path,
     writable_folder,
 )
 from dcae_bench.profile.ablated import of_autoencoder
@@ -43,13 +45,14 @@ def evaluate(
     f: CompressionOption = None,
     c: ChannelsOption = None,
     inception: InceptionOption = None,
+    path: PathOption = None,
     profile: ProfileOption = "demo",
 ) -> None:
     """Reconstruct each evaluation set once and record Fréchet distances, PSNR, SSIM and LPIPS.
 
     Run the same command again after an interruption.
     """
-    loaded = of_autoencoder(load_profile(profile), autoencoder)
+    loaded, asked = of_autoencoder(load_profile(profile), autoencoder), parse_path(path)
     sets = find_sets(loaded, labels) if labels else None
 
     if start_processes(loaded):
@@ -61,4 +64,4 @@ def evaluate(
 
     from dcae_bench.evaluation.reconstruction_run import evaluate_reconstruction
 
-    evaluate_reconstruction(loaded, chosen, data=data, output=output, sets=sets, inception=inception)
+    evaluate_reconstruction(loaded, chosen, data=data, output=output, sets=sets, inception=inception, path=asked)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -13,6 +13,7 @@ from dcae_bench.profile.ablated import variants
 from dcae_bench.profile.autoencoders import AutoencoderEntry
 from dcae_bench.profile.evaluation import EvaluationSet
 from dcae_bench.profile.profile import Profile
+from dcae_bench.records.path import PathRequest
 
 
 def writable_file(path: Path | None) -> Path | None:
@@ -90,6 +91,15 @@ DenoiserAutoencoderOption = Annotated[
         metavar="FILE",
     ),
 ]
+PathOption = Annotated[
+    str | None,
+    typer.Option(
+        "--path",
+        help="auto: on a GPU the fast path if it agrees with eager PyTorch on the first batch, else eager; eager; "
+        "fast. By default the profile's.",
+        metavar="auto|eager|fast",
+    ),
+]
 OtherOption = Annotated[
     bool,
     typer.Option(
@@ -103,6 +113,14 @@ def wide_console() -> Console:
     """Console for wide tables. Output to a file or a pipe is 200 columns wide, so that cells are not folded."""
     console = Console()
     return console if console.is_terminal else Console(width=200)
+
+
+def parse_path(name: str | None) -> PathRequest | None:
+    """The path that an option names; None for the profile's. Raises :class:`ConfigError` for another name."""
+    known: dict[str, PathRequest] = {path: path for path in get_args(PathRequest)}
+    if name is not None and name not in known:
+        raise ConfigError(f"--path {name}: there is no such path; choose {', '.join(known)}")
+    return None if name is None else known[name]
 
 
 def find_autoencoder(profile: Profile, name: str) -> AutoencoderEntry:

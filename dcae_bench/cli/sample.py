@@ -7,7 +7,14 @@ from typing import Annotated
 import typer
 
 from dcae_bench.base.errors import ConfigError
-from dcae_bench.cli.options import DenoiserAutoencoderOption, ProfileOption, RowOption, writable_folder
+from dcae_bench.cli.options import (
+    DenoiserAutoencoderOption,
+    PathOption,
+    ProfileOption,
+    RowOption,
+    parse_path,
+    writable_folder,
+)
 from dcae_bench.profile.profile import load_profile
 from dcae_bench.running.launch import start_processes
 from dcae_bench.specs.diffusion import GuidanceSpec
@@ -41,13 +48,14 @@ def sample(
     png: Annotated[
         Path | None, typer.Option("--png", help="Folder to which every image is also written as a file.", metavar="DIR")
     ] = None,
+    path: PathOption = None,
     profile: ProfileOption = "demo",
 ) -> None:
     """Sample and decode images. Run the same command again after an interruption.
 
     A trained row needs --weights and --latents. A row with released weights takes neither, nor --autoencoder.
     """
-    loaded = load_profile(profile)
+    loaded, asked = load_profile(profile), parse_path(path)
     loaded.row(row)
     if s is not None and w is not None:
         raise ConfigError(f"--s {s:g} and --w {w:g}: guidance is given either as s or as w (s = 1 + w); leave one out")
@@ -70,4 +78,5 @@ def sample(
         autoencoder=autoencoder,
         guidance=guidance,
         png=png,
+        path=asked,
     )

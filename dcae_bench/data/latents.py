@@ -17,6 +17,7 @@ from dcae_bench.base.typed import Strict
 from dcae_bench.profile.profile import Profile
 from dcae_bench.profile.rows import TrainedRow
 from dcae_bench.records.fingerprint import fingerprint
+from dcae_bench.records.path import ComputePath
 from dcae_bench.specs.autoencoders import AutoencoderSpec
 from dcae_bench.specs.protocols import WeightsSource
 
@@ -63,6 +64,7 @@ class LatentManifest(Strict):
         description="declared: stated by the authors of the weights; measured: 1/RMS of these latents"
     )
     statistics: LatentSummary
+    path: ComputePath | None = Field(default=None, description="how the autoencoder was computed; null: not stated")
     sha256: str = Field(description="hash of latents.npy")
     labels_sha256: str
     recipe_sha256: str = Field(description="hash of everything that shaped the latents, code included")

@@ -11,6 +11,7 @@ from dcae_bench.base.sealed import read_sealed, write_sealed
 from dcae_bench.base.typed import Strict
 from dcae_bench.profile.profile import Profile
 from dcae_bench.records.fingerprint import fingerprint
+from dcae_bench.records.path import ComputePath
 from dcae_bench.specs.diffusion import GuidanceSpec, SamplerSpec
 
 SAMPLES, LABELS, MANIFEST = "samples.npy", "labels.npy", "samples.json"
@@ -56,6 +57,9 @@ class SampleManifest(Strict):
     )
     precision: Literal["fp32"] = "fp32"
     tf32: bool = False
+    path: ComputePath | None = Field(
+        default=None, description="how denoiser and decoder were computed; null: not stated"
+    )
     seconds: float = Field(description="wall-clock seconds of sampling, summed over resumed runs")
     sha256: str = Field(description="hash of samples.npy")
     labels_sha256: str

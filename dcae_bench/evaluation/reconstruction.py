@@ -146,19 +146,27 @@ class ReconstructionEvaluator:
         return values.numpy()
 
 
-def reconstructor(model: Autoencoder, noise: Callable[[range, torch.Size], Tensor] | None) -> Reconstruct:
+IndexNoise = Callable[[range, torch.Size], Tensor]
+"""Maps image indices and the shape (c, h, w) of a latent to standard normal numbers (n, c, h, w)."""
+
+
+def reconstruct_part(model: Autoencoder, noise: IndexNoise | None, images: Tensor, indices: range) -> Tensor:
+    """Reconstructions, float (n, 3, H, W) about [-1, 1], of uint8 images that fit into memory together."""
+    x = normalise(images)
+    draw = None if noise is None else lambda shape: noise(indices, shape).to(images.device)
+    return model.decode(model.encode(x) if draw is None else model.draw(x, draw))
+
+
+def reconstructor(model: Autoencoder, noise: IndexNoise | None) -> Reconstruct:
     """Make a :data:`Reconstruct` of an autoencoder in evaluation mode.
 
-    ``noise`` maps image indices and the shape (c, h, w) of a latent to standard normal numbers (n, c, h, w), which
-    draw latents from the posterior; each draw depends on the image, not on the batch. None takes the posterior's mean.
-    A batch of large images is split into parts that fit in memory. The reconstruction raises :class:`WeightsError` for
-    values that are not finite, which rounding to 8 bits would hide.
+    ``noise`` draws latents from the posterior; each draw depends on the image, not on the batch. None takes the
+    posterior's mean. A batch of large images is split into parts that fit in memory. The reconstruction raises
+    :class:`WeightsError` for values that are not finite, which rounding to 8 bits would hide.
     """
 
     def part(images: Tensor, indices: range) -> Tensor:
-        x = normalise(images)
-        draw = None if noise is None else lambda shape: noise(indices, shape).to(images.device)
-        y = model.decode(model.encode(x) if draw is None else model.draw(x, draw))
+        y = reconstruct_part(model, noise, images, indices)
         finite = y.isfinite().flatten(1).all(dim=1)
         if not finite.all():
             index = indices[int(finite.logical_not().nonzero()[0])]

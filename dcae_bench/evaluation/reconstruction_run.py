@@ -1,7 +1,7 @@
 """Reconstruction run: measures one autoencoder on evaluation sets of a profile and writes a record of each."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,21 +16,32 @@ from dcae_bench.base.terminal import Console, Progress
 from dcae_bench.data.images import Crops, open_crops
 from dcae_bench.evaluation.gallery import write_gallery
 from dcae_bench.evaluation.protocols import protocol_of
-from dcae_bench.evaluation.reconstruction import MeasuredSet, ReconstructionEvaluator, Speed, reconstructor
+from dcae_bench.evaluation.reconstruction import (
+    IndexNoise,
+    MeasuredSet,
+    ReconstructionEvaluator,
+    Speed,
+    reconstruct_part,
+    reconstructor,
+)
 from dcae_bench.evaluation.store import remove_other_states
 from dcae_bench.evaluation.suite import Suite
 from dcae_bench.evaluation.summary import summarise
+from dcae_bench.execution.inference import error_of, fast_autoencoder
+from dcae_bench.execution.path import EAGER, choose_path
 from dcae_bench.generation.posterior import posterior_noise
-from dcae_bench.models.autoencoder import Autoencoder
+from dcae_bench.models.autoencoder import Autoencoder, images_at_once
 from dcae_bench.models.cost import autoencoder_cost
 from dcae_bench.profile.evaluation import EvaluationSet
 from dcae_bench.profile.profile import Profile
 from dcae_bench.records.fingerprint import fingerprint
+from dcae_bench.records.path import ComputePath, PathRequest
 from dcae_bench.records.provenance import Provenance, Stopwatch, collect
 from dcae_bench.records.record import Data, Record, Subject, save
 from dcae_bench.running.device import choose, describe
 from dcae_bench.running.kept_clock import kept_clock
 from dcae_bench.running.output_lock import sole_writers
+from dcae_bench.running.precision import pinned
 from dcae_bench.running.processes import Worker, join_processes
 from dcae_bench.specs.autoencoders import CustomSpec, DiffusersSpec, unfolded
 from dcae_bench.subjects.autoencoders import open_autoencoder
@@ -46,13 +57,15 @@ def evaluate_reconstruction(
     output: Path,
     sets: Sequence[EvaluationSet] | None = None,
     inception: Path | None = None,
+    path: PathRequest | None = None,
 ) -> None:
     """Measure the chosen autoencoder on ``sets``, by default all sets that the profile gives this autoencoder.
 
     Writes four files per set into the folder ``output``: ``<set>.json``, the record; ``<set>.images.parquet``, the
     values of every image; ``<set>.samples.npy``, the first images with their reconstructions; and
     ``<set>.gallery.npz``, the worst and the median reconstructions. ``data`` is the folder of the prepared data sets,
-    ``inception`` a file of Inception weights. A second call after an interruption resumes the work.
+    ``inception`` a file of Inception weights. ``path`` is by default the profile's. A second
+    call after an interruption resumes the work.
 
     Raises :class:`ConfigError`, :class:`DataError`, :class:`WeightsError` and :class:`ResultsError`.
     """
@@ -64,7 +77,7 @@ def evaluate_reconstruction(
         if subject.weights_source == "retrained" and subject.phase is not None:
             seen = profile.images_seen(subject.autoencoder, subject.phase)
             subject = subject.model_copy(update={"trained_images": seen})
-        evaluation = Evaluation(profile, model.to(device), subject, device, process, inception)
+        evaluation = Evaluation(profile, model.to(device), subject, device, process, inception, path)
         for item in sets:
             evaluation.run(item, crops[item.label], output)
 
@@ -80,13 +93,16 @@ class Evaluation:
         device: torch.device,
         process: Worker,
         inception: Path | None = None,
+        path: PathRequest | None = None,
     ):
         """Load the protocol's networks. Raises :class:`WeightsError`."""
         spec = profile.evaluation
         self.profile, self.subject, self.device, self.process = profile, subject, device, process
         self.settings = settings_of(profile, model, subject)
         self.gmacs = _gmacs(profile, subject)
-        self.reconstruct = reconstructor(model, _noise(profile, self.settings))
+        self.model, self.noise, self.request = model, _noise(profile, self.settings), path or profile.path
+        self.reconstruct = reconstructor(model, self.noise)
+        self.path: ComputePath = EAGER
         self.suite = Suite.load(protocol_of(profile), device, inception)
         self.evaluator = ReconstructionEvaluator(
             self.suite,
@@ -98,7 +114,11 @@ class Evaluation:
         self.console = Console(stderr=True, quiet=not process.first)
 
     def run(self, item: EvaluationSet, crops: Crops, output: Path) -> None:
-        """Measure one set and write its files. The record is written last, so a record never lacks its other files."""
+        """Measure one set and write its files. The record is written last, so a record never lacks its other files.
+
+        Raises :class:`ConfigError` where the fast path was asked for and cannot be taken.
+        """
+        self._choose_path(crops)
         state = output / f".{item.label}-{self._recipe(crops)[:12]}"
         with (
             sole_writers(output / f"{item.label}.json", self.process),
@@ -127,6 +147,7 @@ class Evaluation:
                 subject=self.subject.model_copy(update={"gmacs": self.gmacs.get(item.resolution)}),
                 data=describe_data(item, crops),
                 metrics=metrics,
+                path=self.path,
                 provenance=self._provenance(item, crops, clock),
             )
             write_images(output / f"{item.label}.images.parquet", measured, crops)
@@ -139,13 +160,38 @@ class Evaluation:
                 f"{self.subject.autoencoder} on {item.label}: {shown}{_speed_text(measured.speed)}", soft_wrap=True
             )
 
+    def _choose_path(self, crops: Crops) -> None:
+        """Take the path of a set, before the state of its pass is named: a pass never goes on by another path."""
+        size = min(self.profile.evaluation.batch_size, images_at_once(crops.resolution), len(crops))
+        tf32, indices = self.settings.get("tf32") == "on", range(size)
+
+        def error(fast: Autoencoder) -> float:
+            images = torch.stack([crops[index] for index in indices]).to(self.device)
+            wanted = reconstruct_part(self.model, self.noise, images, indices)
+            return error_of(reconstruct_part(fast, self.noise, images, indices), wanted)
+
+        with pinned(tf32), torch.inference_mode():
+            chosen = choose_path(
+                self.request,
+                self.device,
+                self.model,
+                lambda: fast_autoencoder(self.model, size),
+                error,
+                what=f"reconstructions of the first {size} images, fast beside eager",
+                tf32=tf32,
+                process=self.process,
+                say=lambda text: self.console.print(f"{self.subject.autoencoder}: {text}", soft_wrap=True),
+            )
+        self.path, self.reconstruct = chosen.path, reconstructor(chosen.network, self.noise)
+
     def _recipe(self, crops: Crops) -> str:
         """Hash of everything that shapes the per-image state: a pass never resumes the state of another recipe."""
         spec = self.profile.evaluation_recipe()
         networks = {name: network.weights_sha256 for name, network in self.suite.networks.items()}
         code = fingerprint(__name__)
         device = self.device.type
-        return sha256_json([spec, crops.sha256, self.subject.weights_sha256, networks, self.settings, device, code])
+        parts = [spec, crops.sha256, self.subject.weights_sha256, networks, self.settings, device, code]
+        return sha256_json(parts if self.path.name == "eager" else [*parts, self.path.name])
 
     def _provenance(self, item: EvaluationSet, crops: Crops, clock: Stopwatch) -> Provenance:
         subject = self.subject
@@ -215,7 +261,7 @@ def _gmacs(profile: Profile, subject: Subject) -> dict[int, float]:
     return {side: cost.encode_gmacs + cost.decode_gmacs for side, cost in passes.items()}
 
 
-def _noise(profile: Profile, settings: dict[str, str]) -> Callable[[range, torch.Size], torch.Tensor] | None:
+def _noise(profile: Profile, settings: dict[str, str]) -> IndexNoise | None:
     return partial(posterior_noise, profile.seed) if settings.get("posterior") == "sample" else None
 
 

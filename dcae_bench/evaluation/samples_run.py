@@ -176,6 +176,7 @@ class _Comparison:
             ),
             metrics=metrics,
             settings=self.settings,
+            path=self.drawn.path,
             provenance=collect(
                 code=fingerprint(__name__),
                 config=self.recipe(batch),

@@ -6,8 +6,12 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-LIMITS = {"fp32": 1e-3, "fp16": 0.02, "bf16": 0.05}
-"""Largest relative error at which two outputs count as the same function, by precision."""
+LIMITS = {"fp32": 1e-3, "tf32": 5e-3, "fp16": 0.02, "bf16": 0.05}
+"""Largest relative error at which two outputs count as the same function, by precision.
+
+TF32 has three bits more than bf16. DC-AE in bf16 differs from fp32 by 0.012 (docs/performance.md), an eighth of which
+is 0.0015; the limit leaves as much room above this as bf16's does.
+"""
 
 
 def relative_rms(found: Tensor, wanted: Tensor) -> float:

@@ -30,12 +30,15 @@ from dcae_bench.data.latents import (
 )
 from dcae_bench.data.pixels import normalise
 from dcae_bench.data.read_ahead import read_ahead
+from dcae_bench.execution.inference import error_of, fast_autoencoder
+from dcae_bench.execution.path import EAGER, choose_path, require_path, state_of_path
 from dcae_bench.generation.packing import PackedArray
 from dcae_bench.generation.posterior import posterior_noise
 from dcae_bench.generation.statistics import LatentStatistics
 from dcae_bench.models.autoencoder import Autoencoder, images_at_once
 from dcae_bench.profile.diffusion import LatentDataSpec, LatentSource
 from dcae_bench.profile.profile import Profile
+from dcae_bench.records.path import ComputePath, PathRequest
 from dcae_bench.records.record import Subject
 from dcae_bench.running.device import choose
 from dcae_bench.running.output_lock import sole_writers
@@ -51,15 +54,23 @@ ROWS = 256
 
 
 def encode_dataset(
-    profile: Profile, latent: str, images: str, *, data: Path, output: Path, weights: Path | None = None
+    profile: Profile,
+    latent: str,
+    images: str,
+    *,
+    data: Path,
+    output: Path,
+    weights: Path | None = None,
+    path: PathRequest | None = None,
 ) -> LatentManifest:
     """Encode the profile's ``images`` with the autoencoder of ``latent`` (``autoencoder@weights``) into ``output``.
 
     The folder ``output`` then holds ``latents.npy`` (n, c, h, w), ``labels.npy`` (n,) with -1 for images without a
     label, and ``manifest.json``, which is written last. ``weights`` is the weights file of a retrained autoencoder;
-    released weights and the user's own are found by name. After an interruption the same call continues; after the end
-    it does nothing. Raises :class:`ConfigError`, :class:`DataError` (also where ``output`` holds latents of other
-    weights or another recipe), :class:`WeightsError` and :class:`ResultsError`.
+    released weights and the user's own are found by name. ``path`` is by default the profile's. After an interruption
+    the same call continues; after the end it does nothing. Raises :class:`ConfigError`, :class:`DataError` (also where
+    ``output`` holds latents of other weights, another recipe or another path), :class:`WeightsError` and
+    :class:`ResultsError`.
     """
     profile.latents_recipe(latent, images)  # refuses names that the profile does not have, before anything is opened
     spec, source = profile.required_diffusion.data[images], LatentSource.parse(latent)
@@ -78,7 +89,8 @@ def encode_dataset(
         )
         scaling = spec.scaling(declared_scaling(chosen))
         model.to(device)
-        encoding = Encoding(profile, spec, crops, model, subject, device, process, output, digest, scaling)
+        request = path or profile.path
+        encoding = Encoding(profile, spec, crops, model, subject, device, process, output, digest, scaling, request)
         with sole_writers(output / LATENTS, process):
             if (found := encoding.finished()) is None:
                 encoding.run()
@@ -105,6 +117,8 @@ class Encoding:
     recipe_sha256: str
     scaling: Scaling | None = None
     """Scaling that is declared for the weights, as the profile takes it; None: the latents' own, 1/RMS."""
+    request: PathRequest = "eager"
+    path: ComputePath = EAGER
 
     @property
     def count(self) -> int:
@@ -148,6 +162,7 @@ class Encoding:
                 f"{self.output}: its scaling is {_told(stated)}, that of {self.subject.autoencoder} is now "
                 f"{_told(declared)}; take another folder, or delete this one and encode again"
             )
+        require_path(manifest.path, self.request, self.output)
         Latents(self.output)
         return manifest
 
@@ -158,14 +173,20 @@ class Encoding:
         """
         size = min(self.profile.required_diffusion.encode_batch, images_at_once(self.spec.resolution))
         batches = batches_of(self.count, size)
-        state = PackedArray(self.output / LATENTS, self.recipe_sha256, (self.count, *self.shape), self.spec.dtype)
+        crops = _Mirrored(self.crops) if self.spec.flips else self.crops
+        console = Console(stderr=True, quiet=not self.process.first)
+        self._choose_path(crops, next(iter(batches), range(0)), console)
+        state = PackedArray(
+            self.output / LATENTS,
+            state_of_path(self.recipe_sha256, self.path),
+            (self.count, *self.shape),
+            self.spec.dtype,
+        )
         if self.process.first:
             state.create_or_resume()
         self.process.wait()
         state.join()
         mine = state.unfinished(self.process.share(batches))
-        console = Console(stderr=True, quiet=not self.process.first)
-        crops = _Mirrored(self.crops) if self.spec.flips else self.crops
         with (
             Progress(console=console, disable=not console.is_terminal) as bar,
             pinned(tf32=False),
@@ -182,12 +203,34 @@ class Encoding:
             console.print(f"{self.subject.autoencoder}: {self.count} latents -> {self.output}", soft_wrap=True)
         self.process.wait()
 
-    def _encode(self, batch: range, images: Tensor, crops: "LabelledCrops | _Mirrored") -> np.ndarray:
+    def _choose_path(self, crops: "LabelledCrops | _Mirrored", first: range, console: Console) -> None:
+        """Take a path before the state of the pass is named: a pass never goes on by another path."""
+
+        def error(fast: Autoencoder) -> float:
+            images = torch.stack([crops[index] for index in first])
+            return error_of(self._latents(fast, first, images), self._latents(self.model, first, images))
+
+        with pinned(tf32=False), torch.inference_mode():
+            chosen = choose_path(
+                self.request,
+                self.device,
+                self.model,
+                lambda: fast_autoencoder(self.model, len(first)),
+                error,
+                what=f"latents of the first {len(first)} images, fast beside eager",
+                process=self.process,
+                say=lambda text: console.print(f"{self.subject.autoencoder}: {text}", soft_wrap=True),
+            )
+        self.model, self.path = chosen.network, chosen.path
+
+    def _latents(self, model: Autoencoder, batch: range, images: Tensor) -> Tensor:
         x = normalise(images.to(self.device))
         if self.draws_posterior:
-            z = self.model.draw(x, lambda shape: posterior_noise(self.profile.seed, batch, shape).to(x.device))
-        else:
-            z = self.model.encode(x)
+            return model.draw(x, lambda shape: posterior_noise(self.profile.seed, batch, shape).to(x.device))
+        return model.encode(x)
+
+    def _encode(self, batch: range, images: Tensor, crops: "LabelledCrops | _Mirrored") -> np.ndarray:
+        z = self._latents(self.model, batch, images)
         latents = z.float().cpu().numpy().astype(self.spec.dtype)
         finite = np.isfinite(latents).all(axis=(1, 2, 3))
         if not finite.all():
@@ -238,6 +281,7 @@ class Encoding:
                 channel_rms=channels.rms,
                 channel_std=channels.std,
             ),
+            path=self.path,
             sha256=digest,
             labels_sha256=sha256_file(self.output / LABELS),
             recipe_sha256=self.recipe_sha256,

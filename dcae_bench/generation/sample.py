@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +24,18 @@ from dcae_bench.data.sample_manifest import (
 )
 from dcae_bench.data.samples import open_samples
 from dcae_bench.diffusion.decode import decode
-from dcae_bench.diffusion.noise import PAPER_RANKS, Noise, SampleNoise, paper_batches, paper_labels
+from dcae_bench.diffusion.noise import PAPER_BATCH, PAPER_RANKS, Noise, SampleNoise, paper_batches, paper_labels
 from dcae_bench.diffusion.processes import build_process
 from dcae_bench.diffusion.sampling import sample
+from dcae_bench.execution.inference import Compared, error_of, fast_autoencoder, fast_denoiser, largest
+from dcae_bench.execution.path import EAGER, Fast, choose_path, require_path, state_of_path
 from dcae_bench.generation.packing import PackedArray
 from dcae_bench.generation.pngs import write_pngs
+from dcae_bench.models.autoencoder import images_at_once
+from dcae_bench.models.denoiser import Denoiser
 from dcae_bench.profile.profile import Profile
 from dcae_bench.profile.rows import ReleasedRow, TrainedRow
+from dcae_bench.records.path import ComputePath, PathRequest
 from dcae_bench.records.provenance import Stopwatch
 from dcae_bench.running.device import choose, describe
 from dcae_bench.running.kept_clock import forget_clocks, kept_clock
@@ -39,6 +44,9 @@ from dcae_bench.running.precision import pinned
 from dcae_bench.running.processes import Worker, batches_of, join_processes
 from dcae_bench.specs.diffusion import AncestralSpec, GuidanceSpec, SamplerSpec
 from dcae_bench.subjects.denoisers import OpenDenoiser, open_released, open_trained
+
+CHECKED = 4
+"""Samples on which a fast path is compared with eager PyTorch, over all steps of the sampler."""
 
 
 def sample_images(
@@ -51,6 +59,7 @@ def sample_images(
     autoencoder: Path | None = None,
     guidance: GuidanceSpec | None = None,
     png: Path | None = None,
+    path: PathRequest | None = None,
 ) -> SampleManifest:
     """Sample the denoiser of ``row``, decode the latents, and write the images into the folder ``output``.
 
@@ -62,7 +71,7 @@ def sample_images(
     from; only the cache's manifest is read. ``autoencoder`` is the weights file of a retrained autoencoder; released
     weights and the user's own are found by name. A released row takes none of the three: all its weights are found by
     name. ``guidance`` is by default the row's first guidance. ``png`` is a folder that receives every image as a PNG
-    file too.
+    file too. ``path`` is by default the profile's.
 
     Raises :class:`ConfigError`, :class:`DataError`, :class:`WeightsError` and :class:`ResultsError`.
     """
@@ -84,7 +93,8 @@ def sample_images(
         else:
             denoiser = open_trained(profile, resolved, *files)
         digest = samples_recipe_sha256(profile, row, guidance.scale, **denoiser.identity)
-        sampling = Sampling(profile, resolved, denoiser, guidance, device, process, output, digest)
+        request = path or profile.path
+        sampling = Sampling(profile, resolved, denoiser, guidance, device, process, output, digest, request)
         with sole_writers(output / SAMPLES, process):
             if (found := sampling.finished()) is None:
                 sampling.run()
@@ -114,6 +124,8 @@ class Sampling:
     process: Worker
     output: Path
     recipe_sha256: str
+    request: PathRequest = "eager"
+    path: ComputePath = EAGER
 
     @property
     def count(self) -> int:
@@ -157,25 +169,30 @@ class Sampling:
                 f"{found.recipe_sha256[:12]}, these are {self.denoiser.sha256[:12]} and {self.recipe_sha256[:12]}; "
                 "take another folder, or delete this one and sample again"
             )
+        require_path(found.path, self.request, self.output)
         open_samples(self.output, found)
         return found
 
     def run(self) -> None:
         """Sample the missing images, and write the manifest last."""
+        self.denoiser.model.to(self.device)
+        self.denoiser.autoencoder.to(self.device)
+        self._choose_path()
         side = self.resolved.data.resolution
         # Samples of two devices' noise are no samples of one stream: another device begins anew.
         state_sha256 = sha256_json([self.recipe_sha256, self.noise]) if self.noise else self.recipe_sha256
+        state_sha256 = state_of_path(state_sha256, self.path)
         state = PackedArray(self.output / SAMPLES, state_sha256, (self.count, side, side, 3), "uint8")
         with kept_clock(state.folder, keep=self.process.first) as clock:
             self._run(state, clock)
+        if self.process.first:
+            forget_clocks(self.output, Path(SAMPLES).stem)  # those of passes with another recipe or path
 
     def _run(self, state: PackedArray, clock: Stopwatch) -> None:
         if self.process.first:
             state.create_or_resume()
         self.process.wait()
         state.join()
-        self.denoiser.model.to(self.device)
-        self.denoiser.autoencoder.to(self.device)
         console = Console(stderr=True, quiet=not self.process.first)
         with Progress(console=console, disable=not console.is_terminal) as bar, pinned(tf32=False), state:
             task = bar.add_task(f"row {self.resolved.name}: sampling", total=self.count)
@@ -191,6 +208,41 @@ class Sampling:
             self._finish(state, clock)
             console.print(f"row {self.resolved.name}: {self.count} samples -> {self.output}", soft_wrap=True)
         self.process.wait()
+
+    def _choose_path(self) -> None:
+        """Take a path before the state of the pass is named: a pass never goes on by another path."""
+        plain, spec = self.denoiser, self.profile.required_diffusion
+        size = PAPER_BATCH if spec.seed_policy == "paper_8gpu" else min(spec.sample_batch, self.count)
+        guided = self.labels is not None and not self.guidance.plain
+        decoded = min(size, images_at_once(self.resolved.data.resolution))
+        first = range(min(CHECKED, size, self.count))
+
+        def make() -> Fast[OpenDenoiser]:
+            model = fast_denoiser(plain.model, 2 * size if guided else size, self.device)
+            decoder = fast_autoencoder(plain.autoencoder, decoded)
+            both = replace(plain, model=model.network, autoencoder=decoder.network)
+            return Fast(both, f"denoiser: {model.how}; decoder: {decoder.how}")
+
+        def error(fast: OpenDenoiser) -> float:
+            latent = self.resolved.denoiser.latent
+            noise = SampleNoise(self.profile.seed, first, (latent.channels, latent.side, latent.side), self.device)
+            compared = Compared(plain.model, fast.model)
+            z = self._latents(compared, first, noise) / plain.scaling_factor + plain.shift
+            return largest(compared.error, error_of(fast.autoencoder.decode(z), plain.autoencoder.decode(z)))
+
+        console = Console(stderr=True, quiet=not self.process.first)
+        with pinned(tf32=False), torch.inference_mode():
+            chosen = choose_path(
+                self.request,
+                self.device,
+                plain,
+                make,
+                error,
+                what=f"predictions at every step and images of the first {len(first)} samples, fast beside eager",
+                process=self.process,
+                say=lambda text: console.print(f"row {self.resolved.name}: {text}", soft_wrap=True),
+            )
+        self.denoiser, self.path = chosen.network, chosen.path
 
     def _batches(self, state: PackedArray) -> Iterator[tuple[range, Noise]]:
         """Yield the sample indices and the noise of this process's unfinished batches."""
@@ -210,12 +262,13 @@ class Sampling:
                 yield batch.indices, batch.noise
 
     def _sample(self, rows: range, noise: Noise) -> Tensor:
+        return decode(self.denoiser.autoencoder, self._latents(self.denoiser.model, rows, noise), self.denoiser)
+
+    def _latents(self, model: Denoiser, rows: range, noise: Noise) -> Tensor:
         labels = self.labels
         if labels is not None:
             labels = labels[[index % self.count for index in rows]].to(self.device)
-        process = build_process(self.resolved.process)
-        latents = sample(self.denoiser.model, process, self.sampler, noise, labels, self.guidance)
-        return decode(self.denoiser.autoencoder, latents, self.denoiser)
+        return sample(model, build_process(self.resolved.process), self.sampler, noise, labels, self.guidance)
 
     def _finish(self, state: PackedArray, clock: Stopwatch) -> None:
         labels = self.labels
@@ -240,6 +293,7 @@ class Sampling:
             seed=self.profile.seed,
             seed_policy=self.profile.required_diffusion.seed_policy,
             noise=self.noise,
+            path=self.path,
             seconds=round(clock.seconds, 3),
             sha256=sha256_file(self.output / SAMPLES),
             labels_sha256=sha256_file(self.output / LABELS),

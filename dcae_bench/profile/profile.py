@@ -18,6 +18,7 @@ from dcae_bench.profile.evaluation import EvaluationSet, EvaluationSpec
 from dcae_bench.profile.reading import explain
 from dcae_bench.profile.rows import ReleasedRow, TrainedRow, latent_spec, resolve_row
 from dcae_bench.profile.training import PhaseSpec, TrainingSpec
+from dcae_bench.records.path import PathRequest
 from dcae_bench.specs.autoencoders import AutoencoderSpec, PCASpec
 from dcae_bench.specs.diffusion import GuidanceSpec
 from dcae_bench.specs.protocols import WeightsSource
@@ -36,6 +37,11 @@ class Profile(Strict):
     seed: int = Field(ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    path: PathRequest = Field(
+        default="auto",
+        description="how evaluate, encode and sample compute: eager, fast, or auto: fast on a GPU where it agrees with "
+        "eager PyTorch, and eager elsewhere",
+    )
     threads: PositiveInt = Field(
         description="CPU threads per job; part of the recipe, because the order of sums depends on it"
     )
@@ -278,6 +284,10 @@ class Profile(Strict):
         """Fields that every result of the profile depends on."""
         return self.model_dump(mode="json", include={"seed", "device", "precision", "threads", "pack_short_side"})
 
+    def _path_conditions(self) -> dict[str, Any]:
+        """:meth:`_conditions` with a path that the profile insists on: ``auto`` takes what any path computed."""
+        return {**self._conditions(), **({"path": self.path} if self.path != "auto" else {})}
+
     def _trained_conditions(self) -> dict[str, Any]:
         """Fields that every training depends on. ``processes`` 1 is left out, so hashes from before it stay valid."""
         return {**self._conditions(), **({"processes": self.processes} if self.processes > 1 else {})}
@@ -325,7 +335,7 @@ class Profile(Strict):
         declared = catalogue().preset(source.autoencoder).scaling if source.weights == "released" else None
         scaling = spec.data[images].scaling(declared)
         return {
-            **self._conditions(),
+            **self._path_conditions(),
             "latent": latent,
             "data": spec.data[images].model_dump(mode="json"),
             "model": self.latent_autoencoder(latent).model_dump(mode="json"),
@@ -344,7 +354,7 @@ class Profile(Strict):
         """Everything that shapes samples, except weights and code."""
         resolved = self.row(row)
         recipe = {
-            **self._conditions(),
+            **self._path_conditions(),
             **self.required_diffusion.model_dump(mode="json", include={"samples", "sample_batch", "seed_policy"}),
             "sampler": resolved.sampler.model_dump(mode="json"),
             "guidance": guidance.scale,
@@ -357,7 +367,7 @@ class Profile(Strict):
 
     def evaluation_recipe(self) -> dict[str, Any]:
         """Everything that shapes an evaluation, except weights, data and code."""
-        return {**self._conditions(), **self.evaluation.recipe()}
+        return {**self._path_conditions(), **self.evaluation.recipe()}
 
     def trained_recipes(self, autoencoder: str, phase: int) -> list[dict[str, Any]]:
         """Recipes of the phases that retrained weights went through, up to ``phase``."""

@@ -12,6 +12,7 @@ from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.files import read_text, sha256_json, write_text
 from dcae_bench.base.typed import Sha256, Strict
 from dcae_bench.records.digest import digest_problem, with_digest
+from dcae_bench.records.path import ComputePath
 from dcae_bench.records.provenance import Provenance
 from dcae_bench.specs.protocols import WeightsSource
 from dcae_bench.specs.variants import Variant
@@ -149,6 +150,10 @@ class Record(Strict):
     metrics: dict[str, Metric]
     settings: dict[str, str] = Field(
         default={}, description="settings that change numbers: posterior, tf32, extractor_precision"
+    )
+    path: ComputePath | None = Field(
+        default=None,
+        description="how the network was computed that reconstructed or sampled; null: not stated, or a training",
     )
     provenance: Provenance
     digest: Sha256 | None = Field(

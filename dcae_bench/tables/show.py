@@ -80,6 +80,7 @@ def _measured_on(record: Record) -> list[tuple[str, str]]:
         ("data sha256", data.sha256),
         ("protocol", record.protocol),
         *((switch.replace("_", " "), value) for switch, value in record.settings.items()),
+        *([("path", f"{record.path.described}: {record.path.how}")] if record.path is not None else []),
     ]
 
 

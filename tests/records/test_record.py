@@ -123,7 +123,7 @@ def test_a_number_that_is_not_finite_makes_no_record(value):
 
 
 OPTIONAL = {
-    *{("version",), ("subject", "phase"), ("denoiser",), ("settings",), ("digest",)},
+    *{("version",), ("subject", "phase"), ("denoiser",), ("settings",), ("path",), ("digest",)},
     *{("provenance", "device", "processes"), ("provenance", "recipe_sha256")},
 }
 REQUIRED = [path for path in paths(record().model_dump()) if path not in OPTIONAL]

@@ -13,15 +13,14 @@ from dcae_bench.execution.agreement import largest_output_error
 from dcae_bench.execution.attention import use_attention
 from dcae_bench.execution.blocks import compile_blocks
 from dcae_bench.execution.fast import fast_inference
+from dcae_bench.execution.inference import FastDenoiser
 from dcae_bench.measurement.record import Agreement
 from dcae_bench.measurement.workloads.agreement import AFTER, require_agreement
 from dcae_bench.measurement.workloads.cases import CLASSES
 from dcae_bench.measurement.workloads.denoisers import forward_inputs, process_of, random_denoiser, sampler_of
 from dcae_bench.measurement.workloads.job import Inputs, Job, Ready, kernel_setting, kernels, precision_context
 from dcae_bench.measurement.workloads.modes import Rotation, capture_graph, compile_with_tensorrt
-from dcae_bench.models.denoiser import Denoiser
 from dcae_bench.models.zoo import build
-from dcae_bench.specs.denoisers import DenoiserSpec
 from dcae_bench.specs.diffusion import GuidanceSpec
 
 GUIDANCE = GuidanceSpec(s=1.5)
@@ -42,22 +41,6 @@ class DeviceNoise:
     def __call__(self) -> Tensor:
         """The next noise of the given shape, float32."""
         return torch.randn(self._shape, generator=self._generator, device=self._device)
-
-
-class FastDenoiser(Denoiser):
-    """A denoiser for samplers (float32 latents in, predictions out) that predicts in the job's mode and precision."""
-
-    def __init__(self, spec: DenoiserSpec, predict: Callable[[Tensor, Tensor, Tensor | None], Tensor]):
-        """``predict`` takes latents (n, c, h, w), times (n,) and labels (n,)."""
-        super().__init__(spec)
-        self._predict = predict
-
-    def _forward(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        return self._predict(x, t, y)
-
-    def transformer_blocks(self) -> list[nn.Module]:
-        """None: whatever ``predict`` runs is compiled already."""
-        return []
 
 
 def forward_workload(job: Job) -> Ready:
