@@ -13,6 +13,7 @@ from dcae_bench.cli import (
     evaluate_samples,
     evidence,
     figure,
+    gpu_check,
     latents,
     measure,
     plan,
@@ -60,6 +61,7 @@ app.add_typer(figure.app, name="figure")
 app.command("show")(show.show)
 app.command("measure")(measure.measure)
 app.command("doctor")(doctor.doctor)
+app.command("gpu-check")(gpu_check.gpu_check)
 app.command("evidence")(evidence.evidence)
 app.command("verify")(verify.verify)
 app.command("zoo")(zoo.zoo)
