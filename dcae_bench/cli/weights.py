@@ -96,6 +96,29 @@ def fetch(
 
 
 @app.command()
+def extract(
+    file: Annotated[Path, typer.Argument(help="Weights file, or the index of several.", metavar="FILE")],
+    part: Annotated[
+        str, typer.Option(help="Where the tensors lie, as errors name it: ema, or state_dict/model.", metavar="PART")
+    ],
+    output: Annotated[Path, typer.Option(help="Safetensors file to write.", metavar="FILE")],
+) -> None:
+    """Write one part of a checkpoint as safetensors: one of several sets of weights, or tensors without their prefix.
+
+    No code in the file is run. The names and values of the tensors stay as they are, but for the prefix.
+    """
+    if output.suffix != ".safetensors":
+        raise ConfigError(f"--output {output}: is no safetensors file; end its name with .safetensors")
+
+    from dcae_bench.models.checkpoints import save_weights
+    from dcae_bench.models.weight_files import read_part
+
+    tensors = read_part(file, part)
+    sha256 = save_weights(tensors, output)
+    Console(stderr=True).print(f"{output}: {len(tensors):,} tensors, SHA-256 {sha256}", soft_wrap=True)
+
+
+@app.command()
 def verify(
     names: Annotated[
         list[str] | None, typer.Argument(help="Names in `weights list`; by default all fetched weights.")

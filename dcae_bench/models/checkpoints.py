@@ -1,24 +1,23 @@
 """Weights files of autoencoders: written and read in our layout and in the published layouts."""
 
 import json
-import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from dcae_bench.base.errors import WeightsError
-from dcae_bench.base.files import open_regular, sha256_file, write_bytes, write_text, write_with
+from dcae_bench.base.files import sha256_file, write_bytes, write_text, write_with
 from dcae_bench.base.reading import read_json
 from dcae_bench.models.diffusers_config import CLASSES, config_conflict, diffusers_config
 from dcae_bench.models.keys import Layout, layouts, read_layout, write_layout
+from dcae_bench.models.weight_files import PICKLES, parts_of, read_content, weights_sha256
 from dcae_bench.specs.autoencoders import AutoencoderSpec, DCAESpec, SDVAESpec, unfolded
 from dcae_bench.weights.diffusers_folder import CONFIG, FOLDER_FILES, find_weights
 from dcae_bench.weights.trained import METADATA, TrainedWeights
 
-PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Types of the numbers that a model's weights may have in a file."""
 
@@ -57,28 +56,20 @@ def save_weights(
     return sha256_file(path)
 
 
-def weights_sha256(path: Path) -> str:
-    """SHA-256 of a weights file. Raises :class:`WeightsError` when the file cannot be read."""
-    try:
-        return sha256_file(path)
-    except OSError as error:
-        raise WeightsError(f"{path}: weights cannot be read ({error.strerror}); train or fetch them first") from error
-
-
 def load_weights(model: nn.Module, path: Path, *, sha256: str | None = None) -> str:
-    """Load weights of any layout into ``model``, and return the SHA-256 of the file.
+    """Load weights of any layout into ``model``, and return their SHA-256, see :func:`weights_sha256`.
 
-    ``path`` is a safetensors file, a pickle of tensors (read with ``weights_only=True``) or a folder of diffusers. The
-    layout is recognised by the names in the file. Raises :class:`WeightsError` for a missing or damaged file, for code
-    inside a pickle, for another hash than ``sha256`` (if given), for a config.json of another architecture, for a
-    missing, extra or misshapen key, and for values that are not finite.
+    ``path`` is a safetensors file, the index of several, a pickle of tensors (no code in it is run) or a folder of
+    diffusers. The layout is recognised by the names in the file. Raises :class:`WeightsError` for a missing or damaged
+    file, for another hash than ``sha256`` (if given), for a config.json of another architecture, for a missing, extra
+    or misshapen key, for values that are not finite, and for a file that holds weights of the model twice.
     """
     path = Path(path)
     if path.is_dir():
         path = _weights_in_folder(path, getattr(model, "spec", None))
     found = weights_sha256(path)
     if sha256 is not None and found != sha256:
-        raise WeightsError(f"{path}: has SHA-256 {found}, expected {sha256}; delete the file and make it again")
+        raise WeightsError(f"{path}: has SHA-256 {found}, expected {sha256}; get the file again")
     model.load_state_dict(read_fitting(model, path))
     return found
 
@@ -86,60 +77,78 @@ def load_weights(model: nn.Module, path: Path, *, sha256: str | None = None) -> 
 def read_fitting(model: nn.Module, path: Path) -> dict[str, Tensor]:
     """Read a weights file of any layout under the names of ``model``, whose own values are not read.
 
-    Raises :class:`WeightsError` as :func:`load_weights` does for a file that does not fit.
+    The weights may lie one level down (``state_dict``, ``model``, ``ema``) and under a prefix that all their names
+    share. Raises :class:`WeightsError` as :func:`load_weights` does for a file that does not fit.
     """
-    spec = getattr(model, "spec", None)
-    state = read_state(path)
-    if isinstance(unfolded(spec), SDVAESpec):  # LDM keeps its discriminator and LPIPS beside the autoencoder
-        state = {key: value for key, value in state.items() if not key.startswith("loss.")}
     own = model.state_dict()
-    layout = _recognise_layout(layouts(spec, own), state, path)
-    check_state(write_layout(own, layout), state, path, "this autoencoder")
-    return read_layout(state, layout)
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a weights file by name, without running code in the file. Raises :class:`WeightsError`."""
-    return tensors_of(read_content(path), path)
-
-
-def read_content(path: Path) -> object:
-    """Read a safetensors file or a pickle, without running code in the file. Raises :class:`WeightsError`."""
-    try:
-        with open_regular(path) as file:
-            head = file.read(2)
-        if head not in (b"PK", b"\x80\x02"):
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise WeightsError(f"{path}: weights cannot be read ({error.strerror}); fetch them first") from error
-    except SafetensorError as error:
-        raise WeightsError(f"{path}: is not a whole safetensors file ({error}); delete it and make it again") from error
-    except Exception as error:  # torch's reader raises nearly any error for damaged bytes
-        if code := re.search(r"(?:GLOBAL |global )'?([\w.]+)", str(error)):
-            raise WeightsError(
-                f"{path}: is a pickle that wants to run code ({code[1]}); only tensors are loaded, use safetensors"
-            ) from error
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise WeightsError(f"{path}: is not a whole weights file ({reason}); delete it and make it again") from error
-
-
-def tensors_of(content: object, path: Path) -> dict[str, Tensor]:
-    """Tensors in a file's content, at the top level or under ``state_dict``.
-
-    Raises :class:`WeightsError` where the content is not a dict of tensors. ``path`` names the file in the error.
-    """
-    content = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
-    ):
-        raise WeightsError(
-            f"{path}: holds no dict of tensors, neither on top nor under 'state_dict'; use other weights"
+    known = layouts(getattr(model, "spec", None), own)
+    parts = parts_of(read_content(path), path)
+    found = [candidate for name, state in parts.items() for candidate in _candidates(name, state, known)]
+    if not found:
+        holds = "; ".join(
+            f"{len(state):,} tensors{f' under {name}' if name else ''}, the first '{min(state)}'"
+            for name, state in parts.items()
         )
-    for key, value in content.items():
-        if value.layout != torch.strided or value.is_quantized or value.device.type == "meta":
-            raise WeightsError(f"{path}: key '{key}' is sparse, quantized or empty; use weights with plain tensors")
-    return content
+        wanted = " or ".join(dict.fromkeys(f"'{min(_names(layout))}'" for layout in known.values()))
+        raise WeightsError(
+            f"{path}: no key is this autoencoder's: the file holds {holds}, this autoencoder's first key is {wanted}"
+        )
+    # Two layouts may find the same tensors, one with a prefix that is part of the other's names.
+    same = {frozenset(map(id, candidate.state.values())): candidate for candidate in found if candidate.is_whole}
+    whole = list(same.values())
+    if len(whole) > 1:
+        choices = " and ".join(f"'{candidate.part or '.'}'" for candidate in whole)
+        raise WeightsError(
+            f"{path}: holds weights of this autoencoder under {choices}; choose one: `dcae-bench weights extract "
+            f"{path} --part {whole[0].part or '.'} --output FILE.safetensors`"
+        )
+    best = max(whole or found, key=lambda candidate: candidate.shared)
+    check_state(write_layout(own, best.layout), best.state, path, "this autoencoder")
+    return read_layout(best.state, best.layout)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """Tensors in a file that may be a model's weights."""
+
+    part: str
+    """Where they lie, e.g. ``ema`` or ``state_dict/model.``; a prefix of names ends with a dot."""
+    state: dict[str, Tensor]
+    layout: Layout
+
+    @property
+    def shared(self) -> int:
+        """Number of names that the model has."""
+        return len(self.state.keys() & _names(self.layout))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every name is the model's, and no name is missing."""
+        return self.state.keys() == _names(self.layout)
+
+
+def _candidates(part: str, state: dict[str, Tensor], known: dict[str, Layout]) -> list[_Candidate]:
+    """The layouts that share names with a part of a file, with and without a prefix that comes before the names."""
+    found: dict[str, _Candidate] = {}
+    for layout in known.values():
+        names = _names(layout)
+        probes = sorted(names, key=len)[-3:]  # few names suffice to find the prefixes, and files have hundreds
+        prefixes = {key.removesuffix(probe) for key in state for probe in probes if key.endswith(f".{probe}")}
+        for prefix in ["", *sorted(prefixes)]:
+            # Trainers keep discriminators and LPIPS beside the autoencoder, under `loss`.
+            inner = {
+                key.removeprefix(prefix): value
+                for key, value in state.items()
+                if key.startswith(prefix) and not key.removeprefix(prefix).startswith("loss.")
+            }
+            candidate = _Candidate(f"{part}/{prefix}".strip("/"), inner, layout)
+            if candidate.shared and candidate.shared > (found[prefix].shared if prefix in found else 0):
+                found[prefix] = candidate
+    return list(found.values())
+
+
+def _names(layout: Layout) -> set[str]:
+    return {name for place in layout.values() for name in place.names}
 
 
 def _weights_in_folder(folder: Path, spec: AutoencoderSpec | None) -> Path:
@@ -159,20 +168,6 @@ def _weights_in_folder(folder: Path, spec: AutoencoderSpec | None) -> Path:
     if (found := find_weights(folder)) is not None:
         return found
     raise WeightsError(f"{folder}: holds none of {', '.join(FOLDER_FILES)}; put one there or name the file itself")
-
-
-def _recognise_layout(known: dict[str, Layout], state: dict[str, Tensor], path: Path) -> Layout:
-    """The layout that shares the most names with the file."""
-    shared = {
-        name: sum(part in state for place in layout.values() for part in place.names) for name, layout in known.items()
-    }
-    best = max(shared, key=shared.__getitem__)
-    if not shared[best]:
-        first = min(state, default="nothing")
-        raise WeightsError(
-            f"{path}: no key is this autoencoder's (the first is '{first}'); these are not weights of this autoencoder"
-        )
-    return known[best]
 
 
 def check_state(wanted: dict[str, Tensor], found: dict[str, Tensor], path: Path, model: str) -> None:

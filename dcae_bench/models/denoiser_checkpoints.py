@@ -5,9 +5,10 @@ from pathlib import Path
 from torch import Tensor
 
 from dcae_bench.base.errors import WeightsError
-from dcae_bench.models.checkpoints import check_state, read_content, tensors_of, weights_sha256
+from dcae_bench.models.checkpoints import check_state
 from dcae_bench.models.denoiser import Denoiser
 from dcae_bench.models.denoiser_keys import from_diffusers, is_diffusers
+from dcae_bench.models.weight_files import read_content, tensors_of, weights_sha256
 from dcae_bench.specs.denoisers import DiTSpec
 
 PIPELINE = "diffusion_model."
@@ -31,7 +32,7 @@ def load_denoiser(model: Denoiser, path: Path, *, sha256: str | None = None, ema
     path = Path(path)
     found = weights_sha256(path)
     if sha256 is not None and found != sha256:
-        raise WeightsError(f"{path}: has SHA-256 {found}, expected {sha256}; delete the file and make it again")
+        raise WeightsError(f"{path}: has SHA-256 {found}, expected {sha256}; get the file again")
     model.load_state_dict(read_fitting_denoiser(model, path, ema))
     return found
 

@@ -13,11 +13,14 @@ from dcae_bench.weights.diffusers_folder import (
     CONFIG,
     FOLDER_FILES,
     HUB_FILES,
+    INDEX,
     find_local,
     find_weights,
     folder_of,
     is_local,
+    listed_files,
     read_config,
+    shards_of,
     source_weights,
 )
 from dcae_bench.weights.user_class import source_modules
@@ -90,7 +93,7 @@ def own_files(name: str, entry: AutoencoderEntry) -> OwnFiles:
     if entry.file is not None:
         wanted.append(_weights_files(name, entry.file.expanduser()))
     elif isinstance(spec, DiffusersSpec):
-        wanted.append(_source_files(name, spec, *(FOLDER_FILES if is_local(spec) else HUB_FILES)))
+        wanted.append(_source_weights(name, spec))
     found = [file for files in wanted if not isinstance(files, str) for file in files]
     # Several files of a source may be absent for one reason, so equal messages are kept once.
     return OwnFiles(tuple(found), tuple(dict.fromkeys(reason for reason in wanted if isinstance(reason, str))))
@@ -122,10 +125,27 @@ def _source_files(name: str, spec: DiffusersSpec, *files: str) -> list[Path] | s
     )
 
 
+def _source_weights(name: str, spec: DiffusersSpec) -> list[Path] | str:
+    """The weights files of a source on this machine, or a message with the remedy."""
+    if is_local(spec):
+        if (file := find_weights(folder_of(spec))) is None:
+            return f"{folder_of(spec)}, the source of {name}, holds no {' or '.join(FOLDER_FILES)}: put one there"
+        return [file, *(shards_of(file) if file.name.endswith(INDEX) else [])]
+    found = _source_files(name, spec, *HUB_FILES)
+    if isinstance(found, list) and found[0].name.endswith(INDEX):
+        for shard in listed_files(found[0]):
+            more = _source_files(name, spec, shard)
+            if isinstance(more, str):
+                return more
+            found += more
+    return found
+
+
 def _weights_files(name: str, path: Path) -> list[Path] | str:
     if not path.is_dir():
         remedy = f"put the file there, or correct autoencoders.{name}.file"
         return [path] if path.exists() else f"weights of {name} are not at {path}: {remedy}"
     if (file := find_weights(path)) is None:
         return f"{path}, the folder of {name}'s weights, holds no {' or '.join(FOLDER_FILES)}: put one there"
-    return [file, *([path / CONFIG] if (path / CONFIG).exists() else [])]
+    shards = shards_of(file) if file.name.endswith(INDEX) else []
+    return [file, *shards, *([path / CONFIG] if (path / CONFIG).exists() else [])]

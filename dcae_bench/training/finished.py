@@ -8,7 +8,7 @@ from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.files import sync_folder
 from dcae_bench.base.leftovers import remove_parts
 from dcae_bench.base.terminal import Console
-from dcae_bench.models.checkpoints import weights_sha256
+from dcae_bench.models.weight_files import weights_sha256
 from dcae_bench.records.record import load
 from dcae_bench.training.checkpoint import CHECKPOINT
 from dcae_bench.training.run_folder import is_first_process

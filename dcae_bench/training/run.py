@@ -14,7 +14,8 @@ from dcae_bench.data.crops import describe_enlarged
 from dcae_bench.data.photo_sets import FilePhotos, JoinedPhotos, TrainingSet, open_training_set
 from dcae_bench.extractors.embedded import embedded_sha256
 from dcae_bench.extractors.lpips import NETS
-from dcae_bench.models.checkpoints import save_weights, weights_sha256
+from dcae_bench.models.checkpoints import save_weights
+from dcae_bench.models.weight_files import weights_sha256
 from dcae_bench.profile.profile import Profile
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.provenance import Device, Stopwatch, collect

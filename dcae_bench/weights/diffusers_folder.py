@@ -1,5 +1,7 @@
 """Source of a diffusers model: a local folder or a hub repository, with config.json and a weights file."""
 
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,19 @@ from dcae_bench.specs.autoencoders import DiffusersSpec
 from dcae_bench.weights import hub
 
 CONFIG = "config.json"
+INDEX = ".safetensors.index.json"
+"""How the name of an index ends, which lists the tensors of weights in several files."""
 # Names of the weights file in a local folder and in a hub repository. The first file that exists is used.
-FOLDER_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors", "diffusion_pytorch_model.bin")
-HUB_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+FOLDER_FILES = (
+    "diffusion_pytorch_model.safetensors",
+    "model.safetensors",
+    "diffusion_pytorch_model.bin",
+    f"diffusion_pytorch_model{INDEX}",
+    f"model{INDEX}",
+)
+HUB_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin", f"diffusion_pytorch_model{INDEX}")
+VARIANT = re.compile(r"(diffusion_pytorch_model|model)\.(?!.*-\d+-of-)[\w-]+(\.safetensors|\.bin)")
+"""File of a variant, such as fp16, which is used where a folder holds no other weights."""
 
 
 def read_config(spec: DiffusersSpec) -> dict[str, Any]:
@@ -32,10 +44,13 @@ def source_weights(spec: DiffusersSpec) -> Path:
     """Path of the source's weights: the local folder, or a file fetched from the hub. Raises :class:`WeightsError`."""
     if is_local(spec):
         return folder_of(spec)
-    try:
-        return _locate(spec, HUB_FILES[0])
-    except hub.NoSuchFile:
-        return _locate(spec, HUB_FILES[1])
+    for name in HUB_FILES[:-1]:
+        with suppress(hub.NoSuchFile):
+            return _locate(spec, name)
+    index = _locate(spec, HUB_FILES[-1])
+    for name in listed_files(index):
+        _locate(spec, name)
+    return index
 
 
 def is_local(spec: DiffusersSpec) -> bool:
@@ -49,8 +64,40 @@ def folder_of(spec: DiffusersSpec) -> Path:
 
 
 def find_weights(folder: Path) -> Path | None:
-    """Weights file of a folder, or None."""
-    return next((folder / name for name in FOLDER_FILES if (folder / name).exists()), None)
+    """Weights file of a folder, or the index of several; None without one.
+
+    The file of a variant, such as fp16, is used where it is the only one. Raises :class:`WeightsError` for a folder
+    that holds several variants and nothing else.
+    """
+    if (found := next((folder / name for name in FOLDER_FILES if (folder / name).exists()), None)) is not None:
+        return found
+    variants = sorted(file for file in folder.glob("*model.*") if VARIANT.fullmatch(file.name))
+    if len(variants) > 1:
+        names = ", ".join(file.name for file in variants)
+        raise WeightsError(f"{folder}: holds the variants {names}; name the file itself")
+    return variants[0] if variants else None
+
+
+def listed_files(index: Path) -> list[str]:
+    """Names of the files that an index lists, sorted. Raises :class:`WeightsError`."""
+    try:
+        listed = sorted(set(read_json(index)["weight_map"].values()))
+        wrong = [name for name in listed if Path(name).name != name]
+    except OSError as error:
+        raise WeightsError(f"{index}: cannot be read ({error.strerror}); fetch it first") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{index}: is not an index of weights; get the folder again") from error
+    if wrong or not listed:
+        raise WeightsError(f"{index}: lists {wrong[0] if wrong else 'no file'}; get the folder again")
+    return listed
+
+
+def shards_of(index: Path) -> list[Path]:
+    """The files that an index lists. Raises :class:`WeightsError`, also for a file that is not there."""
+    found = [index.parent / name for name in listed_files(index)]
+    if missing := [path for path in found if not path.exists()]:
+        raise WeightsError(f"{missing[0]}: does not exist, but {index.name} lists it; get it too")
+    return found
 
 
 def find_local(spec: DiffusersSpec, *names: str) -> Path | None:

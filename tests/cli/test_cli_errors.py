@@ -218,7 +218,7 @@ def test_weights_of_another_autoencoder(evaluate, refused, weights):
     line = refused(*replaced(evaluate, "--autoencoder", "sd-vae-f32c32"))
     assert "holds weights of autoencoder dc-ae-f32c32, not of sd-vae-f32c32" in line
     save_file(load_file(weights), weights)  # without the statement
-    assert "not weights of this autoencoder" in refused(*replaced(evaluate, "--autoencoder", "sd-vae-f32c32"))
+    assert "no key is this autoencoder" in refused(*replaced(evaluate, "--autoencoder", "sd-vae-f32c32"))
 
 
 def move_photos(path: Path, sealed: bool) -> None:

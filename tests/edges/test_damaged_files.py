@@ -31,7 +31,7 @@ from dcae_bench.data.sample_manifest import read_sample_manifest
 from dcae_bench.measurement import evidence
 from dcae_bench.measurement.instruments.nvml import read_trace
 from dcae_bench.measurement.record import load as load_timing
-from dcae_bench.models.checkpoints import read_state
+from dcae_bench.models.weight_files import read_state
 from dcae_bench.profile.profile import load_profile, parse_profile
 from dcae_bench.records.record import load
 from dcae_bench.tables.figures.losses import log_curve

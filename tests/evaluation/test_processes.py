@@ -8,7 +8,8 @@ import pytest
 import torch
 import yaml
 
-from dcae_bench.models.checkpoints import save_weights, weights_sha256
+from dcae_bench.models.checkpoints import save_weights
+from dcae_bench.models.weight_files import weights_sha256
 from dcae_bench.models.zoo import build_denoiser
 from dcae_bench.records.record import load, save
 from dcae_bench.running.processes import Worker

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 
 import pytest
 import torch
@@ -15,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from dcae_bench.base.errors import WeightsError
 from dcae_bench.base.files import sha256_file
 from dcae_bench.catalogue.autoencoders import catalogue
-from dcae_bench.models.checkpoints import load_weights, read_state, save_weights
+from dcae_bench.cli.main import main
+from dcae_bench.models.checkpoints import load_weights, save_weights
 from dcae_bench.models.diffusers_config import (
     CLASSES,
     IRRELEVANT,
@@ -24,6 +26,7 @@ from dcae_bench.models.diffusers_config import (
     diffusers_config,
 )
 from dcae_bench.models.keys import layouts, write_layout
+from dcae_bench.models.weight_files import read_part, read_state
 from dcae_bench.models.zoo import build
 from dcae_bench.specs.autoencoders import AutoencoderSpec, DCAESpec, SDVAESpec, SpaceToChannelSpec
 from dcae_bench.weights.trained import TrainedWeights, model_sha256, read_statement
@@ -238,7 +241,7 @@ def test_the_ablation_without_shortcuts_has_no_published_layout(small, tmp_path)
     with pytest.raises(WeightsError, match="layout 'official' cannot hold this autoencoder; choose one of native"):
         save_weights(state, tmp_path / "x.safetensors", layout="official", spec=without)
     save_weights(state, tmp_path / "official.safetensors", layout="official", spec=spec)
-    with pytest.raises(WeightsError, match="not weights of this autoencoder"):
+    with pytest.raises(WeightsError, match=r"no key is this autoencoder's: the file holds .*main"):
         load_weights(build(without), tmp_path / "official.safetensors")
 
 
@@ -335,7 +338,139 @@ def test_a_pickle_with_code_is_not_run(small, write, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "evil.pt"
     write({"state_dict": {"a": Evil()}}, path)
-    assert "wants to run code" in refusal(small[0], path) and not (tmp_path / "pwned").exists()
+    line = refusal(small[0], path)
+    assert "holds no dict of tensors" in line or "is not a whole file of `torch.save`" in line
+    assert not (tmp_path / "pwned").exists()
+
+
+class Callback:
+    """Stands for the callbacks, optimisers and parameters that PyTorch Lightning keeps beside the weights."""
+
+    def __init__(self):
+        self.best, self.scores = torch.ones(2), {"a": [1, 2]}
+
+    def __reduce__(self):
+        return Callback, (), {"best": torch.zeros(2)}, iter([1, 2]), iter([("key", torch.ones(1))])
+
+
+def written(state, path, **options):
+    torch.save(state, path, **options)
+    return path
+
+
+CONTENTS = {
+    "on top": lambda state: state,
+    "state_dict": lambda state: {"state_dict": state, "epoch": 3},
+    "lightning": lambda state: {
+        "state_dict": {f"autoencoder.{key}": value for key, value in state.items()} | {"loss.disc.w": torch.ones(1)},
+        "callbacks": {Callback: Callback(), "evil": Evil()},
+        "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(1)}}}],
+        "hparams": Callback(),
+    },
+    "compiled": lambda state: {"model": {f"module._orig_mod.{key}": value for key, value in state.items()}},
+    "one level down": lambda state: {"model": state, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}},
+    "two levels down": lambda state: {"checkpoint": {"model": state}, "step": torch.tensor(3)},
+    "loss": lambda state: {**state, "loss.perceptual.w": torch.ones(3)},
+    "a pipeline": lambda state: {
+        **{f"first_stage_model.{key}": value for key, value in state.items()},
+        "model.diffusion_model.w": torch.ones(1),
+    },
+    "of another average": lambda state: {"ema": {"w": torch.ones(1)}, "model": state},
+}
+
+
+@pytest.mark.parametrize("form", CONTENTS)
+@pytest.mark.parametrize("layout", ["native", "official", "diffusers"])
+def test_weights_are_found_where_trainers_put_them(small, tmp_path, monkeypatch, form, layout):
+    spec, native = small
+    monkeypatch.chdir(tmp_path)
+    save_weights(load_file(native), tmp_path / "given.safetensors", layout=layout, spec=spec)
+    path = written(CONTENTS[form](load_file(tmp_path / "given.safetensors")), tmp_path / "model.ckpt")
+    model = build(spec, seed=7)
+    assert load_weights(model, path) == sha256_file(path)
+    assert all(torch.equal(value, load_file(native)[key]) for key, value in model.state_dict().items())
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("protocol", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("old", [False, True])
+def test_every_protocol_of_torch_save(small, tmp_path, protocol, old):
+    spec, native = small
+    content = {"state_dict": load_file(native), "callback": Callback()}
+    options = {"pickle_protocol": protocol, "_use_new_zipfile_serialization": not old}
+    path = written(content, tmp_path / "model.pt", **options)
+    load_weights(build(spec), path)
+    other = written({"state_dict": load_file(native)}, tmp_path / "plain", **options)  # no suffix tells what it is
+    load_weights(build(spec), other)
+
+
+def test_of_two_sets_of_weights_one_is_chosen_by_the_user(small, tmp_path, monkeypatch, capsys):
+    spec, native = small
+    state = load_file(native)
+    ema = {key: 0.5 * value if value.is_floating_point() else value for key, value in state.items()}
+    path = written({"model": state, "ema": {f"net.{key}": value for key, value in ema.items()}}, tmp_path / "both.pt")
+    line = refusal(spec, path)
+    assert "holds weights of this autoencoder under 'model' and 'ema/net.'; choose one" in line
+    assert f"`dcae-bench weights extract {path} --part model --output FILE.safetensors`" in line
+    for part, expected in (("model", state), ("ema/net.", ema)):
+        output = tmp_path / "chosen.safetensors"
+        monkeypatch.setattr(
+            sys, "argv", ["dcae-bench", "weights", "extract", str(path), "--part", part, "--output", str(output)]
+        )
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
+        model = build(spec)
+        load_weights(model, output)
+        assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
+    for part in ("emma", "ema/nett.", "ema/ne", "model/encoder"):
+        with pytest.raises(WeightsError, match=rf"--part {part}: .*holds 'model' \(.* tensors\), 'ema' \("):
+            read_part(path, part)
+
+
+def test_weights_in_several_files(small, tmp_path):
+    """As diffusers writes large models: an index that names the file of each tensor."""
+    spec, native = small
+    folder = tmp_path / "sharded"
+    save_weights(load_file(native), folder, layout="diffusers", spec=spec)
+    whole = folder / "diffusion_pytorch_model.safetensors"
+    state = load_file(whole)
+    names = [f"diffusion_pytorch_model-{n:05d}-of-00003.safetensors" for n in (1, 2, 3)]
+    place = {key: names[number % 3] for number, key in enumerate(sorted(state))}
+    for name in names:
+        save_file({key: state[key] for key in state if place[key] == name}, folder / name)
+    whole.unlink()
+    index = folder / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": place}))
+    model = build(spec, seed=7)
+    found = load_weights(model, folder)
+    assert found == load_weights(build(spec), index)
+    assert all(torch.equal(value, load_file(native)[key]) for key, value in model.state_dict().items())
+    (shard := folder / names[1]).write_bytes(shard.read_bytes() + b" ")
+    assert "is not a whole safetensors file" in refusal(spec, folder)
+    shard.unlink()
+    assert f"{names[1]}: does not exist, but {index.name} lists it" in refusal(spec, folder)
+    for content in ("{", "[]", "{}", '{"weight_map": {"a": 1}}', '{"weight_map": []}'):
+        index.write_text(content)
+        assert "is not an index of weights" in refusal(spec, folder)
+    index.write_text(json.dumps({"weight_map": {"a": "../secret.safetensors"}}))
+    assert "lists ../secret.safetensors" in refusal(spec, folder)
+
+
+def test_a_variant_is_used_where_it_is_the_only_one(small, tmp_path):
+    spec, native = small
+    folder = tmp_path / "folder"
+    save_weights(load_file(native), folder, layout="diffusers", spec=spec)
+    whole, half = (folder / f"diffusion_pytorch_model{part}.safetensors" for part in ("", ".fp16"))
+    floats = {key: value.half() if value.is_floating_point() else value for key, value in load_file(whole).items()}
+    save_file(floats, half)
+    assert load_weights(build(spec), folder) == sha256_file(whole)
+    whole.unlink()
+    assert load_weights(build(spec), folder) == sha256_file(half)
+    half.with_name("diffusion_pytorch_model.bf16.safetensors").write_bytes(half.read_bytes())
+    assert "holds the variants diffusion_pytorch_model.bf16.safetensors, diffusion_pytorch_model.fp16" in refusal(
+        spec, folder
+    )
 
 
 def test_other_contents(small, tmp_path):
@@ -344,7 +479,10 @@ def test_other_contents(small, tmp_path):
     torch.save([1, 2], other)
     assert "holds no dict of tensors" in refusal(spec, other)
     save_file({"x": torch.zeros(1)}, path)
-    assert "no key is this autoencoder's (the first is 'x')" in refusal(spec, path)
+    line = refusal(spec, path)
+    assert (
+        "no key is this autoencoder's: the file holds 1 tensors, the first 'x', this autoencoder's first key is" in line
+    )
     assert "cannot be read" in refusal(spec, tmp_path / "none.safetensors")
     with pytest.raises(WeightsError, match="cannot be read"):
         read_state(tmp_path / "none.safetensors")
