@@ -54,8 +54,8 @@ def run(
 
     ``source`` reads the GPU by NVML, with times of ``clock``; without a source the energy is null and ``no_source`` is
     the reason. ``ceiling`` is timed in turn with the workloads. ``setup_s`` holds the time of the first call of
-    workloads that were called before. ``with_energy`` names the workloads whose energy is measured; None: all. ``trace_file`` is
-    the file name that the records give to the trace.
+    workloads that were called before. ``with_energy`` names the workloads whose energy is measured; None: all.
+    ``trace_file`` is the file name that the records give to the trace.
     """
     if CEILING in workloads:
         raise ValueError(f"'{CEILING}' is the ceiling's own name")

@@ -160,6 +160,11 @@ def _weights_in_folder(folder: Path, spec: AutoencoderSpec | None) -> Path:
     except ValueError as error:
         raise WeightsError(f"{folder / CONFIG}: is not valid JSON ({error}); fetch the folder again") from error
     own = unfolded(spec)
+    other = next((path for path in (folder / "config.yaml", folder / "config.yml") if path.exists()), None)
+    if config is None and other is not None and isinstance(own, DCAESpec | SDVAESpec):
+        raise WeightsError(
+            f"{other}: may ask for another graph, and is not read, as only {CONFIG} is; name the weights file itself"
+        )
     if config is not None and isinstance(own, DCAESpec | SDVAESpec):
         if not isinstance(config, dict):
             raise WeightsError(f"{folder / CONFIG}: is not a JSON object; fetch the folder again")

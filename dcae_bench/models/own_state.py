@@ -23,7 +23,7 @@ from torch.nn.parameter import is_lazy
 
 MOST_OBJECTS = 200_000
 """An object that reaches more than these is not searched to the end."""
-READABLE = frozenset({*sys.stdlib_module_names, "builtins", "torch", "numpy"})
+READABLE = frozenset({*sys.stdlib_module_names, "builtins", "torch", "numpy", "pybind11_builtins"})
 """Packages whose objects without attributes hold no weights that a search could miss: files, locks, types, devices."""
 NUMBERS = (int, float, complex, np.number)
 CONTAINERS = (list, tuple, deque, Set)
@@ -148,6 +148,8 @@ class _Search:
             self._visit_function(path, value)
         elif isinstance(value, types.MethodType):
             self._add_all(path, [("self", value.__self__), ("function", value.__func__)], own)
+        elif isinstance(value, types.BuiltinFunctionType | types.MethodWrapperType):
+            self._add(path, "self", value.__self__, own)  # such as the `get` of a dict
         elif isinstance(value, functools.partial):
             self._add_all(path, [("function", value.func), *enumerate(value.args), *value.keywords.items()], own)
         elif isinstance(value, staticmethod | classmethod):

@@ -48,9 +48,12 @@ def holdings_content(table: AnswersTable[RowT, RunT, MetricT]) -> dict[str, Any]
 
 
 def doubts_of(run: Run) -> list[str]:
-    """Footnotes of a run that is not, or may not be, what its profile asks for now."""
-    known = not any("was not checked" in reason for reason in run.doubts)
-    return [f"{'of another configuration: ' if known else ''}{'; '.join(run.doubts)}"] if run.doubts else []
+    """Footnotes of a run: what its record says of a user's class, and that it is not what its profile asks for now."""
+    told = [*run.record.subject.notes]
+    if run.doubts:
+        known = not any("was not checked" in reason for reason in run.doubts)
+        told.append(f"{'of another configuration: ' if known else ''}{'; '.join(run.doubts)}")
+    return told
 
 
 def column_decimals(table: AnswersTable[RowT, RunT, MetricT]) -> dict[str, int]:

@@ -589,6 +589,18 @@ def _state_and_layout(spec):
     return state, layouts(spec, state)["diffusers"]
 
 
+def test_a_config_that_is_not_read_is_told(small, tmp_path):
+    """LDM's form of a config: what it asks for could not be followed, so its folder is not taken without a word."""
+    spec, path = small
+    folder = tmp_path / "folder"
+    save_weights(load_file(path), folder, layout="diffusers", spec=spec)
+    (folder / "config.yaml").write_text("model: {params: {ddconfig: {act: silu}}}")
+    load_weights(build(spec), folder)
+    (folder / "config.json").unlink()
+    assert "config.yaml: may ask for another graph, and is not read" in refusal(spec, folder)
+    load_weights(build(spec), folder / "diffusion_pytorch_model.safetensors")
+
+
 def test_a_folder_without_weights(small, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "holds none of diffusion_pytorch_model.safetensors" in refusal(small[0], tmp_path / "empty")

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+import yaml
 
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.cli.main import main
@@ -55,6 +56,9 @@ FORMS = {
     "half late": "class AE(Base):\n m = None\n def __init__(self, w): self.w, self.first = w, nn.Conv2d(3, 3, 1);"
     " self.first.weight.data.fill_(1); self.first.bias.data.fill_(0)\n def net(self):\n"
     "  if self.m is None: self.m = network(self.w)\n  return self.m",
+    "method of a dict": f"{AE}self.get = {{'m': network(w)}}.get\n def net(self): return self.get('m')",
+    "compiled program": f"{AE}self.m = torch.jit.trace(network(w).eval(), torch.zeros(1, 3, 4, 4))\n"
+    " def net(self): return self.m",
     "cached function": "@functools.lru_cache\ndef get(w): return network(w)\n"
     f"{AE}self.w = w; get(w)\n def net(self): return get(self.w)",
     "decorated": f"{AE}self.m = network(w)\n def net(self): return self.m\n"
@@ -291,32 +295,31 @@ def test_a_killed_evaluation_does_not_go_on_with_other_weights(write, tmp_path, 
     assert both.metrics["psnr"].value != evaluate("a.pt", "other").metrics["psnr"].value
 
 
-def test_what_the_record_of_unidentified_weights_says(write, tmp_path, monkeypatch, capsys):
+def test_what_records_and_tables_say_of_unidentified_weights(write, tmp_path, monkeypatch, capsys):
     tiny.write_data(tmp_path / "data")
-    write(NOTHING["reads a file at each call"])
-    import yaml
+    spec = write(NOTHING["reads a file at each call"])
+    entry = {"model": spec.model_dump(mode="json"), "weights": "own"}
+    row = {**tiny.ROW, "latent": "mine@own"}
+    changes = {("autoencoders", "mine"): entry, ("diffusion", "rows"): {"uvit": row}}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny.content(changes)))
+    options = ("--profile", "tiny.yaml", "--data", "data")
 
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny.content()))
-
-    def run(*arguments):
+    def run(*arguments, code=0):
         monkeypatch.setattr(sys, "argv", ["dcae-bench", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
-        return ended.value.code or 0, capsys.readouterr()
+        assert (ended.value.code or 0) == code
+        return capsys.readouterr()
 
-    options = ("--profile", "tiny.yaml", "--data", "data")
-    code, _ = run("evaluate", "--autoencoder", "own_form:AE", *options, "--output", "out")
+    run("evaluate", "--autoencoder", "mine", *options, "--output", "out")
     record = load(tmp_path / "out" / "bright-32.json")
-    assert code == 0 and record.subject.unidentified and record.subject.parameters == 0
-    _, printed = run("show", "out/bright-32.json")
-    assert "weights not identified" in printed.out
-    entry = {"family": "custom", "class_name": "own_form:AE", "compression": 4, "latent_channels": 3}
-    row = {**tiny.ROW, "latent": "mine@own"}
-    changes = {("autoencoders", "mine"): {"model": entry, "weights": "own"}, ("diffusion", "rows"): {"uvit": row}}
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny.content(changes)))
-    code, printed = run("encode", "--latent", "mine@own", "--images", "two", *options, "--output", "cache")
-    (line,) = [line for line in printed.err.splitlines() if "error:" in line]
-    assert code == 2 and "let the class say in `identity`" in line
+    assert record.subject.unidentified and record.subject.parameters == 0
+    assert "weights not identified: no network and no tensor was found" in run("show", "out/bright-32.json").out
+    run("table", *options, "--output", "rfid.md", "out/bright-32.json")
+    assert "weights not identified: no network and no tensor was found" in (tmp_path / "rfid.md").read_text()
+    encode = ("encode", "--latent", "mine@own", "--images", "two", *options, "--output", "cache")
+    (line,) = [line for line in run(*encode, code=2).err.splitlines() if "error:" in line]
+    assert "let the class say in `identity`" in line
 
 
 RETURNS = {
