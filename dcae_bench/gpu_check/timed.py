@@ -29,6 +29,8 @@ from dcae_bench.measurement.workloads.recipes import CPU, PAPER, RECIPES, TUNED
 
 BATCH = 4
 SHORT = TimingSchedule(blocks=3, block_s=0.02, warm_up_iterations=4, warm_up_s=0.0, window=2, warm_up_limit_s=1.0)
+LOAD = 4096
+"""Side of the matrices whose products are the load under which the energy counter must move."""
 MEMORY = 512 * 2**20
 """Bytes that the search for a batch may use: little, so that memory runs out soon."""
 
@@ -121,7 +123,7 @@ def read_nvml(device: str, folder: Path) -> str:
     uuid = choose_gpu(gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("CUDA_DEVICE_ORDER"))
     source = Live(uuid, time.perf_counter)
     identity, first = source.identity(), source.sample()
-    x = torch.randn(4096, 4096, device=device)
+    x = torch.randn(LOAD, LOAD, device=device)
     end = time.perf_counter() + 1.0
     while time.perf_counter() < end:
         x = (x @ x).clamp(-1, 1)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,9 @@ import torch
 from dcae_bench.gpu_check import computed, timed
 from dcae_bench.gpu_check.catalogue import all_checks
 from dcae_bench.gpu_check.runner import attempt
+from dcae_bench.measurement.instruments.memory import BatchSearch, OutOfMemory
+from dcae_bench.measurement.instruments.nvml import Identity, Sample
+from tests.measurement import graphs
 
 HOURS = 3600
 QUICK = ["autoencoder beside the CPU", "encode beside the CPU", "evaluate beside the CPU", "cpu train", "cpu decode"]
@@ -66,6 +70,77 @@ def test_work_that_disagrees_afterwards_is_a_failure(tmp_path, monkeypatch):
     monkeypatch.setitem(timed.LIMITS, "bf16", 1e-9)
     status, said = attempt(check("cpu forward"), "cpu", tmp_path)
     assert status == "failed" and "is above 1e-09" in said
+
+
+def test_a_graph_is_held_against_eager(tmp_path, monkeypatch):
+    """With a stand-in for the graph, which in effect does what a CUDA graph does."""
+    graphs.use(monkeypatch)
+    status, said = attempt(check("CUDA graph beside eager"), "cpu", tmp_path)
+    assert status == "ok" and "graph beside eager: error" in said, said
+    monkeypatch.setattr(graphs.StandInGraph, "sound", 1)
+    status, said = attempt(check("CUDA graph beside eager"), "cpu", tmp_path)
+    assert status == "failed" and "limit 0.001" in said, said
+
+
+def test_every_kernel_is_held_against_plain_attention(tmp_path, monkeypatch):
+    """The processor has a kernel of its own behind every name, and no events to time it by."""
+    monkeypatch.setattr(timed, "fastest_attention", lambda *arguments, train: "flash" if train else None)
+    status, said = attempt(check("attention kernels"), "cpu", tmp_path)
+    assert status == "ok" and "bf16 training: flash, bf16 inference: none" in said, said
+
+
+def test_the_search_for_a_batch_meets_the_end_of_memory(tmp_path, monkeypatch):
+    build = timed.build_workload
+
+    def small(job):
+        if job.batch > 12:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        return build(job)
+
+    fractions = []
+    monkeypatch.setattr(timed, "build_workload", small)
+    monkeypatch.setattr(timed, "catch_out_of_memory", lambda work: OutOfMemory(message="CUDA out of memory"))
+    for name, stand_in in {
+        "get_device_properties": lambda index: SimpleNamespace(total_memory=2**36),
+        "memory_reserved": lambda: 0,
+        "set_per_process_memory_fraction": fractions.append,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    status, said = attempt(check("batch search, out of memory"), "cpu", tmp_path)
+    assert status == "ok" and said.startswith("batch 12 of"), said
+    assert fractions == [2**-7, 1.0]
+    monkeypatch.setattr(timed, "build_workload", build)
+    unlimited = BatchSearch(batch=8, limited_by="limit", tries=())
+    monkeypatch.setattr(timed, "largest_batch", lambda run, **limits: unlimited)
+    assert attempt(check("batch search, out of memory"), "cpu", tmp_path)[0] == "failed"
+    assert fractions[-1] == 1.0
+
+
+def test_the_energy_counter_must_move(tmp_path, monkeypatch):
+    class Source:
+        energies = (1_000, 413_000)
+
+        def __init__(self, uuid, now):
+            self._energies = iter(self.energies)
+
+        def identity(self):
+            return Identity(uuid="GPU-0", name="H100", driver="580")
+
+        def sample(self):
+            return Sample(t=0.0, power_w=412.0, energy_mj=next(self._energies))
+
+    monkeypatch.setattr(timed, "LOAD", 64)
+    monkeypatch.setattr(timed, "Live", Source)
+    monkeypatch.setattr(timed, "gpus", lambda: ["GPU-0"])
+    monkeypatch.setattr(timed, "choose_gpu", lambda uuids, visible, order: uuids[0])
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    assert attempt(check("NVML live"), "cpu", tmp_path) == (
+        "ok",
+        "H100, driver 580, 412.0 W, 412 J in a second of load",
+    )
+    Source.energies = (1_000, 1_000)
+    status, said = attempt(check("NVML live"), "cpu", tmp_path)
+    assert status == "failed" and "stood still" in said
 
 
 @pytest.mark.long
