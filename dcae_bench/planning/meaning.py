@@ -1,7 +1,7 @@
 """Meaning: what a profile asks for now, and whether a record still is that, found without torch or any image."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from dcae_bench.base.errors import ConfigError, ResultsError
@@ -9,12 +9,14 @@ from dcae_bench.base.files import sha256_json
 from dcae_bench.data.photos import DATASETS, load_manifest
 from dcae_bench.profile.ablated import of_autoencoder, required_ablations, trained_as, variants
 from dcae_bench.profile.evaluation import EvaluationSet
-from dcae_bench.profile.profile import Profile
+from dcae_bench.profile.profile import Profile, load_profile
 from dcae_bench.profile.rows import TrainedRow
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.places import Places
 from dcae_bench.records.record import Kind, Record, load
 from dcae_bench.specs.protocols import GENERATION
+from dcae_bench.subjects.own import are_other_own_weights, own_files_sha256
+from dcae_bench.weights.released import other_weights
 
 MODULES: Mapping[Kind, str] = {
     "training": "dcae_bench.training.run",
@@ -36,10 +38,12 @@ class Meaning:
         ``whole`` is the meaning of the profile that ``profile`` is an ablated part of.
         """
         self.profile, self.data, self.whole = profile, data, whole or self
+        self._own_files: dict[str, str | None] = {}
 
     def differences(self, record: Record, path: Path | None = None) -> tuple[str, ...]:
         """In what a record is not what the profile asks for now; empty if it is that.
 
+        Of weights that no training made, those that are known here are compared: released ones and the user's own.
         With its ``path``, the trainings behind the record are compared too, where their records lie in the same
         results.
         """
@@ -50,7 +54,8 @@ class Meaning:
             return Meaning(asked, self.data, self).differences(record, path)
         if record.subject.variant != self.profile.variant_of(record.subject.autoencoder, record.subject.phase):
             return ("it is of a training of the ablations that the profile does not ask for",)
-        return tuple(dict.fromkeys([*self._own(record), *(self._behind(record, path) if path is not None else ())]))
+        behind = self._behind(record, path) if path is not None else ()
+        return tuple(dict.fromkeys([*self._own(record), *self._weights(record), *behind]))
 
     def _own(self, record: Record) -> Iterator[str]:
         made = record.provenance
@@ -74,6 +79,25 @@ class Meaning:
             yield f"its images are not those of {record.data.name} now"
         if fingerprint(MODULES[record.kind]) != made.code_sha256:
             yield f"the code that makes a record of {record.kind} is another now"
+
+    def _weights(self, record: Record) -> Iterator[str]:
+        """Differences of weights that no training made: released ones, and the files of the user's own.
+
+        Files that are not here are not compared.
+        """
+        subject, denoiser = record.subject, record.denoiser
+        used = [(subject.autoencoder, subject)] if subject.weights_source == "released" else []
+        for name, one in [*used, *([(denoiser.released, denoiser)] if denoiser is not None else [])]:
+            if name and (reason := other_weights(name, one.weights_sha256, one.weights_commit)) is not None:
+                yield reason
+        name = subject.autoencoder
+        entry = self.profile.autoencoders.get(name)
+        if subject.weights_source == "own" and entry is not None and entry.weights == "own":
+            if name not in self._own_files:
+                self._own_files[name] = own_files_sha256(name, entry)
+            others = are_other_own_weights(name, entry, subject.weights_sha256)
+            if others or self._own_files[name] not in (None, subject.files_sha256):
+                yield f"the files of {name} are others now than when it was measured"
 
     def _behind(self, record: Record, path: Path) -> Iterator[str]:
         """Differences of the trainings behind a record: of its autoencoder, and of its denoiser."""
@@ -148,6 +172,48 @@ class Meaning:
         if dataset in DATASETS:
             return load_manifest(dataset).sha256
         return _prepared_sha256(self.data / dataset / f"{split}.json")
+
+
+class Meanings:
+    """What several profiles ask for now: one that is given, and others of ``config/`` by the names in their records."""
+
+    def __init__(self, own: Meaning):
+        self._known: dict[str, Meaning | None] = {own.profile.name: own}
+
+    def of(self, record: Record, path: Path) -> Meaning | None:
+        """What a record's profile asks for, with the data beside the record; None if there is no such profile."""
+        name = record.profile
+        if name not in self._known:
+            self._known[name] = _named(name, path)
+        return self._known[name]
+
+    def differences(self, record: Record, path: Path) -> tuple[str, ...]:
+        """In what a record is not what its profile asks for now, see :meth:`Meaning.differences`."""
+        meaning = self.of(record, path)
+        if meaning is None:
+            return (f"its profile {record.profile} is not in config/, so its configuration was not checked",)
+        return meaning.differences(record, path)
+
+    def standing(self, paths: Iterable[str]) -> str:
+        """Hash over records and over what :meth:`differences` says of them: another standing makes other tables."""
+        found = {}
+        for path in paths:
+            try:
+                record = load(Path(path))
+                found[path] = [record.digest or sha256_json(record.model_dump(mode="json"))]
+                found[path] += self.differences(record, Path(path))
+            except ResultsError as error:
+                found[path] = [str(error)]
+        return sha256_json(found)
+
+
+def _named(name: str, record: Path) -> Meaning | None:
+    try:
+        profile = load_profile(name)
+    except ConfigError:
+        return None
+    places = Places.around(record) or Places.of(name)
+    return Meaning(profile, Path(places.own.data)) if profile.name == name else None
 
 
 def require_kind(records: Mapping[Path, Record], *kinds: Kind) -> None:

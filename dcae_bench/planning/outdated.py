@@ -3,17 +3,22 @@
 import atexit
 import os
 from base64 import urlsafe_b64decode
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from dcae_bench.base.errors import ConfigError, DataError, ResultsError
+from dcae_bench.catalogue.denoisers import CATALOGUE
 from dcae_bench.data.latents import read_latent_manifest, require_latents_of_row
 from dcae_bench.data.sample_manifest import read_sample_manifest, recipe_asked
 from dcae_bench.planning.meaning import Meaning
 from dcae_bench.planning.workflow import Workflow
-from dcae_bench.profile.rows import Row, TrainedRow
+from dcae_bench.profile.diffusion import LatentSource
+from dcae_bench.profile.rows import ReleasedRow, Row, TrainedRow
 from dcae_bench.records.record import load
+from dcae_bench.subjects.own import are_other_own_weights
+from dcae_bench.weights.released import other_weights
 
 SNAKEMAKE_MEMORY = Path(".snakemake") / "metadata"
 """Where Snakemake remembers what shaped each file."""
@@ -52,8 +57,20 @@ def age_outdated(jobs: Workflow, memory: Path = SNAKEMAKE_MEMORY) -> list[str]:
             before = os.stat(path)
             os.utime(path, (LONG_AGO_S, LONG_AGO_S))
             aged[path] = before.st_atime_ns, before.st_mtime_ns
-    atexit.register(_put_back, aged)
+    # Snakemake leaves its --directory before the process ends.
+    atexit.register(_put_back, {os.path.abspath(path): times for path, times in aged.items()})
     return list(aged)
+
+
+def reason_to_run(path: str, aged: Collection[str]) -> Any:
+    """Input of a job that may have no other, so that Snakemake runs it again if its output ``path`` is ``aged``.
+
+    An old time stamp alone tells Snakemake nothing: an input must be younger. The input is always the same file, of
+    which Snakemake compares the time stamp only if the output is aged.
+    """
+    from snakemake.io import ancient
+
+    return str(CATALOGUE) if path in aged else ancient(str(CATALOGUE))
 
 
 def _drawn_otherwise(jobs: Workflow) -> Iterator[str]:
@@ -77,6 +94,8 @@ def _latents_are_asked(jobs: Workflow, row: TrainedRow, folder: Path) -> bool:
     except DataError:
         return False
     source = row.spec.source
+    if _are_others(jobs, source, manifest.weights_sha256):
+        return False
     if source.weights != "retrained" or not jobs.profile.phases:
         return True
     trained = jobs.places.training(source.autoencoder, max(jobs.profile.phases), "record.json")
@@ -91,8 +110,18 @@ def _samples_are_asked(jobs: Workflow, row: Row, scale: str, folder: Path) -> bo
         return False
     if (manifest.row, f"{manifest.guidance_scale:g}", manifest.recipe_sha256) != (row.name, scale, asked):
         return False
-    trained = jobs.places.denoiser(row.name, "record.json") if isinstance(row, TrainedRow) else None
-    return trained is None or _weights_of(trained) in (None, manifest.denoiser_sha256)
+    if _are_others(jobs, row.spec.source, manifest.autoencoder_sha256):
+        return False
+    if isinstance(row, TrainedRow):
+        return _weights_of(jobs.places.denoiser(row.name, "record.json")) in (None, manifest.denoiser_sha256)
+    return isinstance(row, ReleasedRow) and other_weights(row.spec.released, manifest.denoiser_sha256, None) is None
+
+
+def _are_others(jobs: Workflow, source: LatentSource, sha256: str) -> bool:
+    """Whether weights that no job trains are not those of an autoencoder now."""
+    if source.weights == "own":
+        return are_other_own_weights(source.autoencoder, jobs.profile.autoencoders[source.autoencoder], sha256)
+    return source.weights == "released" and other_weights(source.autoencoder, sha256, None) is not None
 
 
 def _weights_of(record: str) -> str | None:

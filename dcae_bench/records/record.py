@@ -53,6 +53,16 @@ class Subject(Strict):
         exclude_if=lambda notes: not notes,
         description="what a reader must know of a user's class, e.g. that its encode draws noise",
     )
+    weights_commit: str | None = Field(
+        default=None,
+        description="commit of the hub that released weights are of; left out: other weights, or not known",
+        exclude_if=lambda commit: commit is None,
+    )
+    files_sha256: Sha256 | None = Field(
+        default=None,
+        description="hash over the files that define the user's own autoencoder; left out: another one",
+        exclude_if=lambda sha256: sha256 is None,
+    )
 
     @property
     def unidentified(self) -> bool:
@@ -78,6 +88,11 @@ class DenoiserSubject(Strict):
     )
     released: str | None = Field(
         default=None, description="name of released weights in the catalogue; null: trained by this harness"
+    )
+    weights_commit: str | None = Field(
+        default=None,
+        description="commit of the hub that released weights are of; left out: other weights, or not known",
+        exclude_if=lambda commit: commit is None,
     )
 
 

@@ -23,6 +23,7 @@ from dcae_bench.subjects.own_class import (
     use_once,
 )
 from dcae_bench.subjects.trained import require_description
+from dcae_bench.weights.released import commit_of
 
 
 def open_autoencoder(
@@ -86,6 +87,8 @@ def describe_autoencoder(
         weights_sha256=weights_sha256,
         variant=chosen.variant,
         notes=notes,
+        weights_commit=commit_of(chosen.name, weights_sha256) if chosen.source == "released" else None,
+        files_sha256=chosen.files_sha256,
     )
 
 

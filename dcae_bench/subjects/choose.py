@@ -16,7 +16,7 @@ from dcae_bench.profile.profile import Profile
 from dcae_bench.specs.autoencoders import AutoencoderSpec, CustomSpec, DiffusersSpec
 from dcae_bench.specs.protocols import WeightsSource
 from dcae_bench.specs.variants import Variant
-from dcae_bench.subjects.own import latent_weights, own_weights
+from dcae_bench.subjects.own import latent_weights, own_files_sha256, own_weights
 from dcae_bench.subjects.trained import require_autoencoder, require_phase
 from dcae_bench.weights import hub
 from dcae_bench.weights import released as weights
@@ -42,6 +42,8 @@ class ChosenAutoencoder:
     """Last training phase of the weights; None: unknown or not retrained."""
     variant: Variant | None = None
     """Which training of an ablation the weights are of; None: the profile's own training, or not retrained."""
+    files_sha256: str | None = None
+    """Hash over the files that define an own autoencoder of the profile; None: another one."""
 
 
 def choose_autoencoder(
@@ -111,8 +113,12 @@ def choose_for_latents(
 
 def choose_without_weights(profile: Profile, source: LatentSource, spec: AutoencoderSpec) -> ChosenAutoencoder:
     """Choose the autoencoder behind latents for a description only: its weights are neither needed nor looked for."""
-    phase = max(profile.phases_of(source.autoencoder)) if source.weights == "retrained" else None
-    return ChosenAutoencoder(source.autoencoder, spec, None, source.weights, phase)
+    name, phase = (
+        source.autoencoder,
+        max(profile.phases_of(source.autoencoder)) if source.weights == "retrained" else None,
+    )
+    files = own_files_sha256(name, profile.autoencoders[name]) if source.weights == "own" else None
+    return ChosenAutoencoder(name, spec, None, source.weights, phase, files_sha256=files)
 
 
 def _choose_from_profile(profile: Profile, name: str, file: Path | None, phase: int | None) -> ChosenAutoencoder:
@@ -121,7 +127,9 @@ def _choose_from_profile(profile: Profile, name: str, file: Path | None, phase: 
     if entry.weights == "released":
         return _choose_released(file, name, spec, phase)
     if entry.weights == "own":
-        return ChosenAutoencoder(name, spec, _own_file(file or own_weights(entry), phase), "own", phase)
+        found = _own_file(file or own_weights(entry), phase)
+        files = own_files_sha256(name, entry if file is None else entry.model_copy(update={"file": file}))
+        return ChosenAutoencoder(name, spec, found, "own", phase, files_sha256=files)
     if file is not None:
         found = require_autoencoder(file, name, spec, phase)
         return ChosenAutoencoder(name, spec, file, "retrained", found, profile.variant_of(name, found))

@@ -144,6 +144,7 @@ def describe_denoiser(resolved: Row, weights_sha256: str) -> DenoiserSubject:
         weights_sha256=weights_sha256,
         weights_source="retrained" if released is None else "released",
         released=released,
+        weights_commit=None if released is None else store.commit_of(released, weights_sha256),
     )
 
 

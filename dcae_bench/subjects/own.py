@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dcae_bench.base.errors import ConfigError, WeightsError
+from dcae_bench.base.files import sha256_json
+from dcae_bench.base.known_hashes import known_sha256
 from dcae_bench.profile.autoencoders import AutoencoderEntry
 from dcae_bench.profile.diffusion import LatentSource
 from dcae_bench.profile.profile import Profile
@@ -97,6 +99,31 @@ def own_files(name: str, entry: AutoencoderEntry) -> OwnFiles:
     found = [file for files in wanted if not isinstance(files, str) for file in files]
     # Several files of a source may be absent for one reason, so equal messages are kept once.
     return OwnFiles(tuple(found), tuple(dict.fromkeys(reason for reason in wanted if isinstance(reason, str))))
+
+
+def own_files_sha256(name: str, entry: AutoencoderEntry) -> str | None:
+    """Hash over the files that define an entry, see :func:`own_files`; None where one is absent or cannot be read."""
+    files = own_files(name, entry)
+    if files.missing:
+        return None
+    try:
+        return sha256_json(sorted({known_sha256(path) for path in files.present}))
+    except OSError:
+        return None  # the opener says what is wrong
+
+
+def are_other_own_weights(name: str, entry: AutoencoderEntry, sha256: str) -> bool:
+    """Whether weights that were once used are not in the files of an entry now.
+
+    False where nobody can tell: a file is absent, or the hash is that of a user's class with its weights.
+    """
+    files = own_files(name, entry)
+    if files.missing or isinstance(unfolded(entry.model), CustomSpec):
+        return False
+    try:
+        return sha256 not in map(known_sha256, files.present)
+    except OSError:
+        return False
 
 
 def needs_fetch(name: str, entry: AutoencoderEntry) -> bool:

@@ -16,7 +16,7 @@ from dcae_bench.tables.runs import Run, made_by, shown_path, unique
 def holdings_text(table: AnswersTable[RowT, RunT, MetricT]) -> str:
     """How many of the expected measurements a table holds, which are missing, and which records it leaves out."""
     held, absent, wanted = table.holdings, table.absent, len(table.holdings.expected)
-    if not wanted and not held.left_out:
+    if not wanted and not held.left_out and not held.damaged:
         return ""
     if absent:
         names = "; ".join(absent)
@@ -32,17 +32,22 @@ def holdings_text(table: AnswersTable[RowT, RunT, MetricT]) -> str:
             "with `--other-configurations`):\n"
         )
         lines.append("".join(f"- `{shown_path(path)}`: {'; '.join(why)}\n" for path, why in held.left_out.items()))
+    if held.damaged:
+        lines.append("Records of other profiles that are left out, because they are damaged or of another kind:\n")
+        lines.append("".join(f"- `{shown_path(path)}`: {problem}\n" for path, problem in held.damaged.items()))
     return "\n".join(lines)
 
 
 def holdings_content(table: AnswersTable[RowT, RunT, MetricT]) -> dict[str, Any]:
     """What a table's JSON says of the measurements that it should hold."""
     held = table.holdings
+    damaged = [{"path": shown_path(path), "problem": problem} for path, problem in held.damaged.items()]
     return {
         "expected": list(held.expected),
         "absent": table.absent,
         "left_out": [{"path": shown_path(path), "reasons": list(why)} for path, why in held.left_out.items()],
         "doubts": [{"path": shown_path(path), "reasons": list(why)} for path, why in held.doubts.items()],
+        **({"damaged": damaged} if damaged else {}),
         "without_images": [shown_path(path) for path in held.unchecked],
     }
 

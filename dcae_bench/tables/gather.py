@@ -4,13 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dcae_bench.base.errors import ConfigError
-from dcae_bench.planning.meaning import UNSTATED, Meaning, require_kind
-from dcae_bench.profile.profile import Profile, load_profile
-from dcae_bench.records.places import Places
-from dcae_bench.records.record import Kind, Record
+from dcae_bench.base.errors import ResultsError
+from dcae_bench.planning.meaning import UNSTATED, Meaning, Meanings, require_kind
+from dcae_bench.profile.profile import Profile
+from dcae_bench.records.record import Kind, Record, load
 from dcae_bench.tables.per_image import check_per_image
-from dcae_bench.tables.runs import Holdings, load_records
+from dcae_bench.tables.runs import Holdings
 
 OTHER = "--other-configurations"
 """Option that also shows records of another configuration."""
@@ -30,6 +29,8 @@ class Gathered:
         """One line for each record that is left out."""
         for path, reasons in self.holdings.left_out.items():
             yield f"{path} is left out: {'; '.join(reasons)}; delete it and run again, or pass {OTHER}"
+        for path, problem in self.holdings.damaged.items():
+            yield f"{path} is left out: {problem}"
 
 
 def gather(
@@ -45,52 +46,45 @@ def gather(
     """Read records and leave out those that are not what their profile asks for now; ``others`` keeps and marks them.
 
     ``beside`` are records of other profiles. They get the same checks against their own profile; those that cannot be
-    checked, because they are older or their profile is not in ``config/``, stay and are marked. ``data`` is the folder
+    checked, because they are older or their profile is not in ``config/``, stay and are marked. One that is damaged or
+    of another kind is named and left out. ``data`` is the folder
     of the profile's prepared data, ``kinds`` are those that the table has a place for, and ``expected`` the names of
-    the measurements that the profile asks for. Raises :class:`ResultsError` for a record that contradicts itself or
-    the files beside it, and for one of another kind.
+    the measurements that the profile asks for. Raises :class:`ResultsError` for a record of the profile that
+    contradicts itself or the files beside it, and for one of another kind.
     """
-    own, other = load_records(records), load_records(beside)
-    require_kind(own | other, *kinds)
-    unchecked = tuple(path for path, made in (own | other).items() if not _is_checked(path, made))
-    meanings: dict[str, Meaning | None] = {profile.name: Meaning(profile, data)}
+    own, checked = {}, {}
+    for path in records:
+        own[path], checked[path] = _read(path, kinds)
+    other, damaged = {}, {}
+    for path in beside:
+        try:
+            other[path], checked[path] = _read(path, kinds)
+        except ResultsError as error:
+            damaged[path] = str(error).removeprefix(f"{path}: ")
+    unchecked = tuple(path for path, is_checked in checked.items() if not is_checked)
+    meanings = Meanings(Meaning(profile, data))
     left_out: dict[Path, tuple[str, ...]] = {}
     doubts: dict[Path, tuple[str, ...]] = {}
     for path, record in (own | other).items():
-        reasons = _differences(record, path, meanings)
+        reasons = meanings.differences(record, path)
         if not reasons or (path in own and record.profile != profile.name):
             continue  # the builder refuses a record of another profile
-        if others or (path not in own and (reasons == (UNSTATED,) or meanings[record.profile] is None)):
+        if others or (path not in own and (reasons == (UNSTATED,) or meanings.of(record, path) is None)):
             doubts[path] = reasons
         else:
             left_out[path] = reasons
-    holdings = Holdings(tuple(expected), left_out, doubts, unchecked)
+    holdings = Holdings(tuple(expected), left_out, doubts, unchecked, damaged)
     return Gathered(_without(own, left_out), _without(other, left_out), holdings)
 
 
-def _is_checked(path: Path, record: Record) -> bool:
-    return check_per_image(path, record) or record.kind != "reconstruction"
+def _read(path: Path, kinds: tuple[Kind, ...]) -> tuple[Record, bool]:
+    """A record of one of the kinds, and whether it was held against the values of each image, if it needs to be.
 
-
-def _differences(record: Record, path: Path, meanings: dict[str, Meaning | None]) -> tuple[str, ...]:
-    """In what a record is not what its profile asks for now. ``meanings`` are the profiles seen so far, by name."""
-    name = record.profile
-    if name not in meanings:
-        meanings[name] = _meaning(name, path)
-    meaning = meanings[name]
-    if meaning is None:
-        return (f"its profile {name} is not in config/, so its configuration was not checked",)
-    return meaning.differences(record, path)
-
-
-def _meaning(name: str, record: Path) -> Meaning | None:
-    """Meaning of another profile, with the data beside its record; None if there is no such profile."""
-    try:
-        profile = load_profile(name)
-    except ConfigError:
-        return None
-    places = Places.around(record) or Places.of(name)
-    return Meaning(profile, Path(places.own.data)) if profile.name == name else None
+    Raises :class:`ResultsError`.
+    """
+    record = load(path)
+    require_kind({path: record}, *kinds)
+    return record, check_per_image(path, record) or record.kind != "reconstruction"
 
 
 def _without(records: Mapping[Path, Record], left_out: Mapping[Path, object]) -> dict[Path, Record]:

@@ -158,7 +158,8 @@ def _holdings(content: Content) -> Holdings:
         return {_path(one["path"]): tuple(one["reasons"]) for one in content[key]}
 
     unchecked = tuple(map(_path, content["without_images"]))
-    return Holdings(tuple(content["expected"]), reasons("left_out"), reasons("doubts"), unchecked)
+    damaged = {_path(one["path"]): one["problem"] for one in content.get("damaged", [])}
+    return Holdings(tuple(content["expected"]), reasons("left_out"), reasons("doubts"), unchecked, damaged)
 
 
 def _path(shown: str) -> Path:

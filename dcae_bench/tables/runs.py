@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.files import REPOSITORY
-from dcae_bench.records.record import Metric, Record, load
+from dcae_bench.records.record import Metric, Record
 
 FAMILIES = {"sd-vae": "SD-VAE", "dc-ae": "DC-AE", "pca": "PCA"}
 """Printed names of the compared families, in the order of rows: the baseline first, the control last."""
@@ -43,15 +43,12 @@ class Holdings:
     """Records that the table holds all the same, each with the reasons to doubt it."""
     unchecked: tuple[Path, ...] = ()
     """Records of reconstructions without the values of each image beside them."""
+    damaged: Mapping[Path, str] = field(default_factory=dict)
+    """Records of other profiles that cannot be read or contradict themselves, which the table does not hold."""
 
 
 NOTHING_KNOWN = Holdings()
 """Holdings of a table whose records nobody checked."""
-
-
-def load_records(paths: Iterable[Path]) -> dict[Path, Record]:
-    """Read records by their paths. Raises :class:`ResultsError` when a file is missing or is not a record."""
-    return {Path(path): load(path) for path in paths}
 
 
 def family_rank(family: str) -> int:

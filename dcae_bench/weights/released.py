@@ -130,6 +130,36 @@ def verify(name: str) -> VerifiedWeights:
     return VerifiedWeights(before.path, found, before.size, before.commit, recorded=True)
 
 
+def commit_of(name: str, sha256: str) -> str | None:
+    """Commit of the hub at which the weights of a name have a hash; None where this machine does not know it."""
+    source, before = released_weights().get(name), receipt(name)
+    if before is not None and before.commit is not None and before.sha256 == sha256:
+        return before.commit
+    return source.revision if source is not None and source.sha256 == sha256 else None
+
+
+def other_weights(name: str, sha256: str, commit: str | None) -> str | None:
+    """In what weights that were once used are not those of a name now; None if they are, or if nobody can tell.
+
+    ``sha256`` is their hash and ``commit`` their commit of the hub, where it is known. Those of now are the
+    catalogue's, and the fetched file's where the catalogue states no hash. Raises :class:`WeightsError`.
+    """
+    source, before = released_weights().get(name), receipt(name)
+    if source is None:
+        return f"the catalogue has no released weights of {name} now"
+    if source.sha256 is not None:
+        known, where = source.sha256, "in the catalogue"
+    elif before is not None and (before.commit is None or source.revision in (None, before.commit)):
+        known, where = before.sha256, "that were fetched"
+    elif None not in (source.revision, commit) and source.revision != commit:
+        return f"its weights of {name} are of revision {commit}, the catalogue's of {source.revision}"
+    elif before is not None and before.sha256 == sha256:  # of another commit than the catalogue's
+        return f"its weights of {name} are of revision {before.commit}, the catalogue's of {source.revision}"
+    else:
+        return None
+    return None if known == sha256 else f"its weights of {name} are {sha256[:12]}, those {where} are {known[:12]}"
+
+
 def receipt(name: str) -> Receipt | None:
     """Receipt of a name, or None. Does not read the weights."""
     return _read().receipts.get(name)

@@ -1,8 +1,10 @@
 """A table is made of records that are what their profile asks for now, and says what it lacks and leaves out."""
 
+import hashlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -11,16 +13,27 @@ import pytest
 
 from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.files import sha256_json
+from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.cli.main import main
 from dcae_bench.data.photos import load_manifest
 from dcae_bench.metrics.intervals import mean_interval
 from dcae_bench.planning import meaning
-from dcae_bench.planning.meaning import MODULES, Meaning, expected_generations, expected_reconstructions, name_of
+from dcae_bench.planning.meaning import (
+    MODULES,
+    Meaning,
+    Meanings,
+    expected_generations,
+    expected_reconstructions,
+    name_of,
+)
 from dcae_bench.profile.profile import Profile, load_profile
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.places import Places
 from dcae_bench.records.record import DenoiserSubject, Interval, Metric, Record, load, save
+from dcae_bench.subjects.own import own_files_sha256
 from dcae_bench.tables.gather import gather
+from dcae_bench.tables.rebuild import check_tables
+from dcae_bench.weights import released as store
 
 NAME, PHASE = "dc-ae-f32c32", 3
 
@@ -171,6 +184,95 @@ def test_prepared_images_of_files_are_compared_where_they_are(tmp_path, make_rec
         assert Meaning(profile, tmp_path).differences(record) == wanted
 
 
+@pytest.fixture
+def released(tmp_path, monkeypatch, make_record):
+    """A record of released weights that were fetched, and what the profile ``released`` says of it with such files."""
+    monkeypatch.setenv("DCAE_BENCH_CACHE", str(tmp_path / "cache"))
+    profile, name = load_profile("released"), "dc-ae-f32c32-in-1.0"
+    item = next(item for item in profile.evaluation.sets if item.dataset == "imagenet")
+    facts = {"data_set": "imagenet", "resolution": item.resolution, "phase": None, "weights_source": "released"}
+    record = make_record(**facts, autoencoder=name, protocol="reconstruction/paper-v1")
+    record = stated(record, profile.reconstruction_recipe(name, "released", None, item), profile.seed)
+
+    def of(content: bytes, commit: str | None = None) -> Record:
+        about = {"weights_sha256": hashlib.sha256(content).hexdigest(), "weights_commit": commit}
+        return record.model_copy(update={"subject": record.subject.model_copy(update=about)})
+
+    def fetched(content: bytes) -> None:
+        (tmp_path / content.decode()).write_bytes(content)
+        store.fetch(name, path=tmp_path / content.decode())
+
+    def catalogued(**fields) -> None:
+        preset = catalogue().autoencoders[name]
+        weights = preset.weights.model_copy(update=fields)
+        monkeypatch.setitem(catalogue().autoencoders, name, preset.model_copy(update={"weights": weights}))
+
+    def differences(record: Record) -> tuple[str, ...]:
+        return Meaning(profile, tmp_path / "data").differences(record)
+
+    return SimpleNamespace(of=of, fetched=fetched, catalogued=catalogued, differences=differences)
+
+
+def test_released_weights_are_those_that_are_fetched_now(released):
+    assert released.differences(released.of(b"old")) == (), "nothing was fetched here, so nothing is compared"
+    released.fetched(b"old")
+    assert released.differences(released.of(b"old")) == ()
+    released.fetched(b"new")
+    (reason,) = released.differences(released.of(b"old"))
+    old, new = (hashlib.sha256(name).hexdigest()[:12] for name in (b"old", b"new"))
+    assert reason == f"its weights of dc-ae-f32c32-in-1.0 are {old}, those that were fetched are {new}"
+
+
+def test_another_revision_or_hash_in_the_catalogue_is_another_configuration(released):
+    """Also where nothing is fetched, so that results from elsewhere fill no cell."""
+    released.catalogued(revision="b" * 40)
+    assert released.differences(released.of(b"old", "b" * 40)) == ()
+    (reason,) = released.differences(released.of(b"old", "a" * 40))
+    assert f"are of revision {'a' * 40}, the catalogue's of {'b' * 40}" in reason
+    released.catalogued(sha256=hashlib.sha256(b"old").hexdigest())
+    assert released.differences(released.of(b"old", "a" * 40)) == (), "the same file in two revisions"
+    (reason,) = released.differences(released.of(b"new", "b" * 40))
+    assert "those in the catalogue are" in reason
+
+
+def test_the_commit_of_fetched_weights_is_known_by_their_hash(released, tmp_path):
+    """A receipt of an earlier revision is not that of the catalogue's."""
+    name, sha256 = "dc-ae-f32c32-in-1.0", hashlib.sha256(b"old").hexdigest()
+    receipt = store.Receipt(path=tmp_path / "old", sha256=sha256, size=3, commit="a" * 40)
+    store.receipts_path().parent.mkdir(parents=True)
+    store.receipts_path().write_text(json.dumps({"receipts": {name: receipt.model_dump(mode="json")}}))
+    assert store.commit_of(name, sha256) == "a" * 40 and store.commit_of(name, "0" * 64) is None
+    released.catalogued(revision="a" * 40)
+    assert released.differences(released.of(b"old")) == ()
+    released.catalogued(revision="b" * 40)
+    (reason,) = released.differences(released.of(b"old"))
+    assert f"are of revision {'a' * 40}, the catalogue's of {'b' * 40}" in reason
+
+
+def test_edited_files_of_an_own_autoencoder_are_another_configuration(demo, tmp_path, make_record):
+    file = tmp_path / "mine.safetensors"
+    entry = {"model": demo.autoencoders[NAME].model.model_dump(mode="json"), "weights": "own", "file": str(file)}
+    profile = changed(demo, autoencoders={**demo.model_dump()["autoencoders"], "mine": entry})
+    item = demo.evaluation.sets[0]
+    facts = {"data_set": item.dataset, "resolution": item.resolution, "phase": None, "weights_source": "own"}
+    record = make_record(**facts, autoencoder="mine", data_sha256=load_manifest(item.dataset).sha256)
+    record = stated(record, profile.reconstruction_recipe("mine", "own", None, item), profile.seed)
+    file.write_bytes(b"first")
+    files = {"files_sha256": own_files_sha256("mine", profile.autoencoders["mine"])}
+    files["weights_sha256"] = hashlib.sha256(b"first").hexdigest()
+    record = record.model_copy(update={"subject": record.subject.model_copy(update=files)})
+    assert Meaning(profile, tmp_path).differences(record) == ()
+    file.write_bytes(b"other")
+    (reason,) = Meaning(profile, tmp_path).differences(record)
+    assert reason == "the files of mine are others now than when it was measured"
+    # Samples are described when they are evaluated, which may be after the files were edited.
+    files["files_sha256"] = own_files_sha256("mine", profile.autoencoders["mine"])
+    later = record.model_copy(update={"subject": record.subject.model_copy(update=files)})
+    assert Meaning(profile, tmp_path).differences(later) == (reason,)
+    file.unlink()
+    assert Meaning(profile, tmp_path).differences(record) == (), "not here, so not compared"
+
+
 def test_records_from_before_recipes_stand_beside_and_nowhere_else(demo, results, make_record, tmp_path):
     old = tmp_path / "old.json"
     save(make_record(data_set="ffhq"), old)
@@ -178,6 +280,28 @@ def test_records_from_before_recipes_stand_beside_and_nowhere_else(demo, results
     assert not own.records and "was not checked" in own.holdings.left_out[old][0]
     beside = read(demo, results, beside=[old])
     assert set(beside.beside) == {old} and "was not checked" in beside.holdings.doubts[old][0]
+
+
+def test_the_standing_of_records_changes_with_them_and_with_what_is_said_of_them(demo, results, monkeypatch):
+    """Tables show records that no job makes; their rules rerun when such a record is another, or stands otherwise."""
+    path = str(results.find_reconstructions()[0])
+
+    def standing(profile=demo) -> str:
+        return Meanings(Meaning(profile, Path(results.data))).standing([path])
+
+    first = standing()
+    assert standing() == first and standing(changed(demo, seed=8)) != first
+    true = meaning.fingerprint
+    with monkeypatch.context() as patch:
+        patch.setattr(meaning, "fingerprint", lambda name: true(name) + "edited")
+        assert standing() != first
+    content = Path(path).read_text()
+    forge(Path(path), with_psnr(21.1))
+    assert standing() != first
+    Path(path).write_text("{")
+    assert standing() != first
+    Path(path).write_text(content)
+    assert standing() == first
 
 
 def test_records_beside_get_the_same_checks(demo, results, make_record, tmp_path):
@@ -232,8 +356,25 @@ def test_forged_records_are_refused(demo, results, change, words):
     with pytest.raises(ResultsError, match=words) as caught:
         read(demo, results)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-    with pytest.raises(ResultsError, match=words):
-        gather(demo, path, records=[], beside=[path], kinds=("reconstruction",), expected=(), others=True)
+    # Beside, one record of another profile must not cost the whole table.
+    found = gather(demo, path, records=[], beside=[path], kinds=("reconstruction",), expected=(), others=True)
+    assert not found.beside and words in found.holdings.damaged[path]
+    assert [line for line in found.complaints() if f"{path} is left out: " in line and words in line]
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff", b"[]", None])
+def test_one_damaged_record_beside_costs_no_table(results, content, monkeypatch, capsys, tmp_path):
+    records = results.find_reconstructions()
+    beside = tmp_path / "beside" / "reconstruction" / "x@released" / "bad<b>.json"
+    beside.parent.mkdir(parents=True)
+    beside.write_bytes(content) if content is not None else beside.mkdir()
+    command = ["table", "--output", tmp_path / "t.md", "--beside", tmp_path / "beside", *records]
+    assert run(monkeypatch, *command) == 0
+    page, told = (tmp_path / "t.md").read_text(), capsys.readouterr().err
+    assert f"{beside} is left out: " in told and "bad&lt;b>.json`: " in page
+    assert f"Holds {len(records)} of the 48" in page
+    assert json.loads((tmp_path / "t.json").read_text())["damaged"][0]["path"] == str(beside)
+    assert not list(check_tables(tmp_path))
 
 
 def test_values_of_images_that_cannot_be_read_are_one_line(demo, results):

@@ -10,14 +10,12 @@ import pytest
 
 import dcae_bench.tables
 from dcae_bench.base.errors import ResultsError
-from dcae_bench.records.record import save
 from dcae_bench.tables.markdown import decimals, millions, number
 from dcae_bench.tables.reconstruction.build import build
 from dcae_bench.tables.reconstruction.files import write
 from dcae_bench.tables.reconstruction.page import markdown
 from dcae_bench.tables.reported.reconstruction import load_reported_reconstruction
 from dcae_bench.tables.reported.verdict import Verdict
-from dcae_bench.tables.runs import load_records
 
 REASON = "the demo profile trains nano models; profile `paper` is needed"
 
@@ -345,14 +343,6 @@ def test_one_key_with_two_labels_is_refused(table, make_record):
     odd = run.record.model_copy(update={"metrics": run.record.metrics | {"psnr": metric}})
     with pytest.raises(ResultsError, match=r"PSNR \(Y\)"):
         markdown(replace(table, runs=(*table.runs[:-1], replace(run, record=odd))))
-
-
-def test_load_records_keeps_the_paths(tmp_path, make_record):
-    save(make_record(), tmp_path / "a.json")
-    found = load_records([tmp_path / "a.json"])
-    assert {path: made.key for path, made in found.items()} == {tmp_path / "a.json": make_record().key}
-    with pytest.raises(ResultsError, match=r"missing\.json"):
-        load_records([tmp_path / "missing.json"])
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,21 @@ def test_released_denoisers_are_sampled_and_measured_without_any_training(snakem
     assert "--training" not in evaluate
 
 
+def test_released_samples_without_snakemakes_memory_are_drawn_again_if_they_are_others(snakemake, tmp_path):
+    """Nothing that their job reads is an input, and so nothing could be younger than an old time stamp."""
+    fetch_everything(tmp_path)
+    (tmp_path / "data" / "imagenet").mkdir(parents=True)
+    configured = ("--config", "profile=released")
+    folder = tmp_path / "results/released/samples/usit-2b-dc-ae-f32-p1/s1.15"
+    folder.mkdir(parents=True)
+    for name in ("samples.npy", "labels.npy", "samples.json"):
+        (folder / name).write_text("of an older version")
+    target = str((folder / "samples.npy").relative_to(tmp_path))
+    printed = snakemake("-n", target, *configured, DCAE_BENCH_DATA=str(tmp_path / "data"))
+    assert jobs(printed) == {"sample": 1} and "are made again" in printed
+    assert all(path.stat().st_mtime > 1e9 for path in folder.iterdir()), "a dry run gives the time stamps back"
+
+
 def test_the_generation_table_without_data_explains_every_row(snakemake, tmp_path):
     snakemake(GENERATION, "--config", "profile=released")
     page = (tmp_path / GENERATION).read_text()
@@ -175,6 +190,14 @@ def test_the_table_without_data_explains_every_row_and_knows_what_other_runs_lef
     assert "- sd-vae-ft-ema: imagenet-256<sup>" in page
     assert not (tmp_path / "results" / "figures").exists()
     assert "Nothing to be done" in snakemake("-n", "--config", "profile=released")
+    # A record that no job can make ceases to be what the profile asks for, and becomes it again.
+    receipt = Receipt(path=tmp_path / "weights", sha256="1" * 64, size=0, commit=None)
+    receipts = tmp_path / "cache" / "weights.json"
+    receipts.parent.mkdir(exist_ok=True)
+    receipts.write_text(_Receipts(receipts={"dc-ae-f64c128-in-1.0": receipt}).model_dump_json())
+    assert jobs(snakemake("-n", TABLE, "--config", "profile=released")) == {"table_rfid": 1}
+    receipts.unlink()
+    assert "Nothing to be done" in snakemake("-n", TABLE, "--config", "profile=released")
     # What comes makes the table stale, for it says what is missing.
     fetch_everything(tmp_path)
     assert jobs(snakemake("-n", TABLE, "--config", "profile=released")) == {"table_rfid": 1}

@@ -6,7 +6,8 @@ from dcae_bench.base.errors import UserError
 from dcae_bench.base.files import require_free_space
 from dcae_bench.measurement.plans import plan_for, plan_recipe
 from dcae_bench.planning.owner import note_owner, require_own_folder
-from dcae_bench.planning.outdated import age_outdated
+from dcae_bench.planning.meaning import Meaning, Meanings
+from dcae_bench.planning.outdated import age_outdated, reason_to_run
 from dcae_bench.planning.workflow import (
     FREE_MIB,
     REPORTED,
@@ -26,6 +27,7 @@ from dcae_bench.running.run_lock import join_run
 
 PROFILE_SOURCE = chosen_profile(config, workflow.configfiles)
 THROUGHPUT_PLAN = str(config.get("throughput_plan", "cpu"))
+AGED = []
 try:
     check_options(workflow.config_settings.config)
     plan_for(THROUGHPUT_PLAN)
@@ -38,11 +40,11 @@ try:
         # The locks of a killed run must not stop this run.
         if join_run(Path(".snakemake")):
             print("dcae-bench: a killed run had left its files locked; its locks are removed", file=sys.stderr)
-        if aged := age_outdated(JOBS):
+        if AGED := age_outdated(JOBS):
             again = (
-                f"dcae-bench: {len(aged)} records are not what the profile asks for now and are made again: {aged[0]}"
+                f"dcae-bench: {len(AGED)} records are not what the profile asks for now and are made again: {AGED[0]}"
             )
-            print(again + (", ..." if len(aged) > 1 else ""), file=sys.stderr)
+            print(again + (", ..." if len(AGED) > 1 else ""), file=sys.stderr)
         for complaint in JOBS.complaints():
             print(f"dcae-bench: {complaint}", file=sys.stderr)
 except UserError as error:
@@ -51,6 +53,8 @@ except UserError as error:
 
 # A path or text of the user stands in a function where a rule uses it: Snakemake would take its braces for wildcards.
 PROFILE, PLACES = JOBS.profile, JOBS.places
+# Records that no job makes may become, or cease to be, what their profile asks for, which changes the tables that show them.
+STANDING = Meanings(Meaning(PROFILE, Path(PLACES.data))).standing
 
 
 onstart:

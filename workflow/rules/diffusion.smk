@@ -73,6 +73,8 @@ rule sample:
         manifest=lambda wildcards: JOBS.if_trained(wildcards.row, JOBS.latents_of(wildcards.row, "manifest.json")),
         autoencoder=lambda wildcards: JOBS.weights_of(JOBS.rows[wildcards.row].spec.latent),
         own=lambda wildcards: JOBS.own_inputs_of(JOBS.rows[wildcards.row].spec.latent),
+        # Released weights are no inputs, so that a row of them would have none.
+        catalogue=lambda wildcards: reason_to_run(PLACES.samples(wildcards.row, wildcards.scale, "samples.json"), AGED),
     output:
         images=PLACES.samples("{row}", "{scale}", "samples.npy"),
         labels=PLACES.samples("{row}", "{scale}", "labels.npy"),
@@ -168,6 +170,7 @@ rule table_diffusion:
         others=["--other-configurations"] if config.get("other_configurations") else [],
         kept=JOBS.kept_generations,
         reason=lambda wildcards: PROFILE.paper_rows_not_run,
+        standing=lambda wildcards: STANDING([*JOBS.kept_generations, *JOBS.beside_generations]),
         missing=lambda wildcards: JOBS.missing_rows,
         code=code_of_command("table-diffusion", makes_page=True),
     shell:

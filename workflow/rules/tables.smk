@@ -26,6 +26,7 @@ rule table_rfid:
         beside=option("beside", JOBS.beside_records and JOBS.beside.root),
         others=["--other-configurations"] if config.get("other_configurations") else [],
         reason=lambda wildcards: PROFILE.paper_rows_not_run,
+        standing=lambda wildcards: STANDING([*JOBS.kept_records, *JOBS.beside_records]),
         missing=lambda wildcards: {f"{name} {label}": reasons for (name, label), reasons in JOBS.missing.items()},
         code=code_of_command("table", makes_page=True),
     shell:
