@@ -64,6 +64,12 @@ def join_processes() -> Iterator[Worker]:
         torch.distributed.destroy_process_group()
 
 
+def meeting_place() -> "torch.distributed.Store":
+    """Notes that the processes of one command leave for each other before they have joined."""
+    store, _, _ = next(torch.distributed.rendezvous("env://", timeout=PATIENCE))
+    return torch.distributed.PrefixStore("dcae-bench", store)
+
+
 def batches_of(images: int, size: int) -> list[range]:
     """Indices 0 to ``images`` - 1 in consecutive batches of ``size``."""
     return [range(start, min(start + size, images)) for start in range(0, images, size)]

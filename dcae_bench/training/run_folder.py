@@ -11,6 +11,7 @@ from typing import Any
 from dcae_bench.base.files import write_text
 from dcae_bench.records.provenance import git_state
 from dcae_bench.running.output_lock import sole_writer
+from dcae_bench.running.processes import PATIENCE, meeting_place
 from dcae_bench.training.checkpoint import CHECKPOINT
 
 RECIPE = "recipe.json"
@@ -23,13 +24,22 @@ def sole_training(output: Path, directory: Path) -> Iterator[None]:
     """Hold the locks of a training's weights file ``output`` and of its run's folder ``directory``.
 
     Waits while another command holds them. A command with several processes does not wait, because its other processes
-    could not tell how long: it raises :class:`ResultsError`.
+    could not tell how long: it raises :class:`ResultsError`. These wait until the first process has the locks, so that
+    none of them looks at the folder while another command may still write there.
     """
-    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    store = meeting_place() if count > 1 else None
     with ExitStack() as held:
         if is_first_process():
-            held.enter_context(sole_writer(directory, wait=alone))
-            held.enter_context(sole_writer(output, wait=alone))
+            held.enter_context(sole_writer(directory, wait=store is None))
+            held.enter_context(sole_writer(output, wait=store is None))
+            if store is not None:
+                store.set(str(directory), "locked")
+                # The first process may serve the notes, so it goes on when all have read them.
+                store.wait([f"{directory} {rank}" for rank in range(1, count)], PATIENCE)
+        elif store is not None:
+            store.wait([str(directory)], PATIENCE)
+            store.set(f"{directory} {os.environ['RANK']}", "read")
         yield
 
 

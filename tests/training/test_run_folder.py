@@ -1,6 +1,10 @@
 """Folders of runs: one command at a time, checkpoints of other recipes, and enlarged photographs."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -53,6 +57,31 @@ def stop_after_checkpoint(monkeypatch):
             train(*arguments)
 
     return stop
+
+
+ENTRY = """
+import os, sys, time
+from pathlib import Path
+from dcae_bench.training.run_folder import is_first_process, sole_training
+
+folder = Path(sys.argv[1])
+if is_first_process():
+    time.sleep(2)
+with sole_training(folder / "out" / "model.safetensors", folder / "run" / "abc"):
+    (folder / f"{os.environ['RANK']}.seen").write_text(str((folder / "run" / ".abc.lock").exists()))
+"""
+
+
+def test_no_process_looks_at_a_run_before_the_first_has_its_lock(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    shared = {**os.environ, "MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    started = [
+        subprocess.Popen([sys.executable, "-c", ENTRY, str(tmp_path)], env={**shared, "RANK": rank}) for rank in "01"
+    ]
+    assert [process.wait(60) for process in started] == [0, 0]
+    assert (tmp_path / "0.seen").read_text() == (tmp_path / "1.seen").read_text() == "True"
 
 
 def test_trainings_at_once_take_turns(tmp_path, tiny, write_packs, capsys):
