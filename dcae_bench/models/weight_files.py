@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dcae_bench.base.errors import WeightsError
-from dcae_bench.base.files import open_regular, sha256_file, sha256_json
+from dcae_bench.base.files import open_regular, sha256_json
+from dcae_bench.base.known_hashes import known_sha256
 from dcae_bench.models.pickles import load_pickle
 from dcae_bench.weights.diffusers_folder import INDEX, shards_of
 
@@ -19,12 +20,12 @@ PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 def weights_sha256(path: Path) -> str:
     """SHA-256 of a weights file; of an index, the hash of the hashes of its files by name.
 
-    Raises :class:`WeightsError` when a file cannot be read.
+    A large file is read once for each content. Raises :class:`WeightsError` when a file cannot be read.
     """
     try:
         if path.name.endswith(INDEX):
-            return sha256_json({shard.name: sha256_file(shard) for shard in shards_of(path)})
-        return sha256_file(path)
+            return sha256_json({shard.name: known_sha256(shard) for shard in shards_of(path)})
+        return known_sha256(path)
     except OSError as error:
         raise WeightsError(f"{path}: weights cannot be read ({error.strerror}); train or fetch them first") from error
 

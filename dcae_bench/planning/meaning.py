@@ -86,9 +86,13 @@ class Meaning:
         Files that are not here are not compared.
         """
         subject, denoiser = record.subject, record.denoiser
-        used = [(subject.autoencoder, subject)] if subject.weights_source == "released" else []
-        for name, one in [*used, *([(denoiser.released, denoiser)] if denoiser is not None else [])]:
-            if name and (reason := other_weights(name, one.weights_sha256, one.weights_commit)) is not None:
+        used = []
+        if subject.weights_source == "released":
+            used.append((subject.autoencoder, subject.weights_sha256, subject.weights_commit))
+        if denoiser is not None and denoiser.released is not None:
+            used.append((denoiser.released, denoiser.weights_sha256, denoiser.weights_commit))
+        for released, sha256, commit in used:
+            if (reason := other_weights(released, sha256, commit)) is not None:
                 yield reason
         name = subject.autoencoder
         entry = self.profile.autoencoders.get(name)

@@ -127,9 +127,9 @@ def _choose_from_profile(profile: Profile, name: str, file: Path | None, phase: 
     if entry.weights == "released":
         return _choose_released(file, name, spec, phase)
     if entry.weights == "own":
-        found = _own_file(file or own_weights(entry), phase)
+        brought = _own_file(file or own_weights(entry), phase)
         files = own_files_sha256(name, entry if file is None else entry.model_copy(update={"file": file}))
-        return ChosenAutoencoder(name, spec, found, "own", phase, files_sha256=files)
+        return ChosenAutoencoder(name, spec, brought, "own", phase, files_sha256=files)
     if file is not None:
         found = require_autoencoder(file, name, spec, phase)
         return ChosenAutoencoder(name, spec, file, "retrained", found, profile.variant_of(name, found))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dcae_bench.base.errors import WeightsError
 from dcae_bench.base.files import read_bytes, sha256_file, sync_folder
+from dcae_bench.base.known_hashes import known_sha256
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata
@@ -70,7 +71,7 @@ def download(
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise WeightsError(f"{name}: the download failed ({reason}); run the command again to go on") from error
     commit = _commit(path)
-    sha256 = sha256_file(path)
+    sha256 = known_sha256(path)
     _require_hash(path, sha256, name, path.resolve().name if path.is_symlink() else _hub_hash(repo, file, revision))
     return HubFile(path, commit, sha256, path.stat().st_size)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from dcae_bench.base import known_hashes
 from dcae_bench.base.errors import ConfigError, WeightsError
 from dcae_bench.base.files import sha256_file
 from dcae_bench.catalogue.autoencoders import CATALOGUE, catalogue
@@ -316,6 +317,25 @@ def test_verify_sees_a_changed_or_lost_file(remote, tmp_path):
     weights.receipts_path().write_text("{")
     with pytest.raises(WeightsError, match="delete it and fetch again"):
         weights.verify(NAME)
+
+
+def test_fetched_weights_are_read_for_their_hash_once_for_each_content(remote, tmp_path, monkeypatch):
+    """Gigabytes are not read again for each command; `weights verify` reads them all the same."""
+    read = []
+    monkeypatch.setattr(known_hashes, "LARGE", 0)
+    monkeypatch.setattr(known_hashes, "SETTLED_S", -3600)
+    monkeypatch.setattr(known_hashes, "sha256_file", lambda path: read.append(path) or sha256_file(path))
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"some weights")
+    sha256 = weights.fetch(NAME, path=file).sha256
+    assert [weights.locate(NAME).sha256 for _ in range(3)] == [sha256] * 3 and read == [file]
+    file.write_bytes(b"other weight")
+    with pytest.raises(WeightsError, match="is recorded for"):
+        weights.locate(NAME)
+    assert read == [file, file]
+    with pytest.raises(WeightsError, match="is recorded for"):
+        weights.verify(NAME)
+    assert read == [file, file], "not by what is remembered"
 
 
 @pytest.mark.parametrize(
