@@ -25,10 +25,12 @@ def table_throughput(
     ] = False,
 ) -> None:
     """Write the throughput table (the paper's Table 3): measured values beside the paper's."""
-    from dcae_bench.tables.throughput.build import build, find_records, planned_timings
+    from dcae_bench.records.fingerprint import fingerprint
+    from dcae_bench.tables.throughput.build import MEASURES, build, find_records, planned_timings
     from dcae_bench.tables.throughput.files import write
 
-    table = build(find_records(records), degraded=degraded, planned=planned_timings(records))
+    planned, code = planned_timings(records), fingerprint(MEASURES)
+    table = build(find_records(records), degraded=degraded, planned=planned, code=code)
     write(table, output)
     if figure is not None:
         from dcae_bench.tables.throughput.figure import throughput_figure

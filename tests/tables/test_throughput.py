@@ -18,7 +18,7 @@ from dcae_bench.tables.throughput.build import build, find_records
 from dcae_bench.tables.throughput.figure import draw, throughput_figure
 from dcae_bench.tables.throughput.files import write
 from dcae_bench.tables.throughput.judge import judge_ratio
-from dcae_bench.tables.throughput.page import markdown
+from dcae_bench.tables.throughput.page import ALL_OF_OTHER_CODE, markdown
 from tests.tables.timings import HOT, timing
 
 F64 = "dc-ae-f64c128 p1"
@@ -109,6 +109,30 @@ def test_restarts_are_merged_and_other_code_is_not_mixed_in():
     table = build([*restarts, old])
     assert len(table.rows) == 1
     assert table.rows[0].record.derived.images_per_s.value == pytest.approx(8 * 1.1)
+
+
+def test_rows_of_other_code_are_marked_on_the_page_and_in_its_twins(tmp_path):
+    records = [timing(), timing(F64, rates=[150.0] * 6), timing(work="forward", code="b" * 64)]
+    mark = "measured by other code than that of today: commit"
+    assert mark not in markdown(build(records)) and ALL_OF_OTHER_CODE not in markdown(build(records))
+    write(build(records, code="a" * 64), tmp_path / "table.md")
+    text = (tmp_path / "table.md").read_text()
+    assert text.count(mark) == 1 and ALL_OF_OTHER_CODE not in text
+    content = json.loads((tmp_path / "table.json").read_text())
+    assert content["code_sha256"] == "a" * 64
+    assert {one["work"]: one["of_other_code"] for one in content["rows"]} == {"train": False, "forward": True}
+    cells = pd.read_csv(tmp_path / "table.csv")
+    assert dict(zip(cells["work"], cells["of_other_code"], strict=True)) == {"train": False, "forward": True}
+    # Evidence is all of older code: the page says so once, above its rows.
+    evidence = markdown(build(records, code="c" * 64))
+    assert mark not in evidence and evidence.count(ALL_OF_OTHER_CODE) == 1
+
+
+def test_a_speed_up_over_other_code_is_not_judged():
+    slow, fast = timing(), timing(F64, rates=[150.0] * 6, code="b" * 64)
+    found = row(build([slow, fast], code="b" * 64))
+    assert found.judgement.verdict == Verdict.NOT_COMPARABLE
+    assert found.judgement.reason == "the measurement on sd-vae-f8c4 p2 is of other code"
 
 
 def test_the_two_conventions_of_inference_stand_apart():

@@ -56,6 +56,17 @@ def test_table_that_the_records_do_not_make_is_found(measured, tmp_path, monkeyp
     assert "table_throughput.md: is not what the records make of it" in capsys.readouterr().out
 
 
+def test_a_table_holds_after_the_code_that_measures_was_edited(measured, tmp_path, monkeypatch):
+    """It says of its rows what was true when it was made."""
+    folder = bundle(measured, tmp_path / "reference")
+    assert not list(check_table(folder))
+    monkeypatch.setattr("dcae_bench.tables.throughput.evidence.fingerprint", lambda module: "edited")
+    assert not list(check_table(folder))
+    again = bundle(measured, tmp_path / "again")
+    content = json.loads((again / "table_throughput.json").read_text())
+    assert content["code_sha256"] == "edited" and not list(check_table(again))
+
+
 def test_devices_are_not_mixed(measured, tmp_path):
     save(timing(gpu=None), measured / "cpu.json")
     with pytest.raises(ResultsError, match="several devices"):

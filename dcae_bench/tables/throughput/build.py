@@ -12,6 +12,8 @@ from dcae_bench.tables.reported.throughput import ReportedThroughput, load_throu
 from dcae_bench.tables.throughput.judge import is_degraded, judge_ratio
 from dcae_bench.tables.throughput.table import BASELINE, ThroughputRow, ThroughputTable, named_batch
 
+MEASURES = "dcae_bench.measurement.session"
+"""Module that measures; its fingerprint is the ``code_sha256`` of a timing."""
 STATE = "plan.json"
 """Outcomes of a plan's sessions, beside the records."""
 WORK_ORDER = (
@@ -73,11 +75,13 @@ def build(
     degraded: bool = False,
     reported: ReportedThroughput | None = None,
     planned: int = 0,
+    code: str | None = None,
 ) -> ThroughputTable:
     """Merge restarts, pair each row with its baseline on the same device, and judge the speed-ups.
 
     ``degraded`` keeps rows whose measurement is degraded; otherwise they are left out. ``planned`` is the number of
-    timings that the records' plan asks for; 0 without a plan.
+    timings that the records' plan asks for; 0 without a plan. ``code`` is the fingerprint of the code that measures
+    now: rows of other code are marked. None compares nothing.
     """
     reported = reported or load_throughput()
     groups: dict[str, list[ThroughputRecord]] = defaultdict(list)
@@ -96,7 +100,7 @@ def build(
     rows.sort(key=_order)
     kept = [row for row in rows if degraded or not is_degraded(row.record)]
     left_out = tuple(row for row in rows if row not in kept)
-    return ThroughputTable(tuple(kept), left_out, reported.sources, held=len(records), planned=planned)
+    return ThroughputTable(tuple(kept), left_out, reported.sources, held=len(records), planned=planned, code=code)
 
 
 def _device(record: ThroughputRecord) -> str:

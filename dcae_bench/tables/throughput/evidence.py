@@ -12,8 +12,9 @@ from dcae_bench.base.files import read_bytes, sync_folder, write_bytes, write_te
 from dcae_bench.measurement import evidence
 from dcae_bench.measurement.instruments.environment import Environment
 from dcae_bench.measurement.record import TRACE_SUFFIX, ThroughputRecord
-from dcae_bench.tables.throughput.build import STATE, build, find_records, is_record, planned_timings
-from dcae_bench.tables.throughput.files import write
+from dcae_bench.records.fingerprint import fingerprint
+from dcae_bench.tables.throughput.build import MEASURES, STATE, build, find_records, is_record, planned_timings
+from dcae_bench.tables.throughput.files import CODE, write
 
 RECORDS, TABLE, FIGURE, ENVIRONMENT = "records", "table_throughput.md", "throughput.png", "environment.json"
 TWINS = (".md", ".csv", ".json")
@@ -41,13 +42,22 @@ def bundle(measured: Path, root: Path) -> Path:
         elif is_record(path) or path.name.endswith(TRACE_SUFFIX):
             write_bytes(made / RECORDS / path.relative_to(measured), read_bytes(path))
     write_text(made / ENVIRONMENT, _environments(records))
-    table = build(records, planned=planned_timings([made]))
+    table = build(records, planned=planned_timings([made]), code=fingerprint(MEASURES))
     write(table, made / TABLE)
     throughput_figure(table, made / FIGURE)
     evidence.seal(made)
     made.rename(folder)
     sync_folder(folder.parent)
     return folder
+
+
+def _code_told(folder: Path) -> str | None:
+    """Fingerprint that the table in a folder was compared with: another version must not make another table of it."""
+    try:
+        told = json.loads(read_bytes((folder / TABLE).with_suffix(".json")))[CODE]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None  # the comparison of the files says what is wrong
+    return told if isinstance(told, str) else None
 
 
 def _environments(records: Iterable[ThroughputRecord]) -> str:
@@ -95,7 +105,7 @@ def check_table(folder: Path) -> Iterator[str]:
         again = Path(scratch) / TABLE
         try:
             records = find_records([folder / RECORDS if bundled else folder])
-            write(build(records, planned=planned_timings([folder])), again)
+            write(build(records, planned=planned_timings([folder]), code=_code_told(folder)), again)
         except (UserError, OSError) as error:
             yield f"{TABLE}: cannot be built again ({error})"
             return

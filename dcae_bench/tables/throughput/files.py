@@ -10,21 +10,23 @@ from dcae_bench.tables.reported.throughput import ReportedSpeed
 from dcae_bench.tables.throughput.page import markdown
 from dcae_bench.tables.throughput.table import ThroughputRow, ThroughputTable
 
+CODE = "code_sha256"
+"""Key of the fingerprint that the rows were compared with, in a table's JSON."""
+
 
 def write(table: ThroughputTable, path: Path) -> None:
     """Write Markdown with a ``.csv`` and a ``.json`` twin, each atomically.
 
     Raises :class:`ResultsError` when the folder cannot be written.
     """
-    lines = [_csv_line(row) for row in table.rows]
-    left_out = [_csv_line(row) for row in table.left_out]
-    content: dict[str, Any] = {"rows": lines, "left_out": left_out, "sources": table.sources}
+    lines, left_out = ([_csv_line(table, row) for row in rows] for rows in (table.rows, table.left_out))
+    content: dict[str, Any] = {"rows": lines, "left_out": left_out, "sources": table.sources, CODE: table.code}
     if table.held < table.planned:
         content |= {"timings": table.held, "planned": table.planned}
     write_table(path, page=markdown(table), lines=lines, content=content)
 
 
-def _csv_line(row: ThroughputRow) -> dict[str, Any]:
+def _csv_line(table: ThroughputTable, row: ThroughputRow) -> dict[str, Any]:
     """All numbers of a row in one flat mapping; null for what was not measured."""
     record, found, gpu = row.record, row.record.derived, row.record.environment.gpu
     model, theirs = record.model, row.reported_value
@@ -43,6 +45,8 @@ def _csv_line(row: ThroughputRow) -> dict[str, Any]:
         "status": record.status,
         "reason": record.reason,
         "restarts": len(record.restarts),
+        "code_sha256": record.provenance.code_sha256,
+        "of_other_code": table.is_of_other_code(row) if table.code else None,
     }
     for name in ("images_per_s", "iteration_ms", "energy_per_image_j"):
         facts |= _estimate_cells(name, getattr(found, name) if found else None)

@@ -66,6 +66,8 @@ def _obstacles(
         return
     if baseline is None or ratio is None:
         yield f"no measurement on {BASELINE} of the same protocol, work and device"
+    if baseline is not None and baseline.provenance.code_sha256 != record.provenance.code_sha256:
+        yield f"the measurement on {BASELINE} is of other code"
     if baseline is not None and is_degraded(baseline):
         yield f"the measurement on {BASELINE} is degraded: {degraded_because(baseline)}"
     if is_degraded(record):

@@ -16,6 +16,10 @@ HEADERS = [
 ]
 LATENCY_BATCH, MEMORY_BATCH = 2, 256
 """Batches at which the paper measured latency and training memory."""
+ALL_OF_OTHER_CODE = (
+    "The code that measures has changed since these timings: they are of the commits named above, and a measurement "
+    "of today may differ from them by that."
+)
 PAPER_HEADERS = [
     *("protocol", "model", "latent space", "train img/s", "measured", "forward img/s", "measured"),
     *("latency ms", "measured", "memory GB", "measured GiB"),
@@ -40,13 +44,17 @@ def markdown(table: ThroughputTable) -> str:
     ]
     if table.held < table.planned:
         lines.append(f"\nHolds {table.held} of the {table.planned} timings that its plan asks for.\n")
+    if every and table.all_of_other_code:
+        lines.append(f"\n{ALL_OF_OTHER_CODE}\n")
     for protocol in dict.fromkeys(row.record.protocol for row in every):
         rows = [row for row in table.rows if row.record.protocol == protocol]
         lines.append(f"\n## {protocol}\n\n{_protocol_text(protocol)}\n\n")
         settings = bullets(_as_recorded(row.record for row in every if row.record.protocol == protocol))
         lines.append(f"{settings}\n" if settings else "")
         if rows:
-            lines.append(grid(HEADERS, [_cells(row, notes) for row in rows], "lll" + "r" * 13 + "ll"))
+            lines.append(
+                grid(HEADERS, [_cells(row, notes, _marks(table, row)) for row in rows], "lll" + "r" * 13 + "ll")
+            )
         else:
             lines.append("No row was measured in a good state.\n")
     if any(row.record.model.latent_space for row in table.rows):
@@ -62,11 +70,18 @@ def markdown(table: ThroughputTable) -> str:
     return harmless("".join(lines))
 
 
-def _cells(row: ThroughputRow, notes: Footnotes) -> list[str]:
+def _marks(table: ThroughputTable, row: ThroughputRow) -> list[str]:
+    """Footnote of a row of other code, unless all are and the page says so once."""
+    if table.all_of_other_code or not table.is_of_other_code(row):
+        return []
+    return [f"measured by other code than that of today: {_code(row.record)}; measure it again to compare it"]
+
+
+def _cells(row: ThroughputRow, notes: Footnotes, marks: Iterable[str]) -> list[str]:
     record, found = row.record, row.record.derived
     model = record.model
     resolution = f" {model.resolution} px" if model.resolution != 512 else ""
-    work = record.work + notes.mark(list(_phase_notes(record)))
+    work = record.work + notes.mark([*_phase_notes(record), *marks])
     head = [model.name + resolution, model.latent_space or "-", work, str(model.tokens or "-")]
     head += [millions(model.parameters), f"{model.gmacs:.4g}", f"{record.batch}{notes.mark([_what_ran(record)])}"]
     theirs = row.reported_value

@@ -78,6 +78,17 @@ class ThroughputTable:
     """Number of timings behind the rows; each restart counts."""
     planned: int = 0
     """Number of timings that the plans beside the records ask for; 0 without a plan."""
+    code: str | None = None
+    """Fingerprint of the code that measures, when the table was made; None: the records were not compared with it."""
+
+    @property
+    def all_of_other_code(self) -> bool:
+        """Whether every row was measured by other code, as those of evidence are in time."""
+        return all(self.is_of_other_code(row) for row in (*self.rows, *self.left_out))
+
+    def is_of_other_code(self, row: ThroughputRow) -> bool:
+        """Whether a row was measured by other code than that of the time when the table was made."""
+        return self.code is not None and row.record.provenance.code_sha256 != self.code
 
 
 def named_batch(record: ThroughputRecord) -> int | None:
