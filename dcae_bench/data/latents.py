@@ -65,6 +65,11 @@ class LatentManifest(Strict):
     )
     statistics: LatentSummary
     path: ComputePath | None = Field(default=None, description="how the autoencoder was computed; null: not stated")
+    seconds: float | None = Field(
+        default=None,
+        description="wall-clock seconds of encoding, summed over resumed runs; left out: an older version wrote it",
+        exclude_if=lambda seconds: seconds is None,
+    )
     sha256: str = Field(description="hash of latents.npy")
     labels_sha256: str
     recipe_sha256: str = Field(description="hash of everything that shaped the latents, code included")

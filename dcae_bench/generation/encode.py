@@ -39,8 +39,10 @@ from dcae_bench.models.autoencoder import Autoencoder, images_at_once
 from dcae_bench.profile.diffusion import LatentDataSpec, LatentSource
 from dcae_bench.profile.profile import Profile
 from dcae_bench.records.path import ComputePath, PathRequest
+from dcae_bench.records.provenance import Stopwatch
 from dcae_bench.records.record import Subject
 from dcae_bench.running.device import choose
+from dcae_bench.running.kept_clock import forget_clocks, kept_clock
 from dcae_bench.running.output_lock import sole_writers
 from dcae_bench.running.precision import pinned
 from dcae_bench.running.processes import Worker, batches_of, join_processes
@@ -99,6 +101,7 @@ def encode_dataset(
                 # What a kill after the manifest was written has left.
                 remove_folders(output, Path(LATENTS).stem)
                 remove_parts(output)
+                forget_clocks(output, Path(LATENTS).stem)
         return found
 
 
@@ -182,6 +185,17 @@ class Encoding:
             (self.count, *self.shape),
             self.spec.dtype,
         )
+        with kept_clock(state.folder, keep=self.process.first) as clock:
+            self._run(state, batches, crops, console, clock)
+
+    def _run(
+        self,
+        state: PackedArray,
+        batches: list[range],
+        crops: "LabelledCrops | _Mirrored",
+        console: Console,
+        clock: Stopwatch,
+    ) -> None:
         if self.process.first:
             state.create_or_resume()
         self.process.wait()
@@ -199,7 +213,7 @@ class Encoding:
                 bar.advance(task)
         self.process.wait()
         if self.process.first:
-            self._finish(state)
+            self._finish(state, clock)
             console.print(f"{self.subject.autoencoder}: {self.count} latents -> {self.output}", soft_wrap=True)
         self.process.wait()
 
@@ -241,7 +255,7 @@ class Encoding:
             )
         return latents
 
-    def _finish(self, state: PackedArray) -> None:
+    def _finish(self, state: PackedArray, clock: Stopwatch) -> None:
         """Compute statistics and hash in one pass over the array, then move the array into place and describe it."""
         statistics, digest = self._measure(state)
         scaling = self.scaling
@@ -282,6 +296,7 @@ class Encoding:
                 channel_std=channels.std,
             ),
             path=self.path,
+            seconds=round(clock.seconds, 3),
             sha256=digest,
             labels_sha256=sha256_file(self.output / LABELS),
             recipe_sha256=self.recipe_sha256,

@@ -1,5 +1,6 @@
 import json
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -57,6 +58,13 @@ def cache(tmp_path_factory, data, weights):
 
 def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def timeless(folder: Path) -> dict[str, object]:
+    """The content of a cache but for the seconds that it took."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    assert 0 < manifest["seconds"] < 600
+    return {**content(folder), MANIFEST: {**manifest, "seconds": 0, "content_sha256": None}}
 
 
 def model_of(weights: Path):
@@ -123,9 +131,30 @@ def test_an_interrupted_pass_goes_on_where_it_was(tmp_path, data, weights, cache
             encode_dataset(tiny.profile(), LATENT, "two", data=data, output=tmp_path, weights=weights)
     encode_dataset(tiny.profile(), LATENT, "two", data=data, output=tmp_path, weights=weights)
     assert encoded == [0, 3, 6, 9, 12], "no batch was encoded twice"
-    assert content(tmp_path) == content(cache)
+    assert timeless(tmp_path) == timeless(cache)
     monkeypatch.setattr(Encoding, "run", lambda self: pytest.fail("encoded again"))
     encode_dataset(tiny.profile(), LATENT, "two", data=data, output=tmp_path, weights=weights)
+
+
+def test_the_seconds_of_interrupted_passes_are_added_up(tmp_path, data, weights, monkeypatch):
+    class Stopped(Exception):
+        pass
+
+    whole, slept = Encoding._encode, []
+
+    def slow(self, batch, images, crops):
+        if not slept:
+            slept.append(time.sleep(1.5))
+            return whole(self, batch, images, crops)
+        raise Stopped
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(Encoding, "_encode", slow)
+        encode_dataset(tiny.profile(), LATENT, "two", data=data, output=tmp_path, weights=weights)
+    started = time.monotonic()
+    manifest = encode_dataset(tiny.profile(), LATENT, "two", data=data, output=tmp_path, weights=weights)
+    assert manifest.seconds > 1.5 and manifest.seconds < time.monotonic() - started + 30
+    assert sorted(content(tmp_path)) == ["labels.npy", "latents.npy", "manifest.json"]
 
 
 def test_commands_at_once_take_turns(tmp_path, data, weights, cache):
@@ -134,7 +163,7 @@ def test_commands_at_once_take_turns(tmp_path, data, weights, cache):
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(run, range(6)))
-    assert content(tmp_path) == content(cache)
+    assert timeless(tmp_path) == timeless(cache)
 
 
 def test_two_processes_write_the_same_cache(tmp_path, data, weights, cache, monkeypatch):
@@ -159,7 +188,7 @@ def test_two_processes_write_the_same_cache(tmp_path, data, weights, cache, monk
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(one, range(2)))
     assert encoded == {0: [0, 6, 12], 1: [3, 9]}
-    assert content(tmp_path) == content(cache)
+    assert timeless(tmp_path) == timeless(cache)
 
 
 def test_another_autoencoders_latents_are_refused_with_both_hashes(tmp_path, data, weights, cache):
