@@ -69,6 +69,15 @@ app.add_typer(weights.app, name="weights")
 app.command("schema")(schema.schema)
 
 
+OUT_OF_MEMORY = "memory ran out; make the sizes of the profile smaller, or use a machine with more memory"
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch says with an error that memory ran out: of a GPU by its class, of the CPU by its text alone."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return "OutOfMemoryError" in names or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
 def main() -> None:
     """Run the command line. A user's error prints one line on standard error and exits with code 2."""
     end_with_launcher()
@@ -79,7 +88,12 @@ def main() -> None:
         report_error(str(error))
         sys.exit(2)
     except MemoryError:
-        report_error("memory ran out; make the sizes of the profile smaller, or use a machine with more memory")
+        report_error(OUT_OF_MEMORY)
+        sys.exit(2)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        report_error(OUT_OF_MEMORY)
         sys.exit(2)
     except OSError as error:
         report_error(f"{error.filename or 'input/output'}: {error.strerror or error}")

@@ -10,12 +10,10 @@ from torch_fidelity.feature_extractor_dinov2 import MODEL_METADATA, FeatureExtra
 
 from dcae_bench.base.errors import WeightsError
 from dcae_bench.base.files import sha256_file
+from dcae_bench.extractors import dinov2_files
 from dcae_bench.extractors.extractor import require_uint8
 
 VARIANT = "dinov2-vit-l-14"  # as in "Exposing flaws of generative model evaluation metrics" (Stein et al., 2023)
-REPOSITORY = "facebookresearch/dinov2"
-CHECKPOINT = "dinov2_vitl14_pretrain.pth"
-ADDRESS = f"https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/{CHECKPOINT}"
 
 
 class _FromDisk(FeatureExtractorDinoV2):
@@ -42,18 +40,17 @@ class DINOv2Extractor:
     dim = 1024
 
     def __init__(self, weights: Path | None = None):
-        code = next((path for path in _clones() if (path / "hubconf.py").exists()), None)
-        if code is None:
-            raise WeightsError(
-                f"dinov2: its code is not in {_clones()[0]}; clone {REPOSITORY} from GitHub to that folder"
-            )
-        path = Path(weights).expanduser() if weights else Path(torch.hub.get_dir()) / "checkpoints" / CHECKPOINT
+        path, code = Path(weights).expanduser() if weights else dinov2_files.checkpoint(), dinov2_files.code()
+        if (lacking := dinov2_files.missing()) is not None and (code is None or weights is None):
+            raise WeightsError(lacking)
         try:
             self.weights_sha256 = sha256_file(path)
             state = torch.load(path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            raise WeightsError(f"{path}: cannot be read ({reason}); get {CHECKPOINT} from {ADDRESS}") from error
+            raise WeightsError(
+                f"{path}: cannot be read ({reason}); get {dinov2_files.CHECKPOINT} from {dinov2_files.ADDRESS}"
+            ) from error
         try:
             network = torch.hub.load(str(code), MODEL_METADATA[VARIANT], source="local", pretrained=False)
             network.load_state_dict(state)
@@ -69,8 +66,3 @@ class DINOv2Extractor:
         self.model.to(images.device)
         with torch.autocast(images.device.type, enabled=False):
             return torch.cat([self.model(part)[0] for part in images.split(16)])
-
-
-def _clones() -> list[Path]:
-    """Folders in which torch.hub may keep the repository; a folder's name ends with the repository's branch."""
-    return [Path(torch.hub.get_dir()) / f"{REPOSITORY.replace('/', '_')}_{branch}" for branch in ("main", "master")]

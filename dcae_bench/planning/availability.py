@@ -6,7 +6,7 @@ from typing import Literal
 
 from dcae_bench.base.reading import read_json
 from dcae_bench.data.external import ROOT_VARIABLE, external_datasets
-from dcae_bench.extractors import inception_weights
+from dcae_bench.extractors import dinov2_files, inception_weights
 from dcae_bench.profile.diffusion import LatentSource
 from dcae_bench.profile.profile import Profile
 from dcae_bench.profile.rows import ReleasedRow
@@ -36,9 +36,7 @@ def missing_evaluations(profile: Profile, data: Path) -> MissingEvaluations:
             ):
                 reasons.append(reason)
             if entry.weights != "retrained":
-                reasons += _missing_weights(profile, LatentSource(name, entry.weights))
-                if profile.evaluation.protocol == PAPER and not inception_weights.is_available():
-                    reasons.append(INCEPTION_REASON)
+                reasons += [*_missing_weights(profile, LatentSource(name, entry.weights)), *missing_networks(profile)]
             if reasons:
                 found[name, item.label] = tuple(reasons)
     return found
@@ -71,11 +69,21 @@ def missing_rows(profile: Profile, data: Path) -> dict[str, tuple[str, ...]]:
         reasons += _missing_weights(profile, resolved.spec.source)
         if isinstance(resolved, ReleasedRow) and not weights.is_fetched(resolved.spec.released):
             reasons.append(_weights_reason(resolved.spec.released))
-        if profile.evaluation.protocol == PAPER and not inception_weights.is_available():
-            reasons.append(INCEPTION_REASON)
+        reasons += missing_networks(profile)
         if reasons:
             found[row] = tuple(reasons)
     return found
+
+
+def missing_networks(profile: Profile) -> Sequence[str]:
+    """Reasons why networks of the profile's metrics are missing; none for those that packages embed."""
+    wanted, reasons = profile.evaluation.extractors, []
+    by_inception = profile.evaluation.protocol == PAPER or any(name.startswith("inception") for name in wanted)
+    if by_inception and not inception_weights.is_available():
+        reasons.append(INCEPTION_REASON)
+    if "dinov2" in wanted and (reason := dinov2_files.missing()) is not None:
+        reasons.append(reason)
+    return reasons
 
 
 def _missing_weights(profile: Profile, source: LatentSource) -> Sequence[str]:

@@ -17,15 +17,13 @@ from dcae_bench.base.reading import read_json
 from dcae_bench.data.external import find_dataset
 from dcae_bench.data.photos import DATASETS as EMBEDDED
 from dcae_bench.data.photos import load_manifest
-from dcae_bench.extractors import inception_weights
 from dcae_bench.planning.ablations import AblationJobs
-from dcae_bench.planning.availability import INCEPTION_REASON, missing_evaluations, missing_rows, missing_sets
+from dcae_bench.planning.availability import missing_evaluations, missing_networks, missing_rows, missing_sets
 from dcae_bench.profile.diffusion import LatentSource
 from dcae_bench.profile.profile import DEFAULT_PROFILE, Profile, load_profile
 from dcae_bench.profile.rows import ReleasedRow, TrainedRow
 from dcae_bench.records.places import Places
 from dcae_bench.specs.diffusion import GuidanceSpec
-from dcae_bench.specs.protocols import PAPER
 from dcae_bench.subjects.own import OwnFiles, own_files
 from dcae_bench.weights import released
 
@@ -138,8 +136,8 @@ class Workflow:
         """One line for each file that jobs of the profile need and this machine lacks."""
         for name, files in self.own.items():
             yield from (f"{name} is left out: {reason}" for reason in files.missing)
-        if self.retrained and self.profile.evaluation.protocol == PAPER and not inception_weights.is_available():
-            yield f"evaluations after the trainings will fail: {INCEPTION_REASON}"
+        for reason in missing_networks(self.profile) if self.retrained else ():
+            yield f"evaluations after the trainings will fail: {reason}"
 
     # Resources
 

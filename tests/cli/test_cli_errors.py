@@ -179,6 +179,19 @@ def test_missing_weights(evaluate, weights, refused, tmp_path):
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(keep=st.floats(0, 0.9999))
+def test_memory_that_ran_out_is_one_line(monkeypatch, capsys):
+    """torch has no class for the CPU's; its error is a RuntimeError, as that of a fault of the program is."""
+    monkeypatch.setattr("dcae_bench.cli.main.app", lambda: torch.zeros(1 << 50))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and told.startswith("dcae-bench: error: memory ran out; make the sizes")
+    assert told.count("\n") == 1
+    monkeypatch.setattr("dcae_bench.cli.main.app", lambda: torch.zeros(2).view(3))
+    with pytest.raises(RuntimeError, match="invalid for input of size 2"):
+        main()
+
+
 def test_truncated_weights(evaluate, weights, good_weights, refused, tmp_path, keep):
     content = good_weights.read_bytes()
     weights.write_bytes(content[: int(keep * len(content))])

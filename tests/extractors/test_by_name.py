@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 import torchvision
@@ -7,7 +9,7 @@ from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d
 from dcae_bench.base.errors import ConfigError, WeightsError
 from dcae_bench.base.files import sha256_file
 from dcae_bench.extractors import by_name as extractors
-from dcae_bench.extractors.dinov2 import CHECKPOINT
+from dcae_bench.extractors.dinov2_files import CHECKPOINT
 from dcae_bench.extractors.embedded import embedded_sha256, load_embedded
 
 HUBCONF = """
@@ -34,7 +36,8 @@ def images(rng, n=3, side=40):
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """torch.hub's folder with a small network where DINOv2's code would be."""
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert Path(torch.hub.get_dir()) == tmp_path / "hub"
     code = tmp_path / "hub" / "facebookresearch_dinov2_main"
     code.mkdir(parents=True)
     (code / "hubconf.py").write_text(HUBCONF)
@@ -92,7 +95,7 @@ def test_dinov2_takes_files_that_are_there(hub, rng):
 
 
 def test_dinov2_says_what_is_missing(hub, tmp_path):
-    with pytest.raises(WeightsError, match=rf"{CHECKPOINT}: cannot be read .*; get {CHECKPOINT} from https://"):
+    with pytest.raises(WeightsError, match=rf"its weights are not at .*{CHECKPOINT}; get {CHECKPOINT} from https://"):
         extractors.load("dinov2")
     torch.save({"other": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match="does not fit the network"):

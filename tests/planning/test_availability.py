@@ -10,8 +10,9 @@ from dcae_bench.base.errors import WeightsError
 from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.data.external import ROOT_VARIABLE
 from dcae_bench.extractors import inception_weights
-from dcae_bench.planning.availability import missing_evaluations, missing_rows
-from dcae_bench.profile.profile import load_profile
+from dcae_bench.planning.availability import missing_evaluations, missing_networks, missing_rows
+from dcae_bench.planning.workflow import Workflow
+from dcae_bench.profile.profile import Profile, load_profile
 from dcae_bench.weights.released import Receipt, _Receipts, receipts_path
 
 NAME, SET = "dc-ae-f64c128-in-1.0", "imagenet-512"
@@ -149,3 +150,24 @@ def test_rows_of_released_denoisers_say_what_they_lack(released, tmp_path, fetch
     assert "weights fetch inception" in inception
     fetched(weights)
     assert missing_rows(released, tmp_path)[row] == (data, autoencoder, inception)
+
+
+@pytest.mark.parametrize(
+    ("extractor", "words"),
+    [
+        ("dinov2", "dinov2: its code is not in {home}/hub/facebookresearch_dinov2_main; clone"),
+        ("inception-clean-fid", "`dcae-bench weights fetch inception`"),
+    ],
+)
+def test_networks_of_further_metrics_are_missed_before_any_work(tmp_path, monkeypatch, extractor, words):
+    """Otherwise the first evaluation would fail, perhaps after days of training."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    content = load_profile("demo").model_dump()
+    content["evaluation"]["extractors"] = [extractor]
+    profile = Profile.model_validate(content)
+    (reason,) = missing_networks(profile)
+    assert words.format(home=tmp_path) in reason and missing_networks(load_profile("demo")) == []
+    assert all(reason in reasons for reasons in missing_rows(profile, tmp_path / "data").values())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(profile.model_dump_json())
+    assert f"evaluations after the trainings will fail: {reason}" in list(Workflow("mine.yaml").complaints())
