@@ -113,10 +113,8 @@ def choose_for_latents(
 
 def choose_without_weights(profile: Profile, source: LatentSource, spec: AutoencoderSpec) -> ChosenAutoencoder:
     """Choose the autoencoder behind latents for a description only: its weights are neither needed nor looked for."""
-    name, phase = (
-        source.autoencoder,
-        max(profile.phases_of(source.autoencoder)) if source.weights == "retrained" else None,
-    )
+    name = source.autoencoder
+    phase = max(profile.phases_of(name)) if source.weights == "retrained" else None
     files = own_files_sha256(name, profile.autoencoders[name]) if source.weights == "own" else None
     return ChosenAutoencoder(name, spec, None, source.weights, phase, files_sha256=files)
 
