@@ -1,6 +1,7 @@
 """The program ``dcae-bench``: registers the verbs and prints errors."""
 
 import sys
+from typing import Any
 
 import typer
 
@@ -69,6 +70,8 @@ app.add_typer(weights.app, name="weights")
 app.command("schema")(schema.schema)
 
 
+CliError = typer.BadParameter.__mro__[2]
+"""Base of the errors of typer's command line; typer gives it no public name."""
 OUT_OF_MEMORY = "memory ran out; make the sizes of the profile smaller, or use a machine with more memory"
 
 
@@ -78,12 +81,29 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return "OutOfMemoryError" in names or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
+def _report_usage(error: Any) -> None:
+    """Print what is wrong with a command line in one line; without arguments, the help."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        if text := context.get_help():
+            typer.echo(text)
+        return
+    where = f"; see `{context.command_path} --help`" if context is not None else ""
+    report_error(f"{error.format_message().rstrip('.')}{where}")
+
+
 def main() -> None:
     """Run the command line. A user's error prints one line on standard error and exits with code 2."""
     end_with_launcher()
     join_jobs()
     try:
-        app()
+        sys.exit(app(prog_name="dcae-bench", standalone_mode=False) or 0)
+    except CliError as error:
+        _report_usage(error)
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        report_error("aborted, because the input ended")
+        sys.exit(1)
     except UserError as error:
         report_error(str(error))
         sys.exit(2)

@@ -177,21 +177,52 @@ def test_missing_weights(evaluate, weights, refused, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(keep=st.floats(0, 0.9999))
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["evaluate", "--phase", "9"], "Invalid value for '--phase': Input should be less than or equal to 3"),
+        (["evaluate", "--phsae", "3"], "No such option: --phsae"),
+        (["evaluat"], "No such command 'evaluat'"),
+        (["table", "--output"], "Option '--output' requires an argument"),
+        (["encode", "--latent", "[red]x[/red]"], "Missing option"),
+        (["figure", "[bold]"], "No such command '[bold]'"),
+        (["doctor", "br[/x]y"], "Got unexpected extra argument"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(arguments, words, monkeypatch, capsys):
+    """Without the box around it, which a log or a narrow terminal folds."""
+    monkeypatch.setattr(sys, "argv", ["dcae-bench", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and told.startswith("dcae-bench: error: ") and told.count("\n") == 1
+    assert words in told
+
+
+@pytest.mark.parametrize("arguments", [[], ["figure"], ["weights"]])
+def test_no_arguments_are_answered_with_the_help(arguments, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["dcae-bench", *arguments])
+    with pytest.raises(SystemExit):
+        main()
+    printed = capsys.readouterr()
+    assert "Usage: dcae-bench" in printed.out + printed.err and "error" not in printed.err
+
+
 def test_memory_that_ran_out_is_one_line(monkeypatch, capsys):
     """torch has no class for the CPU's; its error is a RuntimeError, as that of a fault of the program is."""
-    monkeypatch.setattr("dcae_bench.cli.main.app", lambda: torch.zeros(1 << 50))
+    monkeypatch.setattr("dcae_bench.cli.main.app", lambda **_: torch.zeros(1 << 50))
     with pytest.raises(SystemExit) as ended:
         main()
     told = capsys.readouterr().err
     assert ended.value.code == 2 and told.startswith("dcae-bench: error: memory ran out; make the sizes")
     assert told.count("\n") == 1
-    monkeypatch.setattr("dcae_bench.cli.main.app", lambda: torch.zeros(2).view(3))
+    monkeypatch.setattr("dcae_bench.cli.main.app", lambda **_: torch.zeros(2).view(3))
     with pytest.raises(RuntimeError, match="invalid for input of size 2"):
         main()
 
 
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(keep=st.floats(0, 0.9999))
 def test_truncated_weights(evaluate, weights, good_weights, refused, tmp_path, keep):
     content = good_weights.read_bytes()
     weights.write_bytes(content[: int(keep * len(content))])
