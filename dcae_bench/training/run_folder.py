@@ -28,11 +28,12 @@ def sole_training(output: Path, directory: Path) -> Iterator[None]:
     none of them looks at the folder while another command may still write there.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
-    store = meeting_place() if count > 1 else None
     with ExitStack() as held:
         if is_first_process():
-            held.enter_context(sole_writer(directory, wait=store is None))
-            held.enter_context(sole_writer(output, wait=store is None))
+            held.enter_context(sole_writer(directory, wait=count == 1))
+            held.enter_context(sole_writer(output, wait=count == 1))
+        store = meeting_place() if count > 1 else None
+        if is_first_process():
             if store is not None:
                 store.set(str(directory), "locked")
                 # The first process may serve the notes, so it goes on when all have read them.

@@ -5,8 +5,10 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from dcae_bench.base.errors import WeightsError
+from dcae_bench.base.files import CONFIG
 from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.data.external import ROOT_VARIABLE
 from dcae_bench.extractors import inception_weights
@@ -162,12 +164,12 @@ def test_rows_of_released_denoisers_say_what_they_lack(released, tmp_path, fetch
 def test_networks_of_further_metrics_are_missed_before_any_work(tmp_path, monkeypatch, extractor, words):
     """Otherwise the first evaluation would fail, perhaps after days of training."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    content = load_profile("demo").model_dump()
+    content = yaml.safe_load((CONFIG / "demo.yaml").read_text())
     content["evaluation"]["extractors"] = [extractor]
     profile = Profile.model_validate(content)
     (reason,) = missing_networks(profile)
     assert words.format(home=tmp_path) in reason and missing_networks(load_profile("demo")) == []
     assert all(reason in reasons for reasons in missing_rows(profile, tmp_path / "data").values())
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.yaml").write_text(profile.model_dump_json())
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
     assert f"evaluations after the trainings will fail: {reason}" in list(Workflow("mine.yaml").complaints())

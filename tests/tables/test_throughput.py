@@ -112,7 +112,7 @@ def test_restarts_are_merged_and_other_code_is_not_mixed_in():
 
 
 def test_rows_of_other_code_are_marked_on_the_page_and_in_its_twins(tmp_path):
-    records = [timing(), timing(F64, rates=[150.0] * 6), timing(work="forward", code="b" * 64)]
+    records = [*pair(17.9), timing(work="forward", code="b" * 64)]
     mark = "measured by other code than that of today: commit"
     assert mark not in markdown(build(records)) and ALL_OF_OTHER_CODE not in markdown(build(records))
     write(build(records, code="a" * 64), tmp_path / "table.md")
@@ -129,7 +129,7 @@ def test_rows_of_other_code_are_marked_on_the_page_and_in_its_twins(tmp_path):
 
 
 def test_a_speed_up_over_other_code_is_not_judged():
-    slow, fast = timing(), timing(F64, rates=[150.0] * 6, code="b" * 64)
+    slow, fast = pair(17.9)[0], timing(F64, noisy(17.9), code="b" * 64)
     found = row(build([slow, fast], code="b" * 64))
     assert found.judgement.verdict == Verdict.NOT_COMPARABLE
     assert found.judgement.reason == "the measurement on sd-vae-f8c4 p2 is of other code"
