@@ -29,9 +29,11 @@ from dcae_bench.weights.trained import TrainedWeights
 from tests import tiny_diffusion
 from tests.crashing_disk import CrashingDisk
 from tests.fixtures.evaluation import lpips, suite, tiny  # noqa: F401
+from tests.loop_device import LoopDisk, make_image, mounted
 
-QUICK, LONG = 3, 24
-"""Crash points of each stage in a quick run, and the least in a long one, which takes every point in three ways."""
+QUICK, LONG, REAL = 3, 24, 16
+"""Crash points of each stage in a quick run, and the least in a long one, which takes every point in three ways;
+and those on a real file system."""
 SPEED = {"images_per_s", "waiting"}
 
 Run = Callable[[Path], None]
@@ -189,35 +191,43 @@ def evaluate(tiny, suite, monkeypatch) -> tuple[Run, Result]:  # noqa: F811
     return run, result
 
 
+def fresh(root: Path, monkeypatch) -> Path:
+    """The root for a command that runs as in a process of its own."""
+    leftovers._swept.clear()
+    monkeypatch.setenv("DCAE_BENCH_CACHE", str(root / "cache"))
+    return root
+
+
+def commit_always(monkeypatch) -> None:
+    monkeypatch.setattr(row_files, "COMMIT_S", 0.0)
+    monkeypatch.setattr(scan, "WRITE_S", 0.0)
+
+
+def leftovers_in(root: Path) -> list[Path]:
+    return [path for path in root.rglob(".*") if not path.is_relative_to(root / "cache")]
+
+
 def crash_everywhere(run: Run, result: Result, folder: Path, monkeypatch, points: int | None) -> int:
     """Run once to count the crash points, once to copy the disk at ``points`` of them, and again on every copy.
 
     None takes every point, and three copies at each. Returns the number of copies.
     """
-
-    def fresh(root: Path) -> Path:
-        leftovers._swept.clear()  # as in a process of its own
-        monkeypatch.setenv("DCAE_BENCH_CACHE", str(root / "cache"))
-        return root
-
-    monkeypatch.setattr(row_files, "COMMIT_S", 0.0)
-    monkeypatch.setattr(scan, "WRITE_S", 0.0)
+    commit_always(monkeypatch)
     counting = CrashingDisk(folder / "whole", folder / "none", every=1 << 30, first=1 << 30)
     with counting.watch():
-        run(fresh(folder / "whole"))
+        run(fresh(folder / "whole", monkeypatch))
     whole = result(folder / "whole")
     every = counting.points // points if points else 1
     modes = 1 if points else 3
     disk = CrashingDisk(folder / "watched", folder / "copies", every=every, first=every // 2, modes=modes)
     with disk.watch():
-        run(fresh(folder / "watched"))
+        run(fresh(folder / "watched", monkeypatch))
     disk.clean()
     print(f"{counting.points} crash points, {len(disk.made)} copies")
     for copy in disk.made:
-        run(fresh(copy))
+        run(fresh(copy, monkeypatch))
         assert result(copy) == whole, copy.name
-        left = [path for path in copy.rglob(".*") if not path.is_relative_to(copy / "cache")]
-        assert not left, f"{copy.name}: leftovers {left}"
+        assert not (left := leftovers_in(copy)), f"{copy.name}: leftovers {left}"
     return len(disk.made)
 
 
@@ -242,3 +252,31 @@ def test_a_crash_of_the_machine_changes_no_number(stage, request, tmp_path, monk
 def test_crashes_at_many_points_change_no_number(stage, request, tmp_path, monkeypatch):
     run, result = request.getfixturevalue(stage)
     assert crash_everywhere(run, result, tmp_path, monkeypatch, None) >= LONG
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_crash_of_a_real_file_system_changes_no_number(stage, request, tmp_path, monkeypatch):
+    """An image on a loop device, copied while the command runs, and mounted again for the same command."""
+    run, result = request.getfixturevalue(stage)
+    commit_always(monkeypatch)
+    counting = CrashingDisk(tmp_path / "whole", tmp_path / "none", every=1 << 30, first=1 << 30)
+    with counting.watch():
+        run(fresh(tmp_path / "whole", monkeypatch))
+    whole = result(tmp_path / "whole")
+    try:
+        with mounted(make_image(tmp_path / "disk.img")):
+            pass
+    except RuntimeError as error:
+        pytest.skip(f"this machine mounts no loop device ({error})")
+    disk = LoopDisk(tmp_path / "disk.img", tmp_path / "copies", every=max(1, counting.points // REAL))
+    with mounted(disk.image) as root, disk.watch():
+        run(fresh(root / "results", monkeypatch))
+    assert len(disk.made) >= REAL // 2
+    for copy in disk.made:
+        with mounted(copy) as root:
+            run(fresh(root / "results", monkeypatch))
+            assert result(root / "results") == whole, copy.name
+            assert not (left := leftovers_in(root / "results")), f"{copy.name}: leftovers {left}"
+        copy.unlink()
+    print(f"{stage}: {len(disk.made)} copies of a real file system")
