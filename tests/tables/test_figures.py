@@ -59,6 +59,13 @@ def test_reconstructions_stand_in_equal_cells(make_samples, tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("name", [r"a$\frac{$b", "$x_{$", "a$b", "$$", "<b>", "a\nb"])
+def test_names_are_no_formulas(make_samples, tmp_path, name):
+    samples = make_samples(autoencoder=name, profile="p$_{$")
+    reconstructions_figure([samples], tmp_path / "figure.png")
+    assert pixels(tmp_path / "figure.png").shape[1] == 1500
+
+
 def test_rows_grow_with_images_data_sets_and_resolutions(make_samples, tmp_path):
     path = tmp_path / "a.png"
     heights = []

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, Self, TypedDict
 
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from dcae_bench.base.files import write_with
 from dcae_bench.records.record import Subject
@@ -13,6 +14,8 @@ COLOURS = {"sd-vae": "#D55E00", "dc-ae": "#0072B2"}
 """Colours from Okabe and Ito's palette: readable with every common colour-vision deficiency, and in grey."""
 OTHER_COLOUR = "#555555"
 LINE_STYLES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
+TICK = "$\\mathdefault{"
+"""How a label of a tick in matplotlib's scientific notation begins."""
 WIDTH_IN, DPI = 10.0, 150
 """Width in inches and resolution. A figure is 1500 px wide: sharp in a README, which shows about 1000 px."""
 
@@ -76,7 +79,13 @@ class ShownAutoencoder(NamedTuple):
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, atomically. Raises :class:`ResultsError` when the folder cannot be written."""
+    """Write a figure as PNG, atomically. Raises :class:`ResultsError` when the folder cannot be written.
+
+    Names are printed as they are: a dollar sign begins no formula. Only matplotlib's own labels of ticks hold formulas.
+    """
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and text.get_text() and not text.get_text().startswith(TICK):
+            text.set_parse_math(False)
 
     def save(file: BinaryIO) -> None:
         # Without matplotlib's version in the file, equal inputs give equal bytes.
