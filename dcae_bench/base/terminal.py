@@ -7,13 +7,23 @@ the command with an error after its work is done.
 from typing import Any
 
 from rich import console, progress
+from rich.text import Text
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The text with each control character as its code: a terminal would obey it. Those in ``keep`` stay."""
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
 class Console(console.Console):
-    """A console that reads no markup."""
+    """A console that reads no markup and sends no control character of a name to the terminal."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Make a string printable, in a cell of a table too."""
+        return super().render_str(printable(text, keep="\n\t"), **options)
 
 
 class TextColumn(progress.TextColumn):
@@ -25,6 +35,10 @@ class TextColumn(progress.TextColumn):
 
 class Progress(progress.Progress):
     """A progress bar, by default with columns that read no markup."""
+
+    def add_task(self, description: str, *arguments: Any, **options: Any) -> progress.TaskID:
+        """Add a task, whose name is made printable."""
+        return super().add_task(printable(description), *arguments, **options)
 
     @classmethod
     def get_default_columns(cls) -> tuple[progress.ProgressColumn, ...]:

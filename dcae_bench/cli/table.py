@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from dcae_bench.base.terminal import printable
 from dcae_bench.cli.options import OtherOption, ProfileOption, writable_file
 from dcae_bench.profile.profile import load_profile
 
@@ -73,4 +74,4 @@ def table(
     )
     write(built, output)
     for complaint in found.complaints():
-        typer.echo(f"dcae-bench: {complaint}", err=True)
+        typer.echo(f"dcae-bench: {printable(complaint)}", err=True)

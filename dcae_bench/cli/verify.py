@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from dcae_bench.base.errors import CheckError
+from dcae_bench.base.terminal import printable
 
 
 def verify(
@@ -22,7 +23,7 @@ def verify(
     found = evidence.verify(folder)
     problems = [*found.problems, *check_table(folder), *check_tables(folder)]
     for problem in problems:
-        typer.echo(problem)
+        typer.echo(printable(problem))
     if problems:
         raise CheckError(
             f"{folder}: {len(problems)} problems in {found.files} files; restore the files or measure again"

@@ -13,6 +13,7 @@ from signal import SIGKILL, SIGTERM, Signals
 from typing import TYPE_CHECKING
 
 from dcae_bench.base.errors import ConfigError, ProcessError
+from dcae_bench.base.terminal import printable
 from dcae_bench.profile.profile import Profile
 
 if TYPE_CHECKING:  # importing torch takes seconds, which a command in one process need not spend
@@ -68,7 +69,7 @@ def report_error(error: str) -> None:
 
     Line breaks become spaces. A control character, as a name from outside may hold, is printed as its code.
     """
-    error = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(error.split()))
+    error = printable(" ".join(error.split()))
     if folder := os.environ.get(FAILURES):
         Path(folder, os.environ["RANK"]).write_text(error)
     else:

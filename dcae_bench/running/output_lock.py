@@ -21,6 +21,7 @@ from platform import node
 
 from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.files import cannot_write
+from dcae_bench.base.terminal import printable
 from dcae_bench.records.provenance import command_line
 from dcae_bench.running.processes import Worker
 from dcae_bench.running.run_lock import is_alive
@@ -118,7 +119,8 @@ def _acquire(lock: Path, path: Path, wait: bool) -> int:
                 "command again"
             )
         if not told:
-            print(f"dcae-bench: {path}: waiting for {owner or 'another command'}", file=sys.stderr, flush=True)
+            line = printable(f"dcae-bench: {path}: waiting for {owner or 'another command'}")
+            print(line, file=sys.stderr, flush=True)
             told = True
         time.sleep(POLL_S)
 
