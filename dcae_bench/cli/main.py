@@ -70,7 +70,7 @@ app.add_typer(weights.app, name="weights")
 app.command("schema")(schema.schema)
 
 
-CliError = typer.BadParameter.__mro__[2]
+CliError: Any = typer.BadParameter.__mro__[2]
 """Base of the errors of typer's command line; typer gives it no public name."""
 OUT_OF_MEMORY = "memory ran out; make the sizes of the profile smaller, or use a machine with more memory"
 
@@ -83,7 +83,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 def _report_usage(error: Any) -> None:
     """Print what is wrong with a command line in one line; without arguments, the help."""
-    context = getattr(error, "ctx", None)
+    context: Any = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
         if text := context.get_help():
             typer.echo(text)
