@@ -169,6 +169,7 @@ class Record(Strict):
     path: ComputePath | None = Field(
         default=None,
         description="how the network was computed that reconstructed or sampled; null: not stated, or a training",
+        exclude_if=lambda path: path is None,  # so that tables hold older records as they were written
     )
     provenance: Provenance
     digest: Sha256 | None = Field(

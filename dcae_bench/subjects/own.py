@@ -115,10 +115,12 @@ def own_files_sha256(name: str, entry: AutoencoderEntry) -> str | None:
 def are_other_own_weights(name: str, entry: AutoencoderEntry, sha256: str) -> bool:
     """Whether weights that were once used are not in the files of an entry now.
 
-    False where nobody can tell: a file is absent, or the hash is that of a user's class with its weights.
+    False where nobody can tell: a file is absent, or the hash is that of several files, or of a user's class with its
+    weights. The hash over all files, :func:`own_files_sha256`, tells these.
     """
     files = own_files(name, entry)
-    if files.missing or isinstance(unfolded(entry.model), CustomSpec):
+    several = any(path.name.endswith(INDEX) for path in files.present)
+    if files.missing or several or isinstance(unfolded(entry.model), CustomSpec):
         return False
     try:
         return sha256 not in map(known_sha256, files.present)
