@@ -8,6 +8,9 @@ LONG = "long"
 
 def pytest_configure(config):
     config.addinivalue_line("markers", f"{LONG}: takes minutes; runs if its file is named, or with `-m long`")
+    # pyproject.toml leaves out long tests, which would leave out the long benchmarks of a file that is named.
+    if config.option.benchmark_only and config.option.markexpr == f"not {LONG}":
+        config.option.markexpr = ""
 
 
 def pytest_collection_modifyitems(config, items):
