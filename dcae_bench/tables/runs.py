@@ -8,7 +8,7 @@ from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.files import REPOSITORY
 from dcae_bench.records.record import Metric, Record
 
-FAMILIES = {"sd-vae": "SD-VAE", "dc-ae": "DC-AE", "pca": "PCA"}
+FAMILIES = {"sd-vae": "SD-VAE", "dc-ae": "DC-AE", "pca": "Control"}
 """Printed names of the compared families, in the order of rows: the baseline first, the control last."""
 CONTROL = "pca"
 """Family that stands beside the compared ones as a yardstick, fitted in closed form."""

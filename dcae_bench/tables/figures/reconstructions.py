@@ -56,7 +56,8 @@ def load_samples(record_path: Path) -> ShownSamples:
 def reconstructions_figure(items: Sequence[ShownSamples], path: Path, *, images_per_row_group: int = 1) -> None:
     """Write a PNG of originals beside reconstructions: a row per image, a column per autoencoder.
 
-    Each data set and resolution in ``items`` gets rows for its first ``images_per_row_group`` images. Raises
+    Each data set and resolution in ``items`` gets rows for its first ``images_per_row_group`` images. The PSNR above a
+    reconstruction is the mean over the data set. Raises
     :class:`ResultsError` when ``items`` is empty, or when two autoencoders show different originals in one row.
     """
     if not items:
@@ -66,6 +67,7 @@ def reconstructions_figure(items: Sequence[ShownSamples], path: Path, *, images_
     # Cells are square. A strip above each cell holds its caption; a strip at the top holds the column titles.
     left, top, strip, gap = 0.3, 0.34, 0.24, 0.05
     cell = (WIDTH_IN - left) / (len(columns) + 1)
+    caption_size = min(8.5, 5.2 * cell)  # points, so that the longest caption fits above a cell
     height = top + len(rows) * (cell + strip)
     figure = Figure(figsize=(WIDTH_IN, height), dpi=DPI, facecolor="white")
     for line, row in enumerate(rows):
@@ -78,10 +80,10 @@ def reconstructions_figure(items: Sequence[ShownSamples], path: Path, *, images_
             axes = figure.add_axes((at / WIDTH_IN, bottom / height, size / WIDTH_IN, size / height))
             axes.set_axis_off()
             if column is None:
-                _show(axes, row.original, f"{row.resolution}x{row.resolution}x3")
+                _show(axes, row.original, f"{row.resolution}x{row.resolution}x3", caption_size)
             elif column in row.items:
                 item = row.items[column]
-                _show(axes, item.images[row.place, 1], _caption(item.record))
+                _show(axes, item.images[row.place, 1], _caption(item.record), caption_size)
             else:
                 axes.text(0.5, 0.5, "not run", size=9, color=OTHER_COLOUR, transform=axes.transAxes, **CENTRED)
             title, colour = ("Original", "black") if column is None else (column.title, column.colour)
@@ -119,13 +121,13 @@ def _rows(items: Sequence[ShownSamples], count: int, path: Path) -> Iterator[_Ro
             yield _Row(name, resolution, place, original, members)
 
 
-def _show(axes: Axes, image: np.ndarray, caption: str) -> None:
+def _show(axes: Axes, image: np.ndarray, caption: str, size: float) -> None:
     axes.imshow(image)
-    axes.set_title(caption, size=8.5, pad=2.5)
+    axes.set_title(caption, size=size, pad=2.5)
 
 
 def _caption(record: Record) -> str:
     side = record.data.resolution // record.subject.compression
     shape = f"{side}x{side}x{record.subject.latent_channels}"
     psnr = record.metrics.get("psnr")
-    return f"{shape}, mean PSNR {psnr.value:.1f} {psnr.unit or 'dB'}" if psnr else shape
+    return f"{shape}, PSNR {psnr.value:.1f} {psnr.unit or 'dB'}" if psnr else shape
