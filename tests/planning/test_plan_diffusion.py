@@ -24,6 +24,7 @@ from dcae_bench.planning.targets import all_targets, needs_of
 from dcae_bench.profile.execution import ExecutionSpec
 from dcae_bench.profile.profile import load_profile
 from dcae_bench.specs.denoisers import LatentSpace
+from dcae_bench.weights.trained import TrainedWeights
 from tests import tiny_diffusion as tiny
 from tests.planning.measured import measured
 
@@ -73,7 +74,8 @@ def test_files_of_a_real_pass_have_the_planned_size(tmp_path):
     row = profile.diffusion.rows["uvit"]
     latents = tmp_path / "latents"
     encode_dataset(profile, row.latent, row.data, data=data, output=latents, weights=weights)
-    save_weights(build_denoiser(profile.row("uvit").denoiser, seed=0).state_dict(), tmp_path / "model.safetensors")
+    state = build_denoiser(profile.row("uvit").denoiser, seed=0).state_dict()
+    save_weights(state, tmp_path / "model.safetensors", trained=TrainedWeights(kind="denoiser", name="uvit"))
     options = {"weights": tmp_path / "model.safetensors", "latents": latents, "autoencoder": weights}
     sample_images(profile, "uvit", output=tmp_path / "samples", **options)
     estimator = DiffusionEstimator(profile, Rates.read())
