@@ -1,7 +1,8 @@
-"""Every speed of arXiv v1's Tables 3, 4 and 5, transcribed here a second time."""
+"""Speeds and ablations of arXiv v1 (Tables 3, 4 and 5, Figure 3), transcribed here a second time."""
 
 import re
 
+from dcae_bench.tables.reported.ablation import load_reported_ablations
 from dcae_bench.tables.reported.throughput import load_throughput
 
 FIELDS = ("train_images_per_s", "forward_images_per_s", "forward_latency_ms", "memory_gb")
@@ -61,3 +62,20 @@ def test_no_latency_is_converted_from_another_version():
     )
     passes = [row.forward_latency_ms for row in load_throughput().rows if row.forward_latency_ms]
     assert {latency.confidence for latency in passes} == {"verified"}
+
+
+ABLATIONS = {  # rFID at f8, f32 and f64
+    ("residual", "without", 256): (0.90, 2.04, 28.3),
+    ("residual", "with", 256): (0.51, 0.49, 0.50),
+    ("high_resolution", "without", 1024): (0.19, 0.24, 7.40),
+    ("high_resolution", "with", 1024): (0.18, 0.17, 0.20),
+}
+
+
+def test_every_value_of_v1s_ablation_plots_is_there():
+    found = {}
+    for row in load_reported_ablations():
+        value = row.metrics["rfid"]
+        if value.version == "v1":
+            found.setdefault((row.study, row.arm, row.resolution), {})[row.compression] = value.value
+    assert found == {key: dict(zip((8, 32, 64), values, strict=True)) for key, values in ABLATIONS.items()}
