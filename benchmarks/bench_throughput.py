@@ -25,7 +25,7 @@ from dcae_bench.measurement.workloads.cases import (
     usual_resolution,
 )
 from dcae_bench.measurement.workloads.job import Job
-from dcae_bench.measurement.workloads.paper_phases import paper_profile
+from dcae_bench.measurement.workloads.paper_phases import paper_architectures
 from dcae_bench.measurement.workloads.recipes import RECIPES
 
 CUDA = torch.cuda.is_available()
@@ -38,9 +38,7 @@ if CUDA:
         for other in OTHERS
         for w in ("train", "forward")
     ]
-    AUTOENCODERS = [
-        (p, a, w) for p in ("paper", "tuned") for a in paper_profile().autoencoders for w in AUTOENCODER_WORK
-    ]
+    AUTOENCODERS = [(p, a, w) for p in ("paper", "tuned") for a in paper_architectures() for w in AUTOENCODER_WORK]
 else:
     MATRIX = [("cpu", "uvit-s", "dc-ae-f64c128-p1", "forward"), ("cpu", "uvit-s", "dc-ae-f64c128-p1", "train")]
     AUTOENCODERS = [("cpu", "dc-ae-f32c32", w) for w in AUTOENCODER_WORK]

@@ -75,7 +75,7 @@ def evaluate_reconstruction(
         device = process.device(choose(profile))
         model, subject = open_autoencoder(chosen, partial(first_images, crops[sets[0].label], device))
         if subject.weights_source == "retrained" and subject.phase is not None:
-            seen = profile.images_seen(subject.autoencoder, subject.phase)
+            seen = subject.training_images or profile.images_seen(subject.autoencoder, subject.phase)
             subject = subject.model_copy(update={"trained_images": seen})
         evaluation = Evaluation(profile, model.to(device), subject, device, process, inception, path)
         for item in sets:

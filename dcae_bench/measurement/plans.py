@@ -15,7 +15,7 @@ from dcae_bench.base.files import sha256_json, write_text
 from dcae_bench.base.typed import Strict
 from dcae_bench.measurement.record import Work, load
 from dcae_bench.measurement.workloads.cases import DENOISERS, LATENTS, Case, Latent, usual_resolution
-from dcae_bench.measurement.workloads.paper_phases import PHASE_WORK, paper_profile
+from dcae_bench.measurement.workloads.paper_phases import PHASE_WORK, paper_architectures
 from dcae_bench.measurement.workloads.recipes import recipe_for
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.running.launch import LAUNCHER
@@ -115,7 +115,7 @@ def _matrix_steps() -> tuple[PlanStep, ...]:
                 steps.append(_step(protocol, denoiser, "sample_decode", latent, batch=16))
         for autoencoder in dict.fromkeys(latent.autoencoder for latent in LATENTS):
             steps += [_autoencoder_step(protocol, autoencoder, work) for work in ("encode", "decode")]
-        for autoencoder in paper_profile().autoencoders:
+        for autoencoder in paper_architectures():
             steps += [_autoencoder_step(protocol, autoencoder, work) for work in PHASE_WORK]
     return tuple(dict.fromkeys(steps))
 

@@ -65,7 +65,7 @@ class Estimator:
 
     def _splits_to_read(self, needs: Needs) -> dict[str, list[str]]:
         """Splits that the jobs read, by data set."""
-        wanted = [(name, "train") for _, number in needs.trainings for name in self.profile.training_sets(number)]
+        wanted = [(name, "train") for job in needs.trainings for name in self._training_sets(*job)]
         wanted += [(item.dataset, "eval") for job in needs.evaluations for item in job.sets]
         rows = [self.profile.required_diffusion.rows[row] for row, _ in needs.generations]
         for images in dict.fromkeys([*(images for _, images in needs.encodings), *(row.data for row in rows)]):
@@ -73,6 +73,9 @@ class Estimator:
             wanted += [(name, data.split) for name in data.datasets]
         names = dict.fromkeys(name for name, _ in wanted)
         return {name: [split for split in ("train", "eval") if (name, split) in wanted] for name in names}
+
+    def _training_sets(self, autoencoder: str, phase: int) -> tuple[str, ...]:
+        return of_autoencoder(self.profile, autoencoder).training_sets(autoencoder, phase)
 
     def _weights_to_download(self, needs: Needs) -> list[str]:
         """Names of released weights that the jobs use, and ``inception`` where they use the Inception network."""

@@ -162,7 +162,7 @@ class Meaning:
     def _data_sha256(self, record: Record) -> str | None:
         """Hash of the images that the profile means, as a record holds it; None if they are not prepared here."""
         if record.kind == "training":
-            names = self.profile.training_sets(record.subject.phase or 1)
+            names = self.profile.training_sets(record.subject.autoencoder, record.subject.phase or 1)
             hashes = [self._manifest_sha256(name, "train") for name in names]
             return None if None in hashes else sha256_json(hashes)
         if record.kind in ("generation", "diffusion_training"):

@@ -19,6 +19,7 @@ from dcae_bench.data.photos import DATASETS as EMBEDDED
 from dcae_bench.data.photos import load_manifest
 from dcae_bench.planning.ablations import AblationJobs
 from dcae_bench.planning.availability import missing_evaluations, missing_networks, missing_rows, missing_sets
+from dcae_bench.profile.ablated import of_autoencoder
 from dcae_bench.profile.diffusion import LatentSource
 from dcae_bench.profile.profile import DEFAULT_PROFILE, Profile, load_profile
 from dcae_bench.profile.rows import ReleasedRow, TrainedRow
@@ -185,9 +186,10 @@ class Workflow:
         """Inputs of a job that reads some evaluation sets."""
         return [file for label in labels for file in self.data_files(self.dataset_of[label], "eval")]
 
-    def training_files(self, phase: int) -> list[Any]:
-        """Inputs of a job that trains a phase."""
-        return [file for name in self.profile.training_sets(phase) for file in self.data_files(name, "train")]
+    def training_files(self, autoencoder: str, phase: int) -> list[Any]:
+        """Inputs of a job that trains a phase of an autoencoder."""
+        names = of_autoencoder(self.profile, autoencoder).training_sets(autoencoder, phase)
+        return [file for name in names for file in self.data_files(name, "train")]
 
     def image_files(self, images: str) -> list[Any]:
         """Inputs of a job that reads the images behind latents."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 
-from dcae_bench.base.typed import Strict
+from dcae_bench.base.typed import Name, Strict
 from dcae_bench.catalogue.autoencoders import expand_preset
 from dcae_bench.specs.autoencoders import AutoencoderSpec, CustomSpec, DiffusersSpec, PCASpec, unfolded
 from dcae_bench.specs.protocols import WeightsSource
@@ -40,6 +40,11 @@ class AutoencoderEntry(Strict):
         default=None,
         description="labels of the evaluation sets for released or own weights; null: all sets",
     )
+    datasets: tuple[Name, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="data sets that every phase trains it on; null: those of 'training' and its phases",
+    )
     lr: dict[Literal[1, 2, 3], PositiveFloat] = Field(
         default={}, description="learning rate by phase, where it differs from the phase's"
     )
@@ -53,12 +58,15 @@ class AutoencoderEntry(Strict):
 
     @model_validator(mode="after")
     def _of_its_source(self) -> Self:
-        if self.weights != "retrained" and self.lr:
-            raise ValueError(f"weights are '{self.weights}', so 'lr' has no effect; remove it")
         if isinstance(self.model, PCASpec) and (self.lr or self.init != "torch"):
             raise ValueError("a pca model is fitted in closed form, so 'lr' and 'init' have no effect; remove them")
         if self.weights != "retrained" and self.init != "torch":
             raise ValueError(f"weights are '{self.weights}', so 'init' has no effect; remove it")
+        for option in ("lr", "datasets"):
+            if self.weights != "retrained" and getattr(self, option):
+                raise ValueError(f"weights are '{self.weights}', so '{option}' has no effect; remove it")
+        if self.datasets is not None and len(set(self.datasets)) != len(self.datasets):
+            raise ValueError(f"'datasets' names a data set twice: {', '.join(self.datasets)}")
         if self.weights == "retrained" and self.sets is not None:
             raise ValueError("'sets' is for released weights and your own; retrained ones are measured on every set")
         if self.weights != "own" and self.file is not None:

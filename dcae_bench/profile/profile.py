@@ -203,20 +203,32 @@ class Profile(Strict):
         return None
 
     def phase(self, autoencoder: str, number: int) -> PhaseSpec:
-        """Spec of a phase for one autoencoder, with the autoencoder's own learning rate if it has one."""
-        phase = self.required_training.phase(number)
-        lr = self.autoencoders[autoencoder].own_learning_rate(number)
-        if lr is None:
-            return phase
-        return phase.model_copy(update={"optimizer": phase.optimizer.model_copy(update={"lr": lr})})
+        """Spec of a phase for one autoencoder, with the autoencoder's own learning rate and data sets if it has any."""
+        phase, entry = self.required_training.phase(number), self.autoencoders[autoencoder]
+        changes: dict[str, Any] = {}
+        if (lr := entry.own_learning_rate(number)) is not None:
+            changes["optimizer"] = phase.optimizer.model_copy(update={"lr": lr})
+        if entry.datasets is not None:
+            changes["datasets"] = entry.datasets
+        return phase.model_copy(update=changes) if changes else phase
 
-    def training_sets(self, number: int) -> tuple[str, ...]:
-        """Data sets that a phase trains on."""
-        return self.required_training.phase(number).datasets or self.required_training.datasets
+    def training_sets(self, autoencoder: str, number: int) -> tuple[str, ...]:
+        """Data sets that a phase trains an autoencoder on."""
+        return self.phase(autoencoder, number).datasets or self.required_training.datasets
 
     def all_training_sets(self) -> tuple[str, ...]:
-        """Data sets that any phase trains on, each once, in order of first use."""
-        return tuple(dict.fromkeys(name for number in self.phases for name in self.training_sets(number)))
+        """Data sets that any phase of any autoencoder trains on, each once, in order of first use."""
+        return tuple(dict.fromkeys(name for _, names in self._trainings() for name in names))
+
+    def _trainings(self) -> list[tuple[PhaseSpec, tuple[str, ...]]]:
+        """The phases with the data sets that each autoencoder has in them, those of the ablations among them."""
+        if self.training is None:
+            return []
+        further = self.ablations.autoencoders.values() if self.ablations else ()
+        entries = [*(self.autoencoders[name] for name in self.with_weights("retrained")), *further]
+        phases = [self.training.phase(number) for number in self.phases]
+        default = self.training.datasets
+        return [(phase, entry.datasets or phase.datasets or default) for phase in phases for entry in entries]
 
     def datasets(self) -> tuple[str, ...]:
         """Data sets that the profile needs, each once, in order of first use."""
@@ -228,7 +240,7 @@ class Profile(Strict):
     def largest_resolution(self, dataset: str, split: str) -> int | None:
         """Largest resolution (px) at which the profile uses a split of a data set; None: an unused split."""
         if split == "train":
-            used = [self.required_training.phase(n).resolution for n in self.phases if dataset in self.training_sets(n)]
+            used = [phase.resolution for phase, names in self._trainings() if dataset in names]
         else:
             used = [item.resolution for item in self.evaluation.sets if (item.dataset, split) == (dataset, "eval")]
         used += [data.resolution for data in self._row_data() if dataset in data.datasets and data.split == split]
@@ -300,7 +312,7 @@ class Profile(Strict):
             )
             return {
                 **self._conditions(),
-                "datasets": self.training_sets(number),
+                "datasets": self.training_sets(autoencoder, number),
                 "model": self.autoencoders[autoencoder].model.model_dump(mode="json"),
                 "phase": number,
                 "crops": crops,
@@ -308,7 +320,7 @@ class Profile(Strict):
         return {
             **self._trained_conditions(),
             "seed": self.training_seed,
-            "datasets": self.training_sets(number),
+            "datasets": self.training_sets(autoencoder, number),
             "loss": self.required_training.loss.model_dump(mode="json"),
             "ema": self.required_training.ema.model_dump(mode="json"),
             "execution": self.required_training.execution.model_dump(mode="json"),

@@ -18,6 +18,14 @@ from dcae_bench.specs.protocols import WeightsSource
 from dcae_bench.specs.variants import Variant
 
 
+class TrainedPhase(Strict):
+    """What one phase showed an autoencoder in training."""
+
+    phase: int
+    datasets: tuple[str, ...] = Field(description="names of the data sets")
+    images: int = Field(description="images seen")
+
+
 class Subject(Strict):
     """The autoencoder that was measured."""
 
@@ -63,11 +71,26 @@ class Subject(Strict):
         description="hash over the files that define the user's own autoencoder; left out: another one",
         exclude_if=lambda sha256: sha256 is None,
     )
+    trained: tuple[TrainedPhase, ...] | None = Field(
+        default=None,
+        exclude_if=lambda trained: trained is None,
+        description="phases that retrained weights went through, in order; null: not retrained, or not known",
+    )
 
     @property
     def unidentified(self) -> bool:
         """Whether the weights cannot be told from others; ``weights_sha256`` is then one of this record alone."""
         return self.weights_sha256.startswith("not-identified-")
+
+    @property
+    def trained_on(self) -> tuple[str, ...] | None:
+        """Data sets of the training, sorted; None if they are not known."""
+        return None if self.trained is None else tuple(sorted({name for one in self.trained for name in one.datasets}))
+
+    @property
+    def training_images(self) -> int | None:
+        """Images seen in all phases; None if that is not known."""
+        return self.trained_images if self.trained is None else sum(one.images for one in self.trained)
 
 
 class DenoiserSubject(Strict):

@@ -89,6 +89,7 @@ def describe_autoencoder(
         notes=notes,
         weights_commit=commit_of(chosen.name, weights_sha256) if chosen.source == "released" else None,
         files_sha256=chosen.files_sha256,
+        trained=chosen.trained,
     )
 
 

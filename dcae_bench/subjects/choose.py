@@ -13,11 +13,12 @@ from dcae_bench.profile.autoencoders import AutoencoderEntry
 from dcae_bench.profile.diffusion import LatentSource
 from dcae_bench.profile.evaluation import EvaluationSet
 from dcae_bench.profile.profile import Profile
+from dcae_bench.records.record import TrainedPhase
 from dcae_bench.specs.autoencoders import AutoencoderSpec, CustomSpec, DiffusersSpec
 from dcae_bench.specs.protocols import WeightsSource
 from dcae_bench.specs.variants import Variant
 from dcae_bench.subjects.own import latent_weights, own_files_sha256, own_weights
-from dcae_bench.subjects.trained import require_autoencoder, require_phase
+from dcae_bench.subjects.trained import phases_behind, require_autoencoder, require_phase
 from dcae_bench.weights import hub
 from dcae_bench.weights import released as weights
 from dcae_bench.weights.diffusers_folder import read_config
@@ -44,6 +45,8 @@ class ChosenAutoencoder:
     """Which training of an ablation the weights are of; None: the profile's own training, or not retrained."""
     files_sha256: str | None = None
     """Hash over the files that define an own autoencoder of the profile; None: another one."""
+    trained: tuple[TrainedPhase, ...] | None = None
+    """Phases that retrained weights went through; None: unknown or not retrained."""
 
 
 def choose_autoencoder(
@@ -108,6 +111,7 @@ def choose_for_latents(
     chosen = choose_without_weights(profile, source, spec)
     if source.weights == "retrained" and found is not None:
         require_autoencoder(found, source.autoencoder, spec, chosen.phase)
+        chosen = replace(chosen, trained=phases_behind(found))
     return replace(chosen, weights=found)
 
 
@@ -130,7 +134,8 @@ def _choose_from_profile(profile: Profile, name: str, file: Path | None, phase: 
         return ChosenAutoencoder(name, spec, brought, "own", phase, files_sha256=files)
     if file is not None:
         found = require_autoencoder(file, name, spec, phase)
-        return ChosenAutoencoder(name, spec, file, "retrained", found, profile.variant_of(name, found))
+        variant = profile.variant_of(name, found)
+        return ChosenAutoencoder(name, spec, file, "retrained", found, variant, trained=phases_behind(file))
     if isinstance(spec, DiffusersSpec | CustomSpec):  # its source or class brings weights, from before any phase
         return ChosenAutoencoder(name, spec, own_weights(entry), "own", phase)
     raise ConfigError(f"--weights is missing: {name} of profile {profile.name} has no weights of its own")

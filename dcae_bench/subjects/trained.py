@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dcae_bench.base.errors import ResultsError, WeightsError
 from dcae_bench.base.known_hashes import known_sha256
-from dcae_bench.records.record import load
+from dcae_bench.records.record import TrainedPhase, load
 from dcae_bench.specs.autoencoders import AutoencoderSpec
 from dcae_bench.weights.trained import TrainedWeights, model_sha256, read_statement
 
@@ -27,7 +27,8 @@ def describe_weights(path: Path) -> TrainedWeights | None:
     except (OSError, ResultsError):
         return None  # the loader of the weights says what is wrong with them; a record of nothing states nothing
     if made.kind == "training" and made.subject.weights_sha256 == sha256:
-        return TrainedWeights(kind="autoencoder", name=made.subject.autoencoder, phase=made.subject.phase)
+        name, phase, trained = made.subject.autoencoder, made.subject.phase, made.subject.trained
+        return TrainedWeights(kind="autoencoder", name=name, phase=phase, trained=trained)
     if made.kind == "diffusion_training" and made.denoiser and made.denoiser.weights_sha256 == sha256:
         return TrainedWeights(kind="denoiser", name=made.denoiser.row)
     return None
@@ -61,6 +62,15 @@ def require_autoencoder(path: Path, name: str, spec: AutoencoderSpec, phase: int
             f"{path}: was trained as {name} when the profile had another model for it; train {name} again"
         )
     return _require_phase(found, path, phase)
+
+
+def phases_behind(path: Path) -> tuple[TrainedPhase, ...] | None:
+    """Phases that trained weights went through, as far as they or their record say; None: nothing is said.
+
+    Raises :class:`WeightsError` for a statement that is damaged.
+    """
+    found = describe_weights(path)
+    return found.trained if found is not None else None
 
 
 def require_phase(path: Path, phase: int | None) -> None:

@@ -25,7 +25,9 @@ class ReconstructionAbsence:
             for item in self.profile.evaluation.sets
             if (item.dataset, item.resolution) == (row.dataset, row.resolution)
         ]
-        for name in self.profile.with_weights(source):
+        for name in sorted(
+            self.profile.with_weights(source), key=lambda name: -row.shared_data(self._trained_on(name))
+        ):
             for label in [item.label for item in self.profile.sets_of(name) if item.label in labels]:
                 if self._measures(name, label, row):
                     return self.missing.get((name, label), (f"{name} was not measured on {label}: run the workflow",))
@@ -48,9 +50,18 @@ class ReconstructionAbsence:
     def _measures(self, name: str, label: str, row: ReconstructionRow) -> bool:
         """Whether an autoencoder on an evaluation set is the row's autoencoder on the row's images."""
         model = self.profile.autoencoders[name].model
+        if name in self.profile.with_weights("released") and row.released not in (None, name):
+            return False
         (item,) = (item for item in self.profile.evaluation.sets if item.label == label)
         ours = (model.family, model.compression, model.latent_channels, item.dataset, item.resolution)
         return ours == (row.family, row.compression, row.latent_channels, row.dataset, row.resolution)
+
+    def _trained_on(self, name: str) -> tuple[str, ...] | None:
+        """Data sets that the profile trains an autoencoder on; None for one that it does not train."""
+        if name not in self.profile.with_weights("retrained"):
+            return None
+        phases = self.profile.phases_of(name)
+        return tuple({data for number in phases for data in self.profile.training_sets(name, number)})
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from dcae_bench.models.weight_files import weights_sha256
 from dcae_bench.profile.profile import Profile
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.provenance import Device, Stopwatch, collect
-from dcae_bench.records.record import Data, Metric, Record, Subject, save
+from dcae_bench.records.record import Data, Metric, Record, Subject, TrainedPhase, save
 from dcae_bench.running import device
 from dcae_bench.specs.autoencoders import PCASpec
-from dcae_bench.subjects.trained import require_autoencoder, require_description
+from dcae_bench.subjects.trained import phases_behind, require_autoencoder, require_description
 from dcae_bench.training.autoencoder import PhaseRun, PhaseTrainer
 from dcae_bench.training.finished import remove_state, skip_if_finished
 from dcae_bench.training.fit import fit_components
@@ -55,7 +55,8 @@ def train_phase(
         trained, before = profile.before(autoencoder, phase) or (autoencoder, None)
         require_autoencoder(initial, trained, profile.autoencoders[autoencoder].model, before)
         require_description(initial)
-    packs = [open_training_set(name, data, profile.pack_short_side) for name in profile.training_sets(phase)]
+    names = profile.training_sets(autoencoder, phase)
+    packs = [open_training_set(name, data, profile.pack_short_side) for name in names]
     loss, fitted = profile.required_training.loss, profile.is_fitted(autoencoder)
     recipe = {
         **profile.recipe(autoencoder, phase),
@@ -86,6 +87,7 @@ def train_phase(
                 state=components.state_dict(),
                 parameters=components.count_parameters(),
                 images=model.images,
+                phases=(TrainedPhase(phase=phase, datasets=names, images=model.images),),
                 log=json.dumps({"images": model.images, "explained": explained}) + "\n",
                 protocol=FIT_PROTOCOL,
                 metrics={"explained": Metric(label="explained variance", value=explained, better="higher")},
@@ -114,7 +116,7 @@ def train_phase(
             console.print(f"{name}: resumed at image {trainer.images} of {spec.images}")
         train_with_progress(trainer, clock, console)
         if trainer.accelerator.is_main_process:
-            _write(_trained(trainer, clock), profile, autoencoder, phase, packs, settings, recipe, output)
+            _write(_trained(trainer, clock, names), profile, autoencoder, phase, packs, settings, recipe, output)
             remove_state(directory)
             console.print(f"{name}: {spec.images} images in {clock.seconds:.0f} s -> {output}", soft_wrap=True)
 
@@ -127,6 +129,8 @@ class _Finished:
     parameters: int
     images: int
     """Images seen."""
+    phases: tuple[TrainedPhase, ...] | None
+    """Phases that the weights went through; None if nothing is said of those that they started from."""
     log: str
     protocol: str
     metrics: dict[str, Metric]
@@ -134,7 +138,7 @@ class _Finished:
     clock: Stopwatch
 
 
-def _trained(trainer: PhaseTrainer, clock: Stopwatch) -> _Finished:
+def _trained(trainer: PhaseTrainer, clock: Stopwatch, datasets: tuple[str, ...]) -> _Finished:
     run = trainer.run
     training = run.profile.required_training
     log = run.directory / "log.jsonl"
@@ -164,6 +168,7 @@ def _trained(trainer: PhaseTrainer, clock: Stopwatch) -> _Finished:
         state=trainer.ema.state,
         parameters=trainer.autoencoder.count_parameters(),
         images=run.phase_spec.images,
+        phases=_phases(run, datasets),
         log=log.read_text(encoding="utf-8"),
         protocol=PROTOCOL,
         metrics=metrics,
@@ -184,7 +189,13 @@ def _write(
 ) -> None:
     """Write weights and log, and then the record, so that a record never exists without them."""
     spec = profile.autoencoders[autoencoder].model
-    trained = TrainedWeights(kind="autoencoder", name=autoencoder, phase=phase, model_sha256=model_sha256(spec))
+    trained = TrainedWeights(
+        kind="autoencoder",
+        name=autoencoder,
+        phase=phase,
+        model_sha256=model_sha256(spec),
+        trained=finished.phases,
+    )
     weights_sha256 = save_weights(finished.state, output, trained=trained)
     write_text(output.parent / "log.jsonl", finished.log)
     record = Record(
@@ -201,6 +212,7 @@ def _write(
             parameters=finished.parameters,
             weights_sha256=weights_sha256,
             variant=profile.variant_of(autoencoder, phase),
+            trained=finished.phases,
         ),
         data=Data(
             name="+".join(pack.name for pack in packs),
@@ -221,3 +233,11 @@ def _write(
         ),
     )
     save(record, output.parent / "record.json")
+
+
+def _phases(run: PhaseRun, datasets: tuple[str, ...]) -> tuple[TrainedPhase, ...] | None:
+    """Phases that the finished weights went through; None if nothing is said of those that they started from."""
+    before = phases_behind(run.initial) if run.initial is not None else ()
+    if before is None:
+        return None
+    return (*before, TrainedPhase(phase=run.phase, datasets=datasets, images=run.phase_spec.images))

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError
 from dcae_bench.base.errors import WeightsError
 from dcae_bench.base.files import open_regular, sha256_json
 from dcae_bench.base.typed import Strict
+from dcae_bench.records.record import TrainedPhase
 
 METADATA = "dcae_bench"
 """Key of the statement in the metadata of a safetensors file."""
@@ -24,6 +25,9 @@ class TrainedWeights(Strict):
     name: str = Field(description="name of the autoencoder or of the denoiser's row in the profile")
     phase: int | None = Field(default=None, description="last training phase; null: a denoiser")
     model_sha256: str | None = Field(default=None, description="hash of the model's spec; null: not stated")
+    trained: tuple[TrainedPhase, ...] | None = Field(
+        default=None, description="phases that an autoencoder went through, in order; null: not stated"
+    )
     latents_sha256: str | None = Field(default=None, description="hash of the latents that a denoiser learned from")
     scaling_factor: float | None = Field(
         default=None, description="scale of those latents, to which the weights belong"

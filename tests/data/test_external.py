@@ -64,9 +64,14 @@ def test_the_paper_profile_is_the_papers_recipe():
     assert [phase.optimizer.lr for phase in profile.training.phases.values()] == [6.4e-5, 1.6e-5, 5.4e-5]
     assert [phase.optimizer.weight_decay for phase in profile.training.phases.values()] == [0.1, 0.001, 0.01]
     assert [phase.optimizer.betas for phase in profile.training.phases.values()][2] == (0.5, 0.9)
-    assert profile.training_sets(2) == ("ffhq", "mapillary-vistas")
-    assert profile.recipe("dc-ae-f32c32", 2)["datasets"] == ("ffhq", "mapillary-vistas")
-    assert profile.recipe("dc-ae-f32c32", 3)["datasets"] == ("imagenet", "ffhq", "mapillary-vistas")
+    assert profile.training_sets("dc-ae-f32c32-mix", 2) == ("ffhq", "mapillary-vistas")
+    assert profile.recipe("dc-ae-f32c32-mix", 2)["datasets"] == ("ffhq", "mapillary-vistas")
+    assert profile.recipe("dc-ae-f32c32-mix", 3)["datasets"] == ("imagenet", "ffhq", "mapillary-vistas")
+    for name in profile.autoencoders:
+        if name.endswith("-in"):
+            assert {profile.training_sets(name, phase) for phase in profile.phases} == {("imagenet",)}
+            assert profile.recipe(name, 2)["plan"]["datasets"] == ["imagenet"]
+            assert profile.autoencoders[name].model == profile.autoencoders[f"{name.removesuffix('in')}mix"].model
 
 
 def test_the_paper_profile_has_the_papers_autoencoders():
@@ -75,20 +80,22 @@ def test_the_paper_profile_has_the_papers_autoencoders():
 
     found = {}
     for name, entry in load_profile("paper").autoencoders.items():
+        if name.endswith("-mix"):
+            continue
         with torch.device("meta"):
             found[name] = build(entry.model).count_parameters()
     assert found == {
-        "sd-vae-f32c32": 140_701_987,
-        "dc-ae-f32c32": 323_356_460,
-        "sd-vae-f64c128": 170_434_307,
-        "dc-ae-f64c128": 676_896_140,
-        "sd-vae-f128c512": 205_301_379,
-        "dc-ae-f128c512": 1_120_682_252,
+        "sd-vae-f32c32-in": 140_701_987,
+        "dc-ae-f32c32-in": 323_356_460,
+        "sd-vae-f64c128-in": 170_434_307,
+        "dc-ae-f64c128-in": 676_896_140,
+        "sd-vae-f128c512-in": 205_301_379,
+        "dc-ae-f128c512-in": 1_120_682_252,
     }
 
 
 def test_data_that_were_not_prepared_are_one_line(monkeypatch, capsys, tmp_path):
-    arguments = ["--profile", "paper", "--autoencoder", "dc-ae-f32c32", "--weights", "w", "--data", "d"]
+    arguments = ["--profile", "paper", "--autoencoder", "dc-ae-f32c32-in", "--weights", "w", "--data", "d"]
     monkeypatch.setattr("sys.argv", ["dcae-bench", "evaluate", *arguments, "--output", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:
         main()

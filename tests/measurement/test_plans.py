@@ -9,8 +9,8 @@ from dcae_bench.catalogue.denoisers import denoiser_catalogue
 from dcae_bench.cli.main import main
 from dcae_bench.measurement import plans, session
 from dcae_bench.measurement.plans import PLANS, PlanSpec, PlanStep, plan_for, run_plan
+from dcae_bench.measurement.workloads.paper_phases import paper_architectures
 from dcae_bench.measurement.workloads.recipes import recipe_for
-from dcae_bench.profile.profile import load_profile
 
 
 def step(latent="sd-vae-f8c4-p2", **more) -> PlanStep:
@@ -116,7 +116,8 @@ def test_the_matrix_has_every_phase_of_the_papers_autoencoders_at_its_own_resolu
     steps = [one for one in PLANS["matrix"].steps if one.work.startswith("phase")]
     found = {(one.latents[0].removesuffix("-p1"), one.work, one.side) for one in steps}
     sides = {"phase1": 256, "phase2": 1024, "phase3": 256}
-    assert found == {(name, work, side) for name in load_profile("paper").autoencoders for work, side in sides.items()}
+    assert found == {(name, work, side) for name in paper_architectures() for work, side in sides.items()}
+    assert len(paper_architectures()) == 6
     assert {one.protocol for one in steps} == {"paper", "tuned"} and len(steps) == 2 * len(found)
     assert "--resolution 1024" in " ".join(next(one for one in steps if one.work == "phase2").command(Path("x"), 1))
 

@@ -69,10 +69,10 @@ def test_the_catalogue_has_the_papers_graphs():
     assert known.spec("dc-ae-lite-f32c32") == known.spec("dc-ae-lite-f32c32-sana-1.1") == PAPER["lite"]
     trained = load_profile("paper").autoencoders
     assert {name: entry.model for name, entry in trained.items() if entry.model.family == "dc-ae"} == {
-        f"dc-ae-{name}": spec for name, spec in PAPER.items() if name not in OTHERS
+        f"dc-ae-{name}-{data}": spec for name, spec in PAPER.items() if name not in OTHERS for data in ("in", "mix")
     }
     assert [entry.model for name, entry in trained.items() if name.startswith("sd-vae")] == [
-        known.architectures[name] for name in trained if name.startswith("sd-vae")
+        known.architectures[name.rpartition("-")[0]] for name in trained if name.startswith("sd-vae")
     ]
 
 

@@ -33,9 +33,9 @@ def changed(profile, **phase_1):
 @pytest.mark.parametrize(
     ("name", "resolution", "gmac"),
     [
-        ("dc-ae-f32c32", 256, 260.683 + 346.183),
-        ("dc-ae-f64c128", 512, 1052.640 + 1398.267),
-        ("dc-ae-f128c512", 1024, 4221.601 + 5611.359),
+        ("dc-ae-f32c32-in", 256, 260.683 + 346.183),
+        ("dc-ae-f64c128-in", 512, 1052.640 + 1398.267),
+        ("dc-ae-f128c512-in", 1024, 4221.601 + 5611.359),
     ],
 )
 def test_forward_arithmetic_is_the_known_one(paper, name, resolution, gmac):
@@ -46,7 +46,7 @@ def test_forward_arithmetic_is_the_known_one(paper, name, resolution, gmac):
 
 
 def test_a_full_step_costs_three_forward_passes_and_recomputation_makes_it_four(paper):
-    model = paper.autoencoders["dc-ae-f32c32"].model
+    model = paper.autoencoders["dc-ae-f32c32-in"].model
     loss = paper.training.loss.model_copy(update={"lpips": 0.0})
     cost = step_cost(model, paper.training.phases[1], loss, "bf16")
     assert cost.forward_mac == pytest.approx(forward_mac(model, 256))
@@ -57,7 +57,7 @@ def test_a_full_step_costs_three_forward_passes_and_recomputation_makes_it_four(
 
 def test_frozen_parts_have_no_backward_pass(paper):
     loss = paper.training.loss.model_copy(update={"lpips": 0.0})
-    model = paper.autoencoders["dc-ae-f64c128"].model
+    model = paper.autoencoders["dc-ae-f64c128-in"].model
     wide = paper.training.phases[2].model_copy(update={"trainable": ("all",)})
     full, middle = (step_cost(model, phase, loss, "bf16") for phase in (wide, paper.training.phases[2]))
     # Only the decoder's activations get a gradient.
@@ -71,7 +71,7 @@ def test_frozen_parts_have_no_backward_pass(paper):
 
 def test_parameter_bytes_are_exact(paper):
     cost = step_cost(
-        paper.autoencoders["dc-ae-f64c128"].model, paper.training.phases[1], paper.training.loss, paper.precision
+        paper.autoencoders["dc-ae-f64c128-in"].model, paper.training.phases[1], paper.training.loss, paper.precision
     )
     assert (cost.parameters, cost.trained) == (676_896_140, 676_896_140)
     assert (cost.other_parameters, cost.other_trained) == (14_716_160, 0)
@@ -79,10 +79,10 @@ def test_parameter_bytes_are_exact(paper):
     memory = [training_bytes(cost, count, paper.precision, paper.training.execution) for count in (0, 1, 10)]
     assert memory[0] == fixed
     assert memory[2] == pytest.approx(fixed + 10 * (memory[1] - fixed))
-    row = Estimator(paper, Rates.read()).training("dc-ae-f64c128", 1)
+    row = Estimator(paper, Rates.read()).training("dc-ae-f64c128-in", 1)
     assert row.disk_gib == 676_896_140 * 4 / GIB and row.unfinished_gib == 2 * 676_896_140 * 16 / GIB
     third = step_cost(
-        paper.autoencoders["dc-ae-f64c128"].model, paper.training.phases[3], paper.training.loss, paper.precision
+        paper.autoencoders["dc-ae-f64c128-in"].model, paper.training.phases[3], paper.training.loss, paper.precision
     )
     assert (third.trained, third.other_trained) == (28_172, 2_765_633)
 
@@ -148,7 +148,7 @@ def test_released_weights_are_fetched_and_measured_set_by_set(monkeypatch):
     monkeypatch.setattr("dcae_bench.planning.estimate.weights.is_fetched", lambda name: True)
     rows = estimator.plan("all").rows
     jobs = {rule: sum(row.jobs for row in rows if row.rule == rule) for rule in {row.rule for row in rows}}
-    assert jobs == {"prepare": 4, "fetch": 9, "evaluate": 16, "table": 2}
+    assert jobs == {"prepare": 4, "fetch": 12, "evaluate": 20, "table": 2}
     assert {row.download_gib for row in rows if row.rule == "fetch"} == {0, INCEPTION_GIB}
     example = r"results/released/reconstruction/dc-ae-f32c32-in-1\.0@released/imagenet-256"
     with pytest.raises(ConfigError, match=example):

@@ -101,7 +101,7 @@ def test_ablations_change_no_hash_of_the_profiles_own_results():
 def test_the_paper_profile_has_its_figure():
     paper = load_profile("paper")
     found = trained(paper)
-    assert ("dc-ae-f32c32", 3) in found and ("dc-ae-f8c4-plain-without-2-seed0", 3) in found
+    assert ("dc-ae-f32c32-mix", 3) in found and ("dc-ae-f8c4-plain-without-2-seed0", 3) in found
     assert len(found) == 6 + 9 - 3 + 3 + 6  # f8; f32 with its phases and GAN, of which 3 are its own; f64
 
 

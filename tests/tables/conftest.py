@@ -96,6 +96,7 @@ def make_released() -> RecordMaker:
 
     def make(**changes) -> Record:
         facts = {
+            "autoencoder": "dc-ae-f64c128-in-1.0",
             "phase": None,
             "data_set": "imagenet",
             "resolution": 512,

@@ -50,6 +50,17 @@ def test_the_official_oracle_is_expected_of_the_released_profile(oracle):
     assert find_expectation(oracle(), load_expected()) == expectation
 
 
+@pytest.mark.parametrize(("version", "rfid", "psnr"), [("1.0", 0.339, 29.31), ("1.1", 0.314, 29.74)])
+def test_the_second_oracle_is_of_other_weights_and_images(make_released, check, version, rfid, psnr):
+    name = f"dc-ae-f32c32-sana-{version}"
+    assert [item.label for item in load_profile("released").sets_of(name)] == ["mjhq-1024"]
+    facts = {"autoencoder": name, "data_set": "mjhq", "resolution": 1024, "images": 30_000}
+    assert check(make_released(rfid=rfid + 0.005, psnr=psnr - 0.01, **facts))[0] == 0
+    for changed in ({"rfid": rfid + 0.006}, {"psnr": psnr + 0.016}, {"images": 29_999}, {"resolution": 512}):
+        code, printed = check(make_released(**({"rfid": rfid, "psnr": psnr} | facts | changed)))
+        assert code == 2 and "Traceback" not in printed
+
+
 @pytest.mark.parametrize(
     ("metric", "value", "tolerance"),
     [

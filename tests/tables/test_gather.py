@@ -67,7 +67,7 @@ def results(tmp_path, demo, make_record):
     places = Places(str(tmp_path / "results" / "demo"))
     for phase in demo.phases:
         record = make_record(phase=phase, kind="training")
-        sets = sha256_json([load_manifest(name).sha256 for name in demo.training_sets(phase)])
+        sets = sha256_json([load_manifest(name).sha256 for name in demo.training_sets("dc-ae-f32c32", phase)])
         data = record.data.model_copy(update={"sha256": sets})
         record = stated(record.model_copy(update={"data": data}), demo.recipe(NAME, phase), demo.seed)
         save(record, Path(places.training(NAME, phase, "record.json")))

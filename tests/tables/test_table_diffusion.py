@@ -125,7 +125,7 @@ def test_length_of_training_chooses_the_row(rows, make_generation, make_training
     assert judgement(long, label="UViT-H, 2M steps").verdict == Verdict.WITHIN_NOISE
     assert judgement(long).verdict == Verdict.NOT_RUN
     short = table_of(rows, make_generation(12.3), make_training(IMAGES // 2))
-    assert judgement(short).reason == "training images differs: 512,000,000 reported, 256,000,000 measured"
+    assert judgement(short).reason == "images seen in training differ: 512,000,000 reported, 256,000,000 measured"
 
 
 def test_a_row_without_a_reported_value_says_so(rows, make_generation, make_training):

@@ -10,6 +10,7 @@ import pytest
 
 import dcae_bench.tables
 from dcae_bench.base.errors import ResultsError
+from dcae_bench.records.record import TrainedPhase
 from dcae_bench.tables.markdown import decimals, millions, number
 from dcae_bench.tables.reconstruction.build import build
 from dcae_bench.tables.reconstruction.files import write
@@ -251,18 +252,67 @@ def test_the_twins_carry_interval_settings_and_source(make_released, reported, t
 
 def test_rows_without_reported_values_are_measured_without_a_verdict(make_record):
     rows = load_reported_reconstruction(measured={"mjhq"})
-    assert [row.dataset for row in rows[16:]] == ["mjhq"] * 4 and len(load_reported_reconstruction()) == 16
+    assert [row.dataset for row in rows[16:]] == ["mjhq"] * 9 and len(load_reported_reconstruction()) == 16
     facts = {"data_set": "mjhq", "resolution": 1024, "images": 30_000, "profile": "released", "phase": None}
     facts |= {"weights_source": "released", "rfid": 0.5, "rfd": None, "protocol": "reconstruction/paper-v1"}
-    records = {Path("a.json"): make_record("dc-ae", 64, 128, **facts)}
+    records = {Path("a.json"): make_record("dc-ae", 64, 128, autoencoder="dc-ae-f64c128-mix-1.0", **facts)}
     table = build("released", records, rows, not_run)
     assert answered(table)[0].judgements["rfid"].verdict is Verdict.NOT_COMPARABLE
     text = section(markdown(table), "Reported by the paper (Table 2)")
-    row = parse(text)[17]
+    row = parse(text)[16 + 5 + 1]
     assert (row["data set"], row["rFID ↓"], row["LPIPS ↓"]) == ("MJHQ-30K", "-", "-")
     assert row["released"] == "rFID 0.500, PSNR 21.46, SSIM 0.654, LPIPS 0.234"
-    assert row["verdict"] == "released: not_comparable<sup>2</sup>; retrained: not_run<sup>1</sup>"
-    assert "<sup>2</sup> the paper has no such row" in text
+    assert row["verdict"] == "released: not_comparable<sup>7</sup>; retrained: not_run<sup>1</sup>"
+    assert "<sup>7</sup> the paper has no such row" in text
+    elsewhere = [one["autoencoder"] for one in parse(text)[16:21]]
+    assert elsewhere[0] == "DC-AE f32c32<sup>2</sup>" and elsewhere[2] == "SD-VAE f8c4<sup>4</sup>"
+    assert (
+        "<sup>2</sup> authors' page on DC-AE for SANA 1.1, not the paper. Published as dc-ae-f32c32-sana-1.0." in text
+    )
+
+
+def test_released_weights_answer_the_rows_that_name_them(make_record):
+    rows = load_reported_reconstruction(measured={"mjhq"})
+    facts = {"data_set": "mjhq", "resolution": 1024, "images": 30_000, "profile": "released", "phase": None}
+    facts |= {
+        "weights_source": "released",
+        "rfd": None,
+        "protocol": "reconstruction/paper-v1",
+        "parameters": 312_250_275,
+    }
+    names = {"dc-ae-f32c32-sana-1.0": (0.3392, 29.312), "dc-ae-f32c32-sana-1.1": (0.3139, 29.738)}
+    records = {
+        Path(f"{name}.json"): make_record("dc-ae", 32, 32, autoencoder=name, rfid=rfid, psnr=psnr, **facts)
+        for name, (rfid, psnr) in names.items()
+    }
+    table = build("released", records, rows, not_run)
+    found = {
+        result.row.metrics["rfid"].text: {metric: one.verdict for metric, one in answer.judgements.items()}
+        for result in table.reported
+        if (answer := result.answers["released"]).runs
+    }
+    match = {"rfid": Verdict.MATCH, "psnr": Verdict.MATCH}
+    unknown_count = dict.fromkeys(("rfid", "psnr", "ssim", "lpips"), Verdict.NOT_COMPARABLE)
+    assert found == {"0.339": match, "0.314": match, "0.34": unknown_count}
+
+
+def trained_on(record, *datasets):
+    trained = (TrainedPhase(phase=3, datasets=datasets, images=1000),)
+    return record.model_copy(update={"subject": record.subject.model_copy(update={"trained": trained})})
+
+
+def test_a_row_is_answered_by_the_training_on_its_data_and_pairs_share_theirs(reported, make_record):
+    facts = {"data_set": "imagenet", "resolution": 256, "images": 50_000, "profile": "paper"}
+    records = {}
+    for family in ("sd-vae", "dc-ae"):
+        for name, data in (("in", ("imagenet",)), ("mix", ("ffhq", "imagenet"))):
+            made = make_record(family, 32, 32, autoencoder=f"{family}-f32c32-{name}", **facts)
+            records[Path(f"{family}-{name}.json")] = trained_on(made, *data)
+    table = build("paper", records, reported, not_run)
+    answers = [run.record.subject.autoencoder for answer in answered(table) for run in answer.runs.values()]
+    assert set(answers) == {"sd-vae-f32c32-in", "dc-ae-f32c32-in"}
+    pairs = {(pair.dc_ae.record.subject.autoencoder, pair.sd_vae.record.subject.autoencoder) for pair in table.pairs}
+    assert pairs == {(f"dc-ae-f32c32-{name}", f"sd-vae-f32c32-{name}") for name in ("in", "mix")}
 
 
 def test_each_missing_thing_is_a_note_of_its_own(reported):

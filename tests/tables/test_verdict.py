@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dcae_bench.records.record import TrainedPhase
 from dcae_bench.tables.reconstruction.judge import HIGHER_IS_BETTER, RECORD_KEYS, judge
-from dcae_bench.tables.reported.verdict import Verdict
+from dcae_bench.tables.reported.verdict import Judgement, Verdict
 
 METRICS = list(HIGHER_IS_BETTER)
 
@@ -106,8 +107,80 @@ def test_a_small_sd_vae_does_not_stand_for_the_papers(reported, make_record):
     facts = {"data_set": "imagenet", "resolution": 256, "images": 50_000, "protocol": "reconstruction/paper-v1"}
     small = make_record("sd-vae", psnr=22.13, **facts)
     large = make_record("sd-vae", psnr=22.13, parameters=140_700_000, **facts)
-    assert judge(row, small, "psnr").verdict is Verdict.NOT_COMPARABLE
-    assert judge(row, large, "psnr").verdict is Verdict.MATCH
+    known = row.model_copy(update={"training_images": 1000})
+    trained = {"trained": (TrainedPhase(phase=1, datasets=("imagenet",), images=1000),)}
+    small, large = (
+        one.model_copy(update={"subject": one.subject.model_copy(update=trained)}) for one in (small, large)
+    )
+    assert "parameters" in judge(known, small, "psnr").reason
+    assert judge(known, large, "psnr").verdict is Verdict.MATCH
+
+
+TWO_PHASES = (
+    TrainedPhase(phase=1, datasets=("imagenet", "ffhq"), images=600),
+    TrainedPhase(phase=2, datasets=("ffhq",), images=400),
+)
+UNTOLD = "no source tells the {} of the reported value"
+NOT_IN_RECORD = "the records do not tell the {} of the measured one"
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "images", "trained", "reasons"),
+    [
+        (("ffhq", "imagenet"), 1000, TWO_PHASES, []),
+        (("imagenet",), 1000, TWO_PHASES, ["training data differ: imagenet reported, ffhq + imagenet measured"]),
+        (
+            ("ffhq", "imagenet"),
+            1001,
+            TWO_PHASES,
+            ["images seen in training differ: 1,001 reported, 1,000 measured"],
+        ),
+        (
+            ("imagenet",),
+            None,
+            TWO_PHASES,
+            [
+                "training data differ: imagenet reported, ffhq + imagenet measured",
+                UNTOLD.format("images seen in training"),
+            ],
+        ),
+        (None, 1000, TWO_PHASES, [UNTOLD.format("training data")]),
+        (
+            ("imagenet",),
+            1000,
+            None,
+            [NOT_IN_RECORD.format("training data"), NOT_IN_RECORD.format("images seen in training")],
+        ),
+    ],
+)
+def test_retrained_weights_need_equal_training_data_and_images_seen(
+    reported, make_record, trained_on, images, trained, reasons
+):
+    row = next(row for row in reported if row.family == "sd-vae" and row.compression == 32)
+    row = row.model_copy(update={"trained_on": trained_on, "training_images": images})
+    facts = {"data_set": "imagenet", "resolution": 256, "images": 50_000, "protocol": "reconstruction/paper-v1"}
+    record = make_record("sd-vae", psnr=22.13, parameters=140_700_000, **facts)
+    record = record.model_copy(update={"subject": record.subject.model_copy(update={"trained": trained})})
+    judgement = judge(row, record, "psnr")
+    if not reasons:
+        assert judgement.verdict is Verdict.MATCH
+    else:
+        assert judgement == Judgement(Verdict.NOT_COMPARABLE, "; ".join(reasons))
+
+
+def test_no_source_tells_how_long_a_row_of_table_2_was_trained(reported, make_record):
+    for row in reported:
+        assert row.trained_on and row.training_images is None
+        if row.weights_source == "retrained" and row.metrics["rfid"].trusted:
+            sizes = (row.family, row.compression, row.latent_channels)
+            place = {"data_set": row.dataset, "resolution": row.resolution, "protocol": row.protocol}
+            reason = judge(row, make_record(*sizes, **place), "rfid").reason
+            assert UNTOLD.format("images seen in training") in reason
+
+
+def test_other_released_weights_do_not_stand_for_a_row(verified_row, make_released):
+    judgement = judge(verified_row, make_released(autoencoder="dc-ae-f64c128-mix-1.0"), "psnr")
+    assert judgement.reason == "weights differ: dc-ae-f64c128-in-1.0 reported, dc-ae-f64c128-mix-1.0 measured"
 
 
 def test_recalled_values_are_never_judged(reported, make_record):
@@ -123,6 +196,7 @@ def test_an_unknown_sample_count_is_not_compared(reported, make_record):
         "dc-ae",
         128,
         512,
+        autoencoder="dc-ae-f128c512-mix-1.0",
         phase=None,
         data_set="ffhq",
         resolution=1024,

@@ -40,6 +40,9 @@ def test_a_variant_goes_on_from_the_training_that_it_has_in_common(train, capsys
     record = load(last.with_name("record.json"))
     assert record.subject.variant == Variant(of="dc-ae", phases=(1, 3), seed=3)
     assert record.subject.phase == 3 and record.provenance.seed == 3
+    before = load(first.with_name("record.json")).subject.trained
+    assert [one.phase for one in record.subject.trained] == [1, 3] and record.subject.trained[:1] == before
+    assert all(one.images == profile().training.phases[one.phase].images for one in record.subject.trained)
     statement = read_statement(last)
     assert (statement.name, statement.phase) == ("dc-ae-without-2-seed3", 3)
     meaning = Meaning(profile(), train.data)

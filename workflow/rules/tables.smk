@@ -4,7 +4,7 @@
 rule table_rfid:
     input:
         records=JOBS.records,
-        reported=REPORTED / "table2_reconstruction.yaml",
+        reported=[REPORTED / f"{name}_reconstruction.yaml" for name in ("table2", "mjhq")],
         beside=JOBS.beside_records,
     output:
         report(

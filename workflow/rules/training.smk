@@ -4,7 +4,7 @@
 
 rule train_phase:
     input:
-        data=lambda wildcards: JOBS.training_files(int(wildcards.phase)),
+        data=lambda wildcards: JOBS.training_files(wildcards.autoencoder, int(wildcards.phase)),
         initial=lambda wildcards: JOBS.weights_before(wildcards.autoencoder, int(wildcards.phase)),
     output:
         weights=PLACES.weights("{autoencoder}", "{phase}"),
@@ -34,7 +34,7 @@ rule train_phase:
 # The same for the variants of the ablations, whose first phases may be trainings of the rule above.
 use rule train_phase as train_variant with:
     input:
-        data=lambda wildcards: JOBS.training_files(int(wildcards.phase)),
+        data=lambda wildcards: JOBS.training_files(wildcards.autoencoder, int(wildcards.phase)),
         initial=lambda wildcards: JOBS.ablations.weights_before(wildcards.autoencoder, int(wildcards.phase)),
     output:
         weights=PLACES.ablations.weights("{autoencoder}", "{phase}"),

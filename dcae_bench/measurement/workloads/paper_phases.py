@@ -3,6 +3,7 @@
 from functools import cache
 from typing import Literal
 
+from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.measurement.record import Work
 from dcae_bench.profile.profile import Profile, load_profile
 from dcae_bench.profile.training import PhaseSpec, TrainingSpec
@@ -16,6 +17,15 @@ PHASE_WORK: dict[Work, Literal[1, 2, 3]] = {"phase1": 1, "phase2": 2, "phase3": 
 def paper_profile() -> Profile:
     """The profile ``paper``. Raises :class:`ConfigError`."""
     return load_profile(PROFILE)
+
+
+def paper_architectures() -> tuple[str, ...]:
+    """The catalogue's names of the profile's architectures, each once, however many trainings it has.
+
+    Raises :class:`ConfigError`.
+    """
+    models = [entry.model for entry in paper_profile().autoencoders.values()]
+    return tuple(name for name, spec in catalogue().architectures.items() if spec in models)
 
 
 def paper_training() -> TrainingSpec:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dcae_bench.specs.diffusion import paper_sampler
 from dcae_bench.tables.generation.table import REPORTED_LABELS, Generation
 from dcae_bench.tables.reported.generation import GenerationMetric, GenerationRow
-from dcae_bench.tables.reported.verdict import Judgement, Verdict, judge_value
+from dcae_bench.tables.reported.verdict import Judgement, Training, Verdict, judge_value, training_differences
 
 RECORD_KEY = "gfid_pytorch_fid"
 """Key of a record's metric that measures what the paper prints; other Fréchet distances are other quantities."""
@@ -66,10 +66,12 @@ def _obstacles(row: GenerationRow, run: Generation, metric: GenerationMetric) ->
     ]
     if row.parameters is not None:
         pairs.append(("parameters", f"{row.parameters:,}", f"{run.denoiser.parameters:,}"))
-    if row.training_images is not None and run.training_images is not None:
-        pairs.append(("training images", f"{row.training_images:,}", f"{run.training_images:,}"))
     for what, theirs, ours in pairs:
         if theirs != ours:
             yield f"{what} differs: {theirs} reported, {ours} measured"
+    if run.denoiser.weights_source == "retrained":
+        reported = Training((row.dataset,), row.training_images)
+        if (unequal := training_differences(reported, Training(run.trained_on, run.training_images))) is not None:
+            yield unequal
     if RECORD_KEY not in record.metrics:
         yield f"the record holds no {RECORD_KEY}"

@@ -46,6 +46,11 @@ class Generation(Run):
         return self.training.data.images if self.training else None
 
     @property
+    def trained_on(self) -> tuple[str, ...] | None:
+        """Data sets of the training; None without a record of it."""
+        return tuple(self.training.data.name.split("+")) if self.training else None
+
+    @property
     def training_flops(self) -> float | None:
         """Floating-point operations of the whole training, matrix products only."""
         return self._training_metric("training_flops")

@@ -98,12 +98,17 @@ def _answer(
 ) -> ReconstructionAnswer:
     """What one weights source gives for a reported row.
 
-    A run of the profile itself wins over a run of another profile. Among several runs, the last phase wins.
+    A run of the profile itself wins over a run of another profile. Among several runs, those that were trained on the
+    row's data win, and among these the last phase.
     """
     metrics = _metrics(row)
     for runs in (own, others):
         candidates = [run for run in runs if run.record.subject.weights_source == source and _measures(run, row)]
-        run = max(candidates, key=lambda run: run.record.subject.phase or 0, default=None)
+        run = max(
+            candidates,
+            key=lambda run: (row.shared_data(run.record.subject.trained_on), run.record.subject.phase or 0),
+            default=None,
+        )
         if run is not None:
             found = run.record.metrics
             return ReconstructionAnswer(
@@ -117,8 +122,10 @@ def _answer(
 
 
 def _measures(run: Reconstruction, row: ReconstructionRow) -> bool:
-    """Whether a run measures the row's autoencoder on the row's images."""
+    """Whether a run measures the row's autoencoder, or its released weights, on the row's images."""
     subject, data = run.record.subject, run.record.data
+    if row.released is not None and subject.weights_source == "released" and subject.autoencoder != row.released:
+        return False
     theirs = (row.dataset, row.resolution, row.family, row.compression, row.latent_channels)
     return theirs == (data.name, data.resolution, subject.family, subject.compression, subject.latent_channels)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dcae_bench.records.record import Record
 from dcae_bench.specs.protocols import SETTINGS
 from dcae_bench.tables.reported.reconstruction import ReconstructionMetric, ReconstructionRow
-from dcae_bench.tables.reported.verdict import Judgement, Verdict, judge_value
+from dcae_bench.tables.reported.verdict import Judgement, Training, Verdict, judge_value, training_differences
 
 RECORD_KEYS: dict[ReconstructionMetric, str] = {
     "rfid": "rfid_pytorch_fid",
@@ -60,6 +60,13 @@ def _obstacles(reported: ReconstructionRow, record: Record, metric: Reconstructi
     for what, theirs, ours in pairs:
         if theirs != ours:
             yield f"{what} differs: {theirs} reported, {ours} measured"
+    if reported.released is not None and reported.released != record.subject.autoencoder:
+        yield f"weights differ: {reported.released} reported, {record.subject.autoencoder} measured"
+    if record.subject.weights_source == "retrained":
+        printed = Training(reported.trained_on, reported.training_images)
+        found = Training(record.subject.trained_on, record.subject.training_images)
+        if (unequal := training_differences(printed, found)) is not None:
+            yield unequal
     usual = SETTINGS.get(reported.protocol, {})
     for switch, value in record.settings.items():
         if value != usual.get(switch):

@@ -110,7 +110,9 @@ def _reported(table: ReconstructionTable) -> str:
     for result in table.reported:
         row = result.row
         cells = [DATA_SETS.get(row.dataset, row.dataset), str(row.resolution), row.latent_shape]
-        cells.append(f"{FAMILIES[row.family]} f{row.compression}c{row.latent_channels}")
+        beside = [] if row.in_paper or not row.metrics else [f"{row.table}, not the paper. {row.autoencoder_note}"]
+        name = f"{FAMILIES[row.family]} f{row.compression}c{row.latent_channels}"
+        cells.append(name + footnotes.mark(beside))
         cells += [row.metrics[metric].text if metric in row.metrics else "-" for metric in REPORTED_LABELS]
         cells += [_measured_cell(row, result.answers[source], footnotes) for source in SOURCES]
         rows.append([*cells, verdict_cell(result.answers, REPORTED_LABELS, footnotes)])

@@ -17,11 +17,11 @@ class Reconstruction(Run):
     """One measured row: an autoencoder after one phase, on one data set at one resolution."""
 
     @property
-    def setting(self) -> tuple[str, str, int, int, int, str]:
+    def setting(self) -> tuple[str, str, int, int, int, str, tuple[str, ...]]:
         """Everything that SD-VAE and DC-AE must share to be compared."""
         subject, data = self.record.subject, self.record.data
         size = (data.resolution, subject.compression, subject.latent_channels)
-        return data.name, data.split, *size, subject.weights_source
+        return data.name, data.split, *size, subject.weights_source, subject.trained_on or ()
 
     @property
     def order(self) -> tuple:

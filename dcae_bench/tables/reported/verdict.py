@@ -27,6 +27,39 @@ class Judgement:
     reason: str
 
 
+@dataclass(frozen=True)
+class Training:
+    """What a training showed a model, as far as it is known."""
+
+    datasets: tuple[str, ...] | None
+    images: int | None
+    """Images seen."""
+
+
+def training_differences(reported: Training, measured: Training) -> str | None:
+    """Why two trainings are not, or may not be, equal in data and images seen; None if they are equal."""
+    found = []
+    for what, theirs, ours in (
+        ("training data", _named(reported.datasets), _named(measured.datasets)),
+        ("images seen in training", _counted(reported.images), _counted(measured.images)),
+    ):
+        if theirs is None:
+            found.append(f"no source tells the {what} of the reported value")
+        elif ours is None:
+            found.append(f"the records do not tell the {what} of the measured one")
+        if theirs != ours and None not in (theirs, ours):
+            found.append(f"{what} differ: {theirs} reported, {ours} measured")
+    return "; ".join(found) or None
+
+
+def _named(datasets: Sequence[str] | None) -> str | None:
+    return None if datasets is None else " + ".join(sorted(datasets))
+
+
+def _counted(images: int | None) -> str | None:
+    return None if images is None else f"{images:,}"
+
+
 def judge_value(
     reported: Sequence[ReportedValue], measured: Metric, *, higher_is_better: bool, spread: float = 0.0
 ) -> Judgement:
