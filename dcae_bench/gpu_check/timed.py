@@ -141,7 +141,7 @@ def run_session(device: str, folder: Path) -> str:
     """A whole session of ``measure``: lease, clock, ceiling, trace, gate and record, without an energy window."""
     recipe = (PAPER if device == "cuda" else CPU).model_copy(update={"schedule": SHORT})
     cases = (tiny.case("forward"),)
-    (path,) = measure(Session(cases, recipe, folder, batch=BATCH, energy=False))
+    (path,) = measure(Session(cases, recipe, folder, batch=BATCH, energy=()))
     record = load(path)
     require(record.status == "measured", f"the record says {record.status}: {record.reason}")
     speed = f"{record.derived.images_per_s.value:.0f} images/s" if record.derived else "no number"

@@ -1,32 +1,29 @@
-"""Plans: lists of sessions, the most important first. Each session runs in its own process; existing records stay."""
+"""Plans: lists of sessions, the most important first. Each session is one process."""
 
-import json
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dcae_bench.base.errors import MeasurementError
-from dcae_bench.base.files import sha256_json, write_text
-from dcae_bench.base.typed import Strict
-from dcae_bench.measurement.record import Work, load
+from dcae_bench.base.typed import Name, Strict
+from dcae_bench.measurement.record import Work
 from dcae_bench.measurement.workloads.cases import DENOISERS, LATENTS, Case, Latent, usual_resolution
 from dcae_bench.measurement.workloads.paper_phases import PHASE_WORK, paper_architectures
-from dcae_bench.measurement.workloads.recipes import recipe_for
-from dcae_bench.records.fingerprint import fingerprint
-from dcae_bench.running.launch import LAUNCHER
+from dcae_bench.measurement.workloads.recipes import Effort, recipe_for, with_effort
+from dcae_bench.measurement.workloads.stand_ins import stand_in
 
-STATE = "plan.json"
-_F8, _F32, _F64 = "sd-vae-f8c4-p2", "dc-ae-f32c32-p1", "dc-ae-f64c128-p1"
+if TYPE_CHECKING:  # a plan's own process does not need torch, which takes seconds to import
+    from dcae_bench.measurement.session import Session
+
+_F8, _F16, _F32, _F64 = "sd-vae-f8c4-p2", "ldm-f16c16-p2", "dc-ae-f32c32-p1", "dc-ae-f64c128-p1"
+_F8P4 = "sd-vae-f8c4-p4"
 _ALL = tuple(latent.slug for latent in LATENTS)
 
 
 class PlanStep(Strict):
-    """One session of a plan: one kind of work of one network on several latent spaces, timed in turn."""
+    """A part of a session: one kind of work of one network on several latent spaces, timed in turn."""
 
     protocol: str
     denoiser: str | None
@@ -34,8 +31,11 @@ class PlanStep(Strict):
     work: Work
     resolution: int | None = Field(default=None, description="side of the images in px; null: the work's default")
     batch: int | None = None
-    short: bool = False
-    restarts: int | None = Field(default=None, ge=1, description="number of restarts; null: the plan's")
+    share: int | None = Field(default=None, ge=2, description="4: a quarter of the protocol's batch; null: the whole")
+    effort: Effort = "whole"
+    energy: tuple[str, ...] | None = Field(
+        default=None, description="latent spaces that get an energy window on a GPU; null: all"
+    )
 
     @property
     def side(self) -> int:
@@ -43,65 +43,182 @@ class PlanStep(Strict):
         return self.resolution or usual_resolution(self.work)
 
     @property
+    def compiles(self) -> bool:
+        """Whether the step compiles a denoiser."""
+        return self.denoiser is not None and recipe_for(self.protocol).mode.startswith("compile")
+
+    @property
     def cases(self) -> tuple[Case, ...]:
         """The cases, one per latent space. Raises :class:`MeasurementError` and :class:`ConfigError`."""
         latents = map(Latent.parse, self.latents)
         return tuple(Case(denoiser=self.denoiser, latent=one, resolution=self.side, work=self.work) for one in latents)
 
-    def command(self, output: Path, restart: int) -> list[str]:
-        """Arguments of ``dcae-bench`` that run this session."""
-        words = ["measure", "--protocol", self.protocol, "--work", self.work, "--resolution", str(self.side)]
-        words += ["--denoiser", self.denoiser] if self.denoiser else []
-        words += [word for latent in self.latents for word in ("--latent", latent)]
-        words += ["--batch", str(self.batch)] if self.batch else []
-        words += ["--short"] if self.short else []
-        return [*words, "--restart", str(restart), "--output", str(output)]
+    def timings(self, output: Path, restart: int) -> "Session":
+        """What the step measures and where its records lie. Raises as :attr:`cases` does."""
+        from dcae_bench.measurement.session import Session
+
+        recipe = with_effort(recipe_for(self.protocol), self.effort)
+        return Session(self.cases, recipe, output, restart, self.batch, share=self.share, energy=self.energy)
+
+    def batch_of(self, case: Case) -> int:
+        """Images per iteration, or where the search for them starts. Raises :class:`MeasurementError`."""
+        return self.batch or recipe_for(self.protocol).first_batch(case, self.share)[0]
+
+
+class PlanSession(Strict):
+    """What one process measures, step after step. Each step's records are written when it ends."""
+
+    name: Name
+    steps: tuple[PlanStep, ...] = Field(min_length=1)
+    restarts: int | None = Field(default=None, ge=1, description="number of restarts; null: the plan's")
+
+    @property
+    def compiles(self) -> bool:
+        """Whether a step compiles a denoiser."""
+        return any(step.compiles for step in self.steps)
 
 
 class PlanSpec(Strict):
-    """Steps in the order of their importance. Every step runs once before any step is restarted."""
+    """Sessions in the order of their importance. Every session runs once before any session is restarted."""
 
+    name: Name
     what: str
-    steps: tuple[PlanStep, ...]
+    sessions: tuple[PlanSession, ...]
     restarts: int = Field(ge=1)
-    probe: bool = Field(default=False, description="whether the plan starts with a probe of NVML")
+    compile_ahead: bool = Field(
+        default=False,
+        description="whether all compiled steps have batches that are known, so that they can be compiled at once",
+    )
 
-    def sessions(self) -> Iterator[tuple[PlanStep, int]]:
-        """The sessions in the order in which they run, each as a step and the number of the restart."""
+    @model_validator(mode="after")
+    def _names_differ(self) -> "PlanSpec":
+        if len({one.name for one in self.sessions}) != len(self.sessions):
+            raise ValueError("two sessions have one name; give each its own")
+        return self
+
+    def runs(self) -> Iterator[tuple[PlanSession, int]]:
+        """The sessions in the order in which they run, each with the number of the restart."""
         for restart in range(1, self.restarts + 1):
-            for step in self.steps:
-                if restart <= (step.restarts or self.restarts):
-                    yield step, restart
+            for session in self.sessions:
+                if restart <= (session.restarts or self.restarts):
+                    yield session, restart
+
+    def session(self, name: str) -> PlanSession:
+        """A session by name. Raises :class:`MeasurementError` if the name is unknown."""
+        found = next((one for one in self.sessions if one.name == name), None)
+        if found is None:
+            known = ", ".join(one.name for one in self.sessions[:20])
+            raise MeasurementError(f"--session {name}: plan {self.name} has no such session; choose {known}")
+        return found
+
+    @property
+    def timings(self) -> int:
+        """Number of records that the whole plan writes."""
+        return sum(len(step.latents) for session, _ in self.runs() for step in session.steps)
 
 
-def _step(protocol: str, denoiser: str, work: Work, *latents: str, short: bool = False, **more: int | None) -> PlanStep:
-    return PlanStep(protocol=protocol, denoiser=denoiser, latents=latents, work=work, short=short, **more)
+def _step(protocol: str, denoiser: str | None, work: Work, *latents: str, **more: object) -> PlanStep:
+    return PlanStep.model_validate(
+        {"protocol": protocol, "denoiser": denoiser, "latents": latents, "work": work, **more}
+    )
 
 
-def _autoencoder_step(protocol: str, autoencoder: str, work: Work) -> PlanStep:
-    return PlanStep(protocol=protocol, denoiser=None, latents=(f"{autoencoder}-p1",), work=work)
+def _alone(step: PlanStep, restarts: int | None = None) -> PlanSession:
+    """A session of one step, named after all of it."""
+    batch = f"b{step.batch}" if step.batch else None
+    parts = (step.protocol, step.denoiser, step.work.replace("_", "-"), f"{step.side}px", batch, *step.latents)
+    return PlanSession(name=".".join(filter(None, parts)), steps=(step,), restarts=restarts)
 
 
-def _headline_steps() -> tuple[PlanStep, ...]:
-    """The paper's headline first. Two UViT-2B do not fit in memory together, so each gets its own process."""
-    main = [("uvit-h", (_F8, _F32, _F64)), ("dit-xl", (_F8, _F32)), ("uvit-s", (_F8, _F64))]
+# --- one borrowed GPU, a quarter of an hour -------------------------------------------------------------------------
+
+_LEASED = {
+    "uvit-h": ((_F8, _F32, _F64), None),
+    "dit-xl": ((_F8, _F32), None),
+    "uvit-s": ((_F8, _F16, _F32, _F64), None),
+    "dit-s": ((_F8, _F8P4, _F32, _F64), 1024),
+}
+"""Denoisers of the paper's speed tables with their latent spaces and resolution, the headline first."""
+_TRAIN_SHARE = {"uvit-h": (8, 16), "dit-xl": (8, 16), "uvit-s": (8, 32), "dit-s": (8, 32)}
+_FORWARD_SHARE = 4
+"""Parts of the authors' batches, of training under ``paper`` and ``tuned``. Without checkpoints, as under ``tuned``,
+UViT-H fills 25 GiB at a sixteenth, and two must fit."""
+
+
+def _leased_speed(denoiser: str, protocol: str) -> list[PlanStep]:
+    """Training and one forward pass. Energy of training only, and only of the headline."""
+    latents, side = _LEASED[denoiser]
+    energy = (_F8, _F64) if denoiser == "uvit-h" else ()
+    share, more = _TRAIN_SHARE[denoiser][protocol == "tuned"], {"resolution": side, "effort": "brief"}
+    # Three UViT-H without checkpoints do not fit in memory together: the headline's pair comes first.
+    groups = [(_F8, _F64), (_F32,)] if (denoiser, protocol) == ("uvit-h", "tuned") else [latents]
+    first, *others = (_step(protocol, denoiser, "train", *one, share=share, energy=energy, **more) for one in groups)
+    return [first, _step(protocol, denoiser, "forward", *latents, share=_FORWARD_SHARE, energy=(), **more), *others]
+
+
+def _leased_columns() -> PlanSession:
+    """Latency at batch 2 and memory at batch 256, which the paper prints. One case of memory has the GPU for itself."""
     steps = [
-        _step(protocol, denoiser, work, *latents, short=True)
-        for denoiser, latents in main
-        for work in ("train", "forward")
-        for protocol in ("paper", "tuned")
+        _step("paper", denoiser, "forward", *latents, batch=2, resolution=side, effort="brief", energy=())
+        for denoiser, (latents, side) in _LEASED.items()
     ]
     steps += [
-        _step(protocol, "uvit-2b", work, latent, short=True)
-        for work in ("train", "forward")
-        for protocol in ("paper", "tuned")
-        for latent in (_F8, _F64)
+        _step("paper", denoiser, "train", latent, batch=256, resolution=side, effort="peak", energy=())
+        for denoiser, (latents, side) in _LEASED.items()
+        for latent in reversed(latents)
     ]
-    return tuple(steps)
+    return PlanSession(name="latency-memory", steps=tuple(steps))
 
 
-def _matrix_steps() -> tuple[PlanStep, ...]:
-    steps = []
+def _leased_autoencoders() -> PlanSession:
+    works: tuple[Work, ...] = ("encode", "decode", *PHASE_WORK)
+    steps = [
+        _step("paper", None, work, _F32, _F64, effort="brief", energy=(), share=4 if work in PHASE_WORK else None)
+        for work in works
+    ]
+    return PlanSession(name="dc-ae", steps=tuple(steps))
+
+
+def _leased() -> tuple[PlanSession, ...]:
+    headline = [
+        PlanSession(name=f"uvit-h.{protocol}", steps=tuple(_leased_speed("uvit-h", protocol)))
+        for protocol in ("paper", "tuned")
+    ]
+    others = [
+        PlanSession(name=name, steps=tuple(_leased_speed(name, "paper") + _leased_speed(name, "tuned")))
+        for name in _LEASED
+        if name != "uvit-h"
+    ]
+    return (*headline, *others, _leased_autoencoders(), _leased_columns())
+
+
+def _rehearsed(sessions: Iterable[PlanSession]) -> tuple[PlanSession, ...]:
+    """The same sessions with tiny stand-ins on the processors. What ``tuned`` does needs a GPU and is left out."""
+    found = []
+    for session in sessions:
+        steps = tuple(map(_on_processors, (step for step in session.steps if step.protocol == "paper")))
+        found += [PlanSession(name=session.name.replace(".paper", ""), steps=steps)] if steps else []
+    return tuple(found)
+
+
+def _on_processors(step: PlanStep) -> PlanStep:
+    stand_ins = {
+        "protocol": "cpu",
+        "denoiser": step.denoiser and stand_in(step.denoiser),
+        "latents": step.latents if step.denoiser else (f"{stand_in('dc-ae')}-p1",),
+        "resolution": 128 if step.denoiser else 32,
+        "batch": step.batch and min(step.batch, 4),
+        "effort": "rehearsal",
+    }
+    return step.model_copy(update=stand_ins)
+
+
+# --- everything -----------------------------------------------------------------------------------------------------
+
+
+def _matrix() -> tuple[PlanSession, ...]:
+    """Every timing as a session of its own. Two UViT-2B do not fit in memory together."""
+    steps: list[PlanStep] = []
     for protocol in ("paper", "tuned"):
         for denoiser in DENOISERS:
             alone = denoiser == "uvit-2b"
@@ -114,31 +231,45 @@ def _matrix_steps() -> tuple[PlanStep, ...]:
                 steps.append(_step(protocol, denoiser, "train", latent, batch=256))
                 steps.append(_step(protocol, denoiser, "sample_decode", latent, batch=16))
         for autoencoder in dict.fromkeys(latent.autoencoder for latent in LATENTS):
-            steps += [_autoencoder_step(protocol, autoencoder, work) for work in ("encode", "decode")]
+            steps += [_step(protocol, None, work, f"{autoencoder}-p1") for work in ("encode", "decode")]
         for autoencoder in paper_architectures():
-            steps += [_autoencoder_step(protocol, autoencoder, work) for work in PHASE_WORK]
-    return tuple(dict.fromkeys(steps))
+            steps += [_step(protocol, None, work, f"{autoencoder}-p1") for work in PHASE_WORK]
+    return tuple(map(_alone, dict.fromkeys(steps)))
 
 
 PLANS = {
-    "cpu": PlanSpec(
-        what="UViT-S at its real size on the processors, f8p2 beside f64p1",
-        # A training step takes seconds, so training gets one restart: the plan stays within five minutes.
-        steps=(
-            _step("cpu", "uvit-s", "forward", _F8, _F64),
-            _step("cpu", "uvit-s", "train", _F8, _F64, restarts=1),
+    plan.name: plan
+    for plan in (
+        PlanSpec(
+            name="cpu",
+            what="UViT-S at its real size on the processors, f8p2 beside f64p1",
+            # A training step takes seconds, so training gets one restart: the plan stays within five minutes.
+            sessions=(
+                _alone(_step("cpu", "uvit-s", "forward", _F8, _F64)),
+                _alone(_step("cpu", "uvit-s", "train", _F8, _F64), restarts=1),
+            ),
+            restarts=3,
         ),
-        restarts=3,
-    ),
-    "h100-30min": PlanSpec(
-        what="the paper's headline on a borrowed H100, with fewer iterations than its protocol",
-        steps=_headline_steps(),
-        restarts=3,
-        probe=True,
-    ),
-    "matrix": PlanSpec(
-        what="every network, latent space, resolution and work on a GPU; many hours", steps=_matrix_steps(), restarts=3
-    ),
+        PlanSpec(
+            name="cpu-rehearsal",
+            what="the steps of h100-15min under paper, with tiny stand-ins on the processors; its numbers mean nothing",
+            sessions=_rehearsed(_leased()),
+            restarts=1,
+        ),
+        PlanSpec(
+            name="h100-15min",
+            what="the paper's speed tables on a borrowed H100: parts of the batches and fewer iterations",
+            sessions=_leased(),
+            restarts=3,
+            compile_ahead=True,
+        ),
+        PlanSpec(
+            name="matrix",
+            what="every network, latent space, resolution and work on a GPU; many hours",
+            sessions=_matrix(),
+            restarts=3,
+        ),
+    )
 }
 
 
@@ -149,81 +280,7 @@ def plan_for(name: str) -> PlanSpec:
     return PLANS[name]
 
 
-def run_plan(
-    plan: PlanSpec,
-    output: Path,
-    *,
-    budget_s: float | None = None,
-    say: Callable[[str], None] = lambda _text: None,
-    launch: Callable[[list[str], float | None], int] | None = None,
-    now: Callable[[], float] = time.monotonic,
-) -> dict[str, str]:
-    """Run the sessions whose records are missing, each in its own process. Returns each outcome by its command.
-
-    After every session the outcomes are written to ``output``. An interrupted plan loses one session at most; the same
-    call continues the plan. After ``budget_s`` seconds no session starts, and a running session is ended. A failed
-    session is reported through ``say`` and does not stop the plan.
-    """
-    launch = launch or _launch
-    begin = now()
-    outcomes: dict[str, str] = {}
-    commands = [(step.command(output, restart), _is_done(step, output, restart)) for step, restart in plan.sessions()]
-    if plan.probe:
-        path = output / "probe.json"
-        commands.insert(0, (["doctor", "--probe", str(path)], path.exists()))
-    for command, done in commands:
-        key = " ".join(command)
-        left = None if budget_s is None else budget_s - (now() - begin)
-        if done:
-            outcomes[key] = "was there"
-        elif left is not None and left <= 0:
-            outcomes[key] = "not begun: the time is over"
-        else:
-            say(key)
-            started = now()
-            code = launch(command, left)
-            result = (
-                "measured" if code == 0 else "ended by the plan: the time is over" if code < 0 else f"exit code {code}"
-            )
-            outcomes[key] = f"{result}, {now() - started:.0f} s"
-            say(f"  {outcomes[key]}")
-        write_text(output / STATE, json.dumps({"plan": plan.what, "sessions": outcomes}, indent=1) + "\n")
-    return outcomes
-
-
-def _is_done(step: PlanStep, output: Path, restart: int) -> bool:
-    from dcae_bench.measurement.session import Session
-
-    session = Session(step.cases, recipe_for(step.protocol), output, restart, step.batch)
-    made = fingerprint(Session.__module__), sha256_json(session.configuration)
-    return all(_was_made_by(session.path(case), made) for case in step.cases)
-
-
-def _was_made_by(path: Path, made: tuple[str, str]) -> bool:
-    """Whether the record exists and has this code and configuration. Restarts of one measurement must share both."""
-    if not path.exists():
-        return False
-    provenance = load(path).provenance
-    return (provenance.code_sha256, provenance.config_sha256) == made
-
-
 def plan_recipe(name: str) -> list[dict[str, object]]:
-    """Everything that shapes the timings of a plan, except code: one configuration for each of its sessions' steps."""
-    from dcae_bench.measurement.session import Session
-
-    steps = dict.fromkeys(step for step, _ in plan_for(name).sessions())
-    return [Session(step.cases, recipe_for(step.protocol), Path(), batch=step.batch).configuration for step in steps]
-
-
-def _launch(command: list[str], limit_s: float | None) -> int:
-    """Run ``dcae-bench`` in its own process, which ends with this one.
-
-    Returns the exit code; below 0 if the time ran out.
-    """
-    environment = {**os.environ, LAUNCHER: str(os.getpid())}
-    try:
-        return subprocess.run(
-            [sys.executable, "-m", "dcae_bench", *command], timeout=limit_s, env=environment
-        ).returncode
-    except subprocess.TimeoutExpired:
-        return -1
+    """Everything that shapes the timings of a plan, except code: one configuration for each of its steps."""
+    steps = dict.fromkeys(step for session, _ in plan_for(name).runs() for step in session.steps)
+    return [step.timings(Path(), 1).configuration for step in steps]

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from dcae_bench.base.errors import MeasurementError
+from dcae_bench.base.errors import MeasurementError, UserError
 from dcae_bench.base.files import write_text
 from dcae_bench.measurement.instruments.ceiling import Matmul
 from dcae_bench.measurement.instruments.environment import Environment, read_environment
@@ -55,8 +55,8 @@ class Session:
     """Mode; None: the protocol's."""
     share: int | None = None
     """4: a quarter of the protocol's batch, without a search; None: the protocol's batch."""
-    energy: bool = True
-    """Whether a GPU's energy is measured after the timing, which takes longer than most timings."""
+    energy: tuple[str, ...] | None = None
+    """Latent spaces whose energy is measured on a GPU, which takes longer than most timings; None: all."""
 
     @property
     def stem(self) -> str:
@@ -72,13 +72,17 @@ class Session:
             "batch": self.batch,
             "mode": self.mode,
             **({} if self.share is None else {"share": self.share}),
-            **({} if self.energy else {"energy": False}),
+            **({} if self.energy is None else {"energy": list(self.energy)}),
         }
 
     def path(self, case: Case) -> Path:
         """Path of the record of a case."""
         batch = f".b{self.batch}" if self.batch else f".share{self.share}" if self.share else ""
         return self.output / f"{self.stem}.{case.name}{batch}.r{self.restart}.json"
+
+    def wants_energy(self, case: Case) -> bool:
+        """Whether the energy of a case is measured where there is a GPU."""
+        return self.energy is None or case.latent.slug in self.energy
 
     @property
     def trace(self) -> str:
@@ -105,58 +109,90 @@ def measure(session: Session, say: Callable[[str], None] = lambda _text: None) -
 
     Raises :class:`MeasurementError` if the protocol cannot run on this machine.
     """
-    if len({case.name for case in session.cases}) != len(session.cases):
-        raise MeasurementError("the same case is given twice; name each once")
-    watch = Stopwatch()
-    with _leased_device(session.recipe, say) as (device, clock, source):
-        built = {}
-        for case in session.cases:
-            built[case.name] = one = _build_case(case, session, device, clock, len(session.cases))
-            say(f"{case.name}: " + (f"ready, batch {one.job.batch}" if one.ready else f"{one.status}: {one.reason}"))
-        calls = {name: one.ready.call for name, one in built.items() if one.ready is not None}
-        restarts: dict[str, Restart] = {}
-        if calls:
-            half = "fp16" if "fp16" in session.recipe.precision(session.cases[0]) else "bf16"
-            dtype = torch.float32 if device.type == "cpu" else {"fp16": torch.float16, "bf16": torch.bfloat16}[half]
-            measured = run(
-                calls,
-                clock=clock,
-                schedule=session.recipe.schedule,
-                ceiling=Matmul(dtype, device),
-                source=source,
-                setup_s={name: one.setup_s for name, one in built.items() if one.setup_s is not None},
-                with_energy=calls if session.energy else (),
-                peaks_gib={name: one.peak_gib for name, one in built.items() if one.peak_gib is not None},
-                trace_file=session.trace,
-            )
-            built = {name: _checked_again(one) for name, one in built.items()}
-            restarts = measured.restarts
-            if measured.trace is not None:
-                write_text(session.output / session.trace, measured.trace.model_dump_json() + "\n")
-        identity = source.identity() if source else None
-        paths = []
-        for case in session.cases:
-            one = built[case.name]
-            made = collect(
-                code=fingerprint(__name__),
-                config=session.configuration,
-                seed=one.job.seed,
-                device=Device(
-                    kind=device.type,
-                    name=(identity.name if identity else None) or processor_name(),
-                    threads=torch.get_num_threads(),
-                    precision=one.job.precision,
-                ),
-                clock=watch,
-            )
-            record = _record(session, one, restarts.get(case.name), read_environment(identity), made)
-            save(record, session.path(case))
-            paths.append(session.path(case))
+    return measure_each([session], say)
+
+
+def measure_each(sessions: Sequence[Session], say: Callable[[str], None] = lambda _text: None) -> list[Path]:
+    """Measure sessions one after the other under one lease of their device. Returns the records' paths.
+
+    Each session writes its records when it ends, and a user's error of one leaves the others alone. Raises
+    :class:`MeasurementError` if the protocol cannot run on this machine, and afterwards if sessions failed.
+    """
+    if len({one.recipe.device for one in sessions}) != 1:
+        raise MeasurementError("sessions of one process need protocols of one device; run them apart")
+    for session in sessions:
+        if len({case.name for case in session.cases}) != len(session.cases):
+            raise MeasurementError("the same case is given twice; name each once")
+    paths: list[Path] = []
+    failed: list[str] = []
+    with leased_device(sessions[0].recipe, say) as leased:
+        for session in sessions:
+            try:
+                paths += _measure_on(leased, session, say)
+            except UserError as error:
+                if len(sessions) == 1:
+                    raise
+                failed.append(str(error))
+                say(f"failed: {error}")
+    if failed:
+        raise MeasurementError(f"{len(failed)} of {len(sessions)} parts failed: {failed[0]}")
     return paths
 
 
+def _measure_on(leased: "_Leased", session: Session, say: Callable[[str], None]) -> list[Path]:
+    watch = Stopwatch()
+    device, clock, source = leased
+    built = {}
+    for case in session.cases:
+        built[case.name] = one = _build_case(case, session, device, clock, len(session.cases))
+        say(f"{case.name}: " + (f"ready, batch {one.job.batch}" if one.ready else f"{one.status}: {one.reason}"))
+    calls = {name: one.ready.call for name, one in built.items() if one.ready is not None}
+    restarts: dict[str, Restart] = {}
+    if calls:
+        half = "fp16" if "fp16" in session.recipe.precision(session.cases[0]) else "bf16"
+        dtype = torch.float32 if device.type == "cpu" else {"fp16": torch.float16, "bf16": torch.bfloat16}[half]
+        measured = run(
+            calls,
+            clock=clock,
+            schedule=session.recipe.schedule,
+            ceiling=Matmul(dtype, device),
+            source=source,
+            setup_s={name: one.setup_s for name, one in built.items() if one.setup_s is not None},
+            with_energy={case.name for case in session.cases if session.wants_energy(case)},
+            peaks_gib={name: one.peak_gib for name, one in built.items() if one.peak_gib is not None},
+            trace_file=session.trace,
+        )
+        built = {name: _checked_again(one) for name, one in built.items()}
+        restarts = measured.restarts
+        if measured.trace is not None:
+            write_text(session.output / session.trace, measured.trace.model_dump_json() + "\n")
+    identity = source.identity() if source else None
+    paths = []
+    for case in session.cases:
+        one = built[case.name]
+        made = collect(
+            code=fingerprint(__name__),
+            config=session.configuration,
+            seed=one.job.seed,
+            device=Device(
+                kind=device.type,
+                name=(identity.name if identity else None) or processor_name(),
+                threads=torch.get_num_threads(),
+                precision=one.job.precision,
+            ),
+            clock=watch,
+        )
+        record = _record(session, one, restarts.get(case.name), read_environment(identity), made)
+        save(record, session.path(case))
+        paths.append(session.path(case))
+    return paths
+
+
+_Leased = tuple[torch.device, Clock, Source | None]
+
+
 @contextmanager
-def _leased_device(recipe: Recipe, say: Callable[[str], None]) -> Iterator[tuple[torch.device, Clock, Source | None]]:
+def leased_device(recipe: Recipe, say: Callable[[str], None]) -> Iterator[_Leased]:
     """Lease the protocol's device. Yields the device, its clock and, for a GPU, its NVML source."""
     if recipe.device == "cuda":
         with _leased_gpu(recipe.protocol, say) as leased:

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from dcae_bench.base.errors import ConfigError, MeasurementError
 from dcae_bench.measurement.workloads.cases import DENOISERS, LATENTS, Case, Latent, authors_batch, equal_tokens_batch
 from dcae_bench.measurement.workloads.costs import timed_model
-from dcae_bench.measurement.workloads.recipes import CPU, PAPER, TUNED, shortened
+from dcae_bench.measurement.workloads.recipes import CPU, PAPER, TUNED, with_effort
 
 
 def case(denoiser="uvit-h", latent="sd-vae-f8c4-p2", resolution=512, work="train") -> Case:
@@ -86,6 +86,6 @@ def test_protocols_are_what_they_say():
     assert PAPER.precision(case()) == PAPER.precision(case(work="forward")) == "fp16 autocast"
     assert PAPER.checkpointing == "full" and TUNED.checkpointing == "where memory needs it"
     assert CPU.precision(case()) == "fp32" and CPU.first_batch(case())[0] == 1
-    short = shortened(PAPER)
+    short = with_effort(PAPER, "short")
     assert short.schedule.warm_up_iterations < 20 and short.schedule.blocks == paper.blocks
     assert short.protocol == PAPER.protocol and short.what == PAPER.what

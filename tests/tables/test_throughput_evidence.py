@@ -118,7 +118,12 @@ def test_a_table_of_a_part_says_so(measured, tmp_path, monkeypatch):
     assert said in (tmp_path / "t.md").read_text()
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"sessions": 1}', '{"sessions": [1]}'])
+def test_a_plan_states_its_number_of_timings(measured):
+    (measured / "plan.json").write_text(json.dumps({"plan": "what", "timings": 7, "sessions": {"a, restart 1": "ok"}}))
+    assert planned_timings([measured]) == 7
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"sessions": 1}', '{"sessions": [1]}', '{"timings": "many"}', "1"])
 def test_a_plan_that_cannot_be_read_is_one_line(measured, text):
     (measured / "plan.json").write_text(text)
     with pytest.raises(ResultsError, match=r"plan\.json: is not the state of a plan"):

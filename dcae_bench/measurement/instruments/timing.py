@@ -156,6 +156,11 @@ class Series(Strict):
         return [block.iterations / block.host_s for block in self.blocks]
 
     @property
+    def seconds(self) -> float:
+        """Seconds of warm-up and blocks, without the first call."""
+        return self.warm_up.seconds + sum(block.host_s for block in self.blocks)
+
+    @property
     def timed_iterations(self) -> int:
         """Iterations of all blocks."""
         return sum(block.iterations for block in self.blocks)

@@ -10,6 +10,7 @@ from dcae_bench.base.typed import Strict
 from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.catalogue.denoisers import denoiser_catalogue
 from dcae_bench.measurement.record import Work
+from dcae_bench.measurement.workloads import stand_ins
 from dcae_bench.measurement.workloads.paper_phases import PHASE_WORK, paper_phase, paper_training
 from dcae_bench.specs.autoencoders import AutoencoderSpec
 from dcae_bench.specs.denoisers import DenoiserSpec, LatentSpace
@@ -36,6 +37,11 @@ INFERENCE_BATCHES: dict[str, dict[int, int]] = {
 }
 
 
+def _autoencoder(name: str) -> AutoencoderSpec:
+    """Spec of a stand-in, or of an autoencoder in the catalogue. Raises :class:`ConfigError`."""
+    return stand_ins.AUTOENCODERS.get(name) or catalogue().spec(name)
+
+
 class Latent(Strict):
     """A latent space as the paper names it: an autoencoder and a patch size."""
 
@@ -48,7 +54,7 @@ class Latent(Strict):
         found = re.fullmatch(r"(.+)-p([1-9]\d*)", text)
         if not found:
             raise MeasurementError(f"latent space '{text}': has no patch size; write e.g. dc-ae-f64c128-p1")
-        catalogue().spec(found[1])
+        _autoencoder(found[1])
         return cls(autoencoder=found[1], patch=int(found[2]))
 
     @property
@@ -118,7 +124,7 @@ class Case(Strict):
     @property
     def autoencoder(self) -> AutoencoderSpec:
         """Spec of the case's autoencoder. Raises :class:`ConfigError`."""
-        return catalogue().spec(self.latent.autoencoder)
+        return _autoencoder(self.latent.autoencoder)
 
     @property
     def space(self) -> LatentSpace:
@@ -132,7 +138,8 @@ class Case(Strict):
     @property
     def spec(self) -> DenoiserSpec:
         """Spec of the case's denoiser. Raises :class:`MeasurementError` and :class:`ConfigError`."""
-        return denoiser_catalogue().architecture(self.denoiser or "").on(self.space, CLASSES)
+        name = self.denoiser or ""
+        return (stand_ins.DENOISERS.get(name) or denoiser_catalogue().architecture(name)).on(self.space, CLASSES)
 
 
 def usual_resolution(work: Work) -> int:

@@ -125,9 +125,22 @@ def recipe_for(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def shortened(recipe: Recipe) -> Recipe:
-    """The protocol with fewer iterations, for a borrowed GPU. Ten blocks remain; the record shows the schedule."""
-    schedule = recipe.schedule.model_copy(
-        update={"warm_up_iterations": 6, "window": 3, "block_iterations": 1, "lead_in": 0}
-    )
-    return recipe.model_copy(update={"schedule": schedule})
+Effort = Literal["whole", "short", "brief", "peak", "rehearsal"]
+"""How much of a protocol's schedule is done: all of it, fewer iterations, a few seconds of them for each row, only what
+the peak of memory needs, or next to nothing."""
+_SHORT: dict[str, float] = {"warm_up_iterations": 6, "window": 3, "block_iterations": 1, "lead_in": 0}
+_SCHEDULES: dict[Effort, dict[str, float]] = {
+    "whole": {},
+    "short": _SHORT,
+    "brief": _SHORT | {"blocks": 6, "block_s": 0.2, "warm_up_s": 0.4, "warm_up_limit_s": 8.0},
+    # The check of the warm-up needs four iterations. Their times are a by-product, which may differ by 5 %.
+    "peak": _SHORT
+    | {"blocks": 2, "block_s": 0.001, "warm_up_iterations": 4, "warm_up_s": 0.0, "window": 2, "tolerance": 0.05},
+    "rehearsal": _SHORT
+    | {"blocks": 3, "block_s": 0.001, "warm_up_s": 0.0, "warm_up_limit_s": 0.2, "window": 2, "tolerance": 10.0},
+}
+
+
+def with_effort(recipe: Recipe, effort: Effort) -> Recipe:
+    """The protocol with another schedule, which the record shows."""
+    return recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update=_SCHEDULES[effort])})

@@ -49,16 +49,21 @@ def is_record(path: Path) -> bool:
 
 
 def planned_timings(folders: Iterable[Path]) -> int:
-    """Number of timings that the plans in folders ask for, one for each latent space of each session.
+    """Number of timings that the plans in folders ask for.
 
-    Raises :class:`ResultsError` for a plan that cannot be read.
+    Older plans do not state it: their sessions are commands, which name each latent space. Raises
+    :class:`ResultsError` for a plan that cannot be read.
     """
     count = 0
     for path in (Path(folder) / STATE for folder in folders):
         if not path.is_file():
             continue
         try:
-            sessions = json.loads(path.read_bytes()).get("sessions", {})
+            state = json.loads(path.read_bytes())
+            if "timings" in state:
+                count += int(state["timings"])
+                continue
+            sessions = state.get("sessions", {})
             count += sum(max(session.split().count("--latent"), 1) for session in sessions if _is_session(session))
         except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
             raise ResultsError(f"{path}: is not the state of a plan; remove it, or measure again") from error
