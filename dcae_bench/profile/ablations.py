@@ -26,8 +26,8 @@ class AblationsSpec(Strict):
     high: tuple[str, ...] = Field(default=(), description="labels of the evaluation sets of high resolution")
     images: dict[Literal[1, 2, 3], PositiveInt] = Field(
         default={},
-        description="images of a phase in these trainings, where it is shorter than the profile's; a training that is "
-        "as long as the profile's own is not done twice",
+        description="images of a phase in these trainings, where it is shorter than the profile's; the warm-up shrinks "
+        "with it. A training that is as long as the profile's own is not done twice",
     )
     plotted_phases: tuple[Literal[1, 2, 3], ...] = Field(
         default=(), description="phases of the trainings of 'residual' and 'high_resolution'; by default all"
@@ -84,9 +84,14 @@ class AblationsSpec(Strict):
     def phase(self, training: TrainingSpec, variant: Variant, number: int) -> PhaseSpec:
         """A phase as a variant is trained through it."""
         phase = training.phase(number)
-        changes: dict[str, Any] = {"images": images} if (images := _get(self.images, number)) is not None else {}
+        changes: dict[str, Any] = {}
         if variant.gan_everywhere:
             changes["gan"] = training.phase(max(training.phases)).gan
+        if (images := _get(self.images, number)) is not None:
+            # A warm-up keeps its share of the phase: the whole of a short phase must not be one.
+            warmup = round(phase.optimizer.warmup_images * images / phase.images)
+            optimizer = phase.optimizer.model_copy(update={"warmup_images": warmup})
+            changes |= {"images": images, "optimizer": optimizer}
         return phase.model_copy(update=changes)
 
     def measured(self, training: TrainingSpec) -> tuple[Variant, ...]:

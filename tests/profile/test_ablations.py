@@ -133,6 +133,13 @@ def test_refused(path, value, words):
     assert words in refusal(path, value)
 
 
+def test_a_shorter_phase_has_a_shorter_warm_up():
+    loaded = profile({("ablations", "images"): {1: 4}, ("training", "phases", 1, "optimizer", "warmup_images"): 2})
+    view = of_autoencoder(loaded, "dc-ae-seed4")
+    assert (view.phase("dc-ae-seed4", 1).images, view.phase("dc-ae-seed4", 1).optimizer.warmup_images) == (4, 1)
+    assert view.phase("dc-ae-seed4", 2) == loaded.phase("dc-ae", 2)
+
+
 def test_phase_3_can_be_left_out_of_the_plots():
     short = {("ablations", "plotted_phases"): [1, 2], ("ablations", "phases"): [], ("ablations", "gan"): []}
     measured = profile(short).ablations.measured(profile().required_training)
