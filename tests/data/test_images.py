@@ -210,6 +210,7 @@ def test_packed_identities_tell_windows_apart(packs):
 
 def test_the_kind_of_data_set_chooses_the_crops(prepared, packs):
     content = yaml.safe_load((CONFIG / "demo.yaml").read_text())
+    del content["ablations"]
     content["evaluation"]["sets"] = [{"dataset": "own", "resolution": 64, "upscale": True}]
     profile = parse_profile(content, "demo")
     crops = open_crops(profile, profile.evaluation.sets[0], prepared[1])
@@ -275,6 +276,7 @@ def test_sets_are_joined_in_order(prepared, packs):
 
 def test_a_plan_from_files_changes_no_recipe_but_its_own():
     content = yaml.safe_load((CONFIG / "demo.yaml").read_text())
+    del content["ablations"]
     before = parse_profile(content, "demo").recipe("dc-ae-f32c32", 1)
     assert not {"crop", "min_side"} & before["plan"].keys()
     content["training"]["phases"][1] |= {"crop": "center", "min_side": 64}

@@ -238,7 +238,7 @@ def test_targets_choose_the_jobs(demo, paper, known, counted_once):
     assert jobs(demo, "results/figures/samples.png")["sample"] == 8
     assert "sample" not in jobs(demo, "results/figures/diffusion_loss.png")
     whole = jobs(demo, *all_targets(demo))
-    assert whole["table"] == 4 and whole["train"] == 14, "what two targets need is done once"
+    assert whole["table"] == 5 and whole["train"] == 14 + 42, "what two targets need is done once"
     wrong_scales = [f"{root}/generation/{row}/s{scale}.json" for scale in ("x", "-1", "nan", "1e3")]
     for wrong in (*wrong_scales, f"{root}/diffusion/other/model.safetensors"):
         with pytest.raises(

@@ -168,6 +168,13 @@ def test_a_finished_paper_run_answers_the_plots_without_a_verdict(make):
     assert {run.path for run in table.beside_runs} == {*records}
 
 
+def test_a_baseline_answers_no_plot(make_record):
+    facts = {"data_set": "imagenet", "resolution": 256, "images": 50_000, "protocol": "reconstruction/paper-v1"}
+    found = {Path("r.json"): make_record("sd-vae", phase=3, profile="paper", rfid=0.7, **facts)}
+    table = build("demo", {}, load_reported_ablations(), not_run, beside=found)
+    assert all(one.answers["retrained"].missing for one in table.reported) and table.beside_runs == []
+
+
 def test_reported_values_are_the_plots():
     rows = load_reported_ablations()
     printed = {(row.study, row.arm, row.compression): row.metrics["rfid"].text for row in rows}

@@ -160,6 +160,8 @@ def _measures(arm: Arm, row: AblationRow) -> bool:
     images = (record.subject.compression, record.data.resolution) == (row.compression, row.resolution)
     if not images or row.dataset not in (None, record.data.name) or variant.gan_everywhere:
         return False
+    if record.subject.family != "dc-ae":  # other profiles' records hold the baselines too
+        return False
     if row.study == "residual":
         return 2 not in variant.phases and variant.shortcuts == (row.arm == "with")
     return row.study == "high_resolution" and variant.shortcuts and (2 in variant.phases) == (row.arm == "with")
