@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from dcae_bench.profile.ablated import ablated, of_autoencoder, required_ablations, trained_as, variants
+from dcae_bench.profile.ablated import ablated, required_ablations, trained_as, variants
 from dcae_bench.profile.profile import Profile
 from dcae_bench.records.places import Places
 from dcae_bench.specs.variants import Variant
@@ -69,12 +69,15 @@ class AblationJobs:
 
     def weights_before(self, name: str, phase: int) -> list[str]:
         """Weights that a phase of a variant starts from; none for its first phase."""
-        before = of_autoencoder(self.profile, name).before(name, phase)
+        before = self._view(name).before(name, phase)
         return [] if before is None else [self.of(before[0]).weights(*before)]
 
     def recipe(self, name: str, phase: int) -> dict[str, Any]:
         """Everything that shapes the weights of a variant after a phase, except data and code."""
-        return of_autoencoder(self.profile, name).recipe(name, phase)
+        return self._view(name).recipe(name, phase)
+
+    def _view(self, name: str) -> Profile:
+        return ablated(self.profile, self.variants[name]) if name in self.variants else self.profile
 
     @property
     def evaluation_recipe(self) -> dict[str, Any]:

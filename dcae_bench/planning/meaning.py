@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 
 from dcae_bench.base.errors import ConfigError, ResultsError
 from dcae_bench.base.files import sha256_json
 from dcae_bench.data.photos import DATASETS, load_manifest
-from dcae_bench.profile.ablated import of_autoencoder, required_ablations, trained_as, variants
+from dcae_bench.profile.ablated import ablated, required_ablations, trained_as, variants
 from dcae_bench.profile.evaluation import EvaluationSet
 from dcae_bench.profile.profile import Profile, load_profile
 from dcae_bench.profile.rows import TrainedRow
@@ -15,6 +16,7 @@ from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.places import Places
 from dcae_bench.records.record import Kind, Record, load
 from dcae_bench.specs.protocols import GENERATION
+from dcae_bench.specs.variants import Variant
 from dcae_bench.subjects.own import are_other_own_weights, own_files_sha256
 from dcae_bench.weights.released import other_weights
 
@@ -40,6 +42,11 @@ class Meaning:
         self.profile, self.data, self.whole = profile, data, whole or self
         self._own_files: dict[str, str | None] = {}
 
+    @cached_property
+    def variants(self) -> dict[str, Variant]:
+        """Trainings of the ablations, by name."""
+        return variants(self.profile)
+
     def differences(self, record: Record, path: Path | None = None) -> tuple[str, ...]:
         """In what a record is not what the profile asks for now; empty if it is that.
 
@@ -49,9 +56,8 @@ class Meaning:
         """
         if record.provenance.recipe_sha256 is None:
             return (UNSTATED,)
-        asked = of_autoencoder(self.profile, record.subject.autoencoder)
-        if asked is not self.profile:
-            return Meaning(asked, self.data, self).differences(record, path)
+        if (variant := self.variants.get(record.subject.autoencoder)) is not None:
+            return Meaning(ablated(self.profile, variant), self.data, self).differences(record, path)
         if record.subject.variant != self.profile.variant_of(record.subject.autoencoder, record.subject.phase):
             return ("it is of a training of the ablations that the profile does not ask for",)
         behind = self._behind(record, path) if path is not None else ()
@@ -119,7 +125,7 @@ class Meaning:
             weights = subject.weights_sha256 if phase == subject.phase else None
             trained = self.profile.trained_name(subject.autoencoder, phase)
             what = f"phase {phase} of {trained}"
-            at = root.ablations if trained in variants(self.whole.profile) else root.own
+            at = root.ablations if trained in self.whole.variants else root.own
             yield from self._training(at.training(trained, phase, "record.json"), weights, what)
 
     def _training(self, path: str, weights_sha256: str | None, what: str) -> Iterator[str]:

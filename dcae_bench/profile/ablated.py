@@ -33,7 +33,7 @@ class AblatedProfile(Profile):
 
 def of_autoencoder(profile: Profile, name: str) -> Profile:
     """The profile that trains and measures ``name``: for a variant of the ablations its own, else the profile."""
-    variant = variants(profile).get(name)
+    variant = None if name in profile.autoencoders else variants(profile).get(name)
     return profile if variant is None else ablated(profile, variant)
 
 

@@ -187,7 +187,7 @@ def test_own_weights_are_measured_and_encoded_and_fetched_where_they_are_on_the_
     for wrong in ("check/mine@own/photos-mixed-64", "reconstruction/mine@released/photos-mixed-64"):
         with pytest.raises(ConfigError, match="is nothing that a plan of profile demo counts"):
             needs_of(profile, f"results/demo/{wrong}.json")
-    del content["training"], content["diffusion"]
+    del content["training"], content["diffusion"], content["ablations"]
     content["autoencoders"] = {"mine": content["autoencoders"]["mine"]}
     with pytest.raises(ConfigError, match=r"results/demo/reconstruction/mine@own/photos-mixed-64\.json"):
         needs_of(parse_profile(content, "x"), "results/figures/losses.png")
