@@ -92,7 +92,7 @@ def trained(trainer) -> dict[str, torch.Tensor]:
 
 
 def test_weights_of_another_model_are_refused(start, tmp_path, initial):
-    with pytest.raises(WeightsError, match="not weights of this autoencoder"):
+    with pytest.raises(WeightsError, match="no key is this autoencoder"):
         start(tmp_path, "dc-ae", 2, first=initial("sd-vae"))
 
 
