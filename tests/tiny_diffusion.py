@@ -8,10 +8,12 @@ import numpy as np
 
 from dcae_bench.base.files import sha256_file
 from dcae_bench.data.packed import PackedPhoto, PackIndex, write_index
+from dcae_bench.data.photos import DATASETS
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build
 from dcae_bench.profile.profile import Profile, parse_profile
 from dcae_bench.weights.trained import TrainedWeights
+from tests.fixtures.packs import stamps
 
 TRAINING = {
     "process": "vp",
@@ -127,8 +129,8 @@ def write_data(folder: Path, names: tuple[str, str] = ("bright", "dark")) -> Pat
                 split=split,
                 short_side=40,
                 sha256=sha256_file(path),
-                manifest_sha256=("a" if name == names[1] else "b") * 64,
                 photos=tuple(photos),
+                **(stamps(name) if name in DATASETS else {"manifest_sha256": ("a" if name == names[1] else "b") * 64}),
             )
             write_index(index, path)
     return folder

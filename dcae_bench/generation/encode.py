@@ -187,6 +187,8 @@ class Encoding:
         )
         with kept_clock(state.folder, keep=self.process.first) as clock:
             self._run(state, batches, crops, console, clock)
+        if self.process.first:
+            forget_clocks(self.output, Path(LATENTS).stem)  # those of passes with another recipe or path
 
     def _run(
         self,

@@ -153,7 +153,10 @@ def test_training_says_what_its_weights_are(tmp_path, monkeypatch, refused):
     assert run(monkeypatch, *train, *profile, "--output", "vae/model.safetensors") == 0
     model = tiny.profile().autoencoders["sd-vae"].model
     found = read_statement(Path("vae/model.safetensors"))
-    assert found == TrainedWeights(kind="autoencoder", name="sd-vae", phase=1, model_sha256=model_sha256(model))
+    about = {"kind": "autoencoder", "name": "sd-vae", "phase": 1, "model_sha256": model_sha256(model)}
+    (phase,) = found.trained
+    assert (phase.phase, phase.images, phase.datasets) == (1, 8, ("bright", "dark"))
+    assert found == TrainedWeights(**about, trained=(phase,))
     assert load(Path("vae/record.json")).subject.weights_sha256 == sha256_file(Path("vae/model.safetensors"))
     encode = ["encode", "--latent", "sd-vae@retrained", "--images", "two", "--data", "data"]
     assert run(monkeypatch, *encode, *profile, "--weights", "vae/model.safetensors", "--output", "two") == 0
