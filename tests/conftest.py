@@ -3,6 +3,11 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine or a slow disk makes an example slow, not wrong.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 LONGEST = [
     "workflow/test_workflow.py",
