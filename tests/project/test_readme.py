@@ -152,7 +152,6 @@ def test_sentences_below_the_headline_are_the_evidence():
     verdicts = {(row["protocol"], row["work"]): row["verdict"] for row in rows if row["speed_up"]}
     assert verdicts["throughput/paper-v1", "train"] == "match"
     assert {verdict for (_, work), verdict in verdicts.items() if work == "forward"} == {"deviates"}
-    paper, tuned = (H100 / "table_throughput.md").read_text().split("\n## ")[1:3]
     page = (H100 / "table_throughput.md").read_text()
     for part in ("1/4 of ", "1/16 of ", ""):  # training under `paper`, under `tuned`, and the forward passes
         assert f"</sup> batch: {part}the authors' map; " in page
@@ -196,3 +195,11 @@ def demo_rows() -> list[str]:
 def test_the_demo_s_table_of_the_readme_is_the_evidence():
     found = between(README.read_text(), "demo table")
     assert [line for line in found.splitlines() if line.startswith("| ")][1:] == demo_rows()
+
+
+def test_the_effects_that_the_page_of_ablations_quotes_are_the_evidence():
+    page = (ROOT / "docs" / "ablations.md").read_text()
+    said = page.partition("<!-- demo ablations -->")[2].partition("<!-- end of demo ablations -->")[0]
+    table = (DEMO / "table_ablation.md").read_text()
+    quoted = re.findall(r"[+−][\d.]+ ± [\d.]+\d", said)
+    assert len(quoted) >= 8 and not [effect for effect in quoted if effect not in table]
