@@ -35,7 +35,9 @@ def mounted(image: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        run("umount", folder)
+        # A process of a pool that ends with the command may still have a file open: the folder is detached at once,
+        # and the file system ends with that process.
+        run("umount", "--lazy", folder)
         folder.rmdir()
 
 
