@@ -119,6 +119,7 @@ def run_processes(server, tiny, count, output, caches=None):
     return load(output / f"{LABEL}.json"), pq.read_table(output / f"{LABEL}.images.parquet")
 
 
+@pytest.mark.long
 def test_one_two_and_three_processes_give_the_same_bits(server, tiny, monkeypatch, another_cache):
     """14 images in batches of 2 divide by none of these; each is counted once, in the same order."""
     assert evaluate(tiny, tiny.folder / "1", monkeypatch) == 0

@@ -137,6 +137,7 @@ def test_targets_choose_the_jobs(demo, monkeypatch):
         estimator.plan("results/other.md")
 
 
+@pytest.mark.long
 def test_released_weights_are_fetched_and_measured_set_by_set(monkeypatch):
     monkeypatch.setattr("dcae_bench.planning.estimate.forward_mac", lambda *_: 1e9)
     estimator = Estimator(load_profile("released"), Rates.read())

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from dcae_bench.base.files import REPOSITORY
 
 
@@ -19,11 +21,13 @@ def collected(*words: str) -> list[str]:
     return [line for line in done.stdout.splitlines() if "::" in line]
 
 
+@pytest.mark.long
 def test_the_long_benchmarks_of_a_named_file_are_not_left_out():
     names = collected("benchmarks/bench_autoencoders.py", "-k", "eager")
     assert len(names) >= 3 and all("eager" in name for name in names)
 
 
+@pytest.mark.long
 def test_benchmark_only_collects_benchmarks_and_no_tests():
     names = collected()
     assert names and all(name.startswith("benchmarks/bench_") for name in names)

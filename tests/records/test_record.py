@@ -88,7 +88,7 @@ def test_a_record_without_intervals_and_settings_loads(tmp_path):
 
 def test_the_committed_records_load():
     committed = json.loads((REPOSITORY / "results" / "reference" / "demo" / "table_rfid.json").read_text())
-    assert len(committed["runs"]) == 48
+    assert len(committed["runs"]) == 56
     for run in committed["runs"]:
         found = Record.model_validate_json(json.dumps(run["record"]))
         assert found.key == run["key"]

@@ -261,6 +261,7 @@ def has_compiler() -> bool:
     return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not has_compiler(), reason="torch.compile on the CPU needs a C++ compiler")
 @pytest.mark.skipif(
     torch.backends.cpu.get_cpu_capability() == "DEFAULT", reason="torch.compile emits vector code, which needs AVX2"

@@ -459,6 +459,7 @@ def test_a_killed_download_goes_on_in_the_next_process(command, tmp_path):
     assert not found[0].exists()
 
 
+@pytest.mark.long
 def test_the_command_honours_the_hubs_variables(command, tmp_path):
     _, start = command
 

@@ -132,6 +132,7 @@ def test_a_copy_that_keeps_its_name_is_refused(checkout):
     assert done.returncode == 2 and f"{copy}: its name 'tiny' is that of {original}, whose results" in line
 
 
+@pytest.mark.long
 def test_a_profile_of_any_path_runs_and_runs_nothing_else(checkout):
     source = checkout.root / "$(touch PWNED);touch PWNED;" / HOSTILE
     source.parent.mkdir()

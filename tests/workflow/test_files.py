@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from dcae_bench.base.files import REPOSITORY
@@ -45,6 +46,7 @@ paper_rows_not_run: this is a test
 """
 
 
+@pytest.mark.long
 def test_a_folder_of_images_becomes_a_manifest(tmp_path):
     write_images(tmp_path / "images", [f"{folder}/{number}.png" for folder in "ab" for number in range(4)])
     write_images(tmp_path / "images", ["small.png"], size=(20, 30))

@@ -154,6 +154,7 @@ main()
 """
 
 
+@pytest.mark.long
 def test_a_killed_workflow_goes_on_with_the_same_command(unbroken, tmp_path):
     folder = copy(unbroken["sample"], tmp_path / "killed")
     command = folder / "bin" / "dcae-bench"

@@ -78,6 +78,7 @@ def test_a_dry_run_of_the_papers_ablations_trains_nothing_twice(snakemake):
     assert (len(needs.trainings), len(needs.evaluations)) == (6 + 15, 4 + 8)
 
 
+@pytest.mark.long
 def test_generation_with_everything_fetched_shows_its_jobs(snakemake, tmp_path):
     fetch_everything(tmp_path)
     rows = ["uvit-h-dc-ae-f64-p1", "dit-xl-dc-ae-f32-p1"]
@@ -92,6 +93,7 @@ def test_generation_with_everything_fetched_shows_its_jobs(snakemake, tmp_path):
     assert dict(zip(each, map(len, planned), strict=True)) == each and not needs.trainings and not needs.tables
 
 
+@pytest.mark.long
 def test_a_guidance_sweep_is_one_command(snakemake):
     target = "results/demo/guidance-sweep/uvit-nano-dc-ae-f32c32.png"
     found = jobs(snakemake("-n", target, "--config", "profile=demo", "scales=1,2.50,4"))
@@ -99,6 +101,7 @@ def test_a_guidance_sweep_is_one_command(snakemake):
     assert (found["encode"], found["train_diffusion"]) == (1, 1)
 
 
+@pytest.mark.long
 def test_adms_reference_batch_reaches_the_command(snakemake, tmp_path):
     (tmp_path / "batch.npz").touch()
     target = "results/demo/generation/uvit-nano-dc-ae-f32c32/s1.json"
@@ -116,6 +119,7 @@ def test_the_released_profile_asks_for_what_can_be_measured_here(snakemake, tmp_
     assert jobs(printed) == {"prepare_files": 1, "evaluate_as_is": 10, "table_rfid": 1, "check": 1}
 
 
+@pytest.mark.long
 def test_released_denoisers_are_sampled_and_measured_without_any_training(snakemake, tmp_path):
     fetch_everything(tmp_path)
     (tmp_path / "data" / "imagenet").mkdir(parents=True)
@@ -137,6 +141,7 @@ def test_released_denoisers_are_sampled_and_measured_without_any_training(snakem
     assert "--training" not in evaluate
 
 
+@pytest.mark.long
 def test_released_samples_without_snakemakes_memory_are_drawn_again_if_they_are_others(snakemake, tmp_path):
     """Nothing that their job reads is an input, and so nothing could be younger than an old time stamp."""
     fetch_everything(tmp_path)
@@ -152,6 +157,7 @@ def test_released_samples_without_snakemakes_memory_are_drawn_again_if_they_are_
     assert all(path.stat().st_mtime > 1e9 for path in folder.iterdir()), "a dry run gives the time stamps back"
 
 
+@pytest.mark.long
 def test_the_generation_table_without_data_explains_every_row(snakemake, tmp_path):
     snakemake(GENERATION, "--config", "profile=released")
     page = (tmp_path / GENERATION).read_text()
@@ -170,6 +176,7 @@ def test_the_generation_table_without_data_explains_every_row(snakemake, tmp_pat
     assert jobs(snakemake("-n", GENERATION, "--config", "profile=released")) == {"table_diffusion": 1}
 
 
+@pytest.mark.long
 def test_the_table_without_data_explains_every_row_and_knows_what_other_runs_left(snakemake, tmp_path):
     """Records of this profile whose data went away, and those of the paper profile, are in the table all the same."""
     own = tmp_path / "results" / "released" / "reconstruction" / "dc-ae-f64c128-in-1.0@released" / "imagenet-512.json"

@@ -179,6 +179,7 @@ def test_a_second_run_has_nothing_to_do(finished):
     assert "Nothing to be done" in done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_results_without_snakemakes_memory_are_not_taken_for_others(editable):
     """Copied results of another seed are made again, those of this configuration are not."""
     memory, away = editable.root / ".snakemake", editable.root / "memory"
@@ -213,6 +214,7 @@ def test_a_comment_or_docstring_makes_nothing_stale(editable):
     assert editable.planned() == {}
 
 
+@pytest.mark.long
 def test_own_weights_that_are_not_here_are_told_in_one_line_and_in_the_table(finished):
     remedy = "put the file there, or correct autoencoders.absent.file"
     reason = f"weights of absent are not at mine/vae.safetensors: {remedy}"
@@ -223,6 +225,7 @@ def test_own_weights_that_are_not_here_are_told_in_one_line_and_in_the_table(fin
     assert "- absent: photos-indoor-64<sup>" in page and reason in page and "| thumbnail " in page
 
 
+@pytest.mark.long
 def test_an_edit_of_an_own_class_redoes_what_it_shapes_and_weights_that_come_add_theirs(editable):
     file = editable.root / "mine" / "vae.safetensors"
     file.parent.mkdir()
@@ -237,6 +240,7 @@ def test_an_edit_of_an_own_class_redoes_what_it_shapes_and_weights_that_come_add
         shutil.rmtree(file.parent)
 
 
+@pytest.mark.long
 def test_an_edit_in_training_redoes_training(editable):
     editable.edit("dcae_bench/training/losses.py", "1e-4, 1e4", "1e-5, 1e4")
     planned = editable.planned()
@@ -244,12 +248,14 @@ def test_an_edit_in_training_redoes_training(editable):
     assert "prepare" not in planned
 
 
+@pytest.mark.long
 def test_a_change_of_phase_2_leaves_phase_1_alone(editable):
     editable.edit("config/tiny.yaml", "lr: 1.0e-4", "lr: 2.0e-4")
     planned = editable.planned()
     assert planned["train_phase"] == 2 and planned["evaluate_reconstruction"] == 2
 
 
+@pytest.mark.long
 def test_the_report_holds_table_and_figures(finished):
     done = finished.snakemake("--report", "report.zip", *TARGETS)
     assert done.returncode == 0, done.stderr
