@@ -172,7 +172,9 @@ class Storm:
     def _state(self, folder: Path, outputs: list[Path]) -> dict:
         """Outputs without times, and the features that later commands would believe."""
         kept = sorted(path.relative_to(folder) for path in (folder / "cache" / "reference").glob("*.raw"))
-        return self.workflow.content(folder, [*outputs, *kept])
+        # A try goes on from a copy of an undisturbed folder; tables that need no work keep the place of that folder.
+        undisturbed = [self.root / name for name in self.commands]
+        return self.workflow.content(folder, [*outputs, *kept], *undisturbed)
 
     # Disturbances. Each gets a folder as it was before the command, and chooses by ``chance``.
 

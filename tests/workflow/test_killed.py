@@ -70,10 +70,15 @@ def without_times(value: Any) -> Any:
     return [without_times(inner) for inner in value] if isinstance(value, list) else value
 
 
-def content(folder: Path, paths: list[Path]) -> dict[str, Any]:
-    """Files by path, without the folder's own place; JSON without what tells of time."""
-    here = str(folder.resolve()).encode()
-    found = {str(path): (folder / path).read_bytes().replace(here, b"") for path in paths}
+def content(folder: Path, paths: list[Path], *others: Path) -> dict[str, Any]:
+    """Files by path, without the place of the folder; JSON without what tells of time.
+
+    Tables name the place of their records at the time. ``others`` are folders that the files may have been copied from.
+    """
+    found = {str(path): (folder / path).read_bytes() for path in paths}
+    for place in (folder, *others):
+        here = str(place.resolve()).encode()
+        found = {path: raw.replace(here, b"") for path, raw in found.items()}
     return {path: without_times(json.loads(raw)) if path.endswith(".json") else raw for path, raw in found.items()}
 
 
