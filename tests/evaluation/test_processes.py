@@ -96,6 +96,7 @@ def run(server, folder, count, cache):
     return metrics, {name: path.read_bytes() for name, path in found.items() if path.name not in timed}
 
 
+@pytest.mark.long
 def test_several_processes_write_what_one_does(server, folder, another_cache):
     """5 batches of latents, 6 of samples and the authors' 8 ranks are shared out by three unevenly."""
     alone, files = run(server, folder, 1, os.environ["DCAE_BENCH_CACHE"])

@@ -316,6 +316,7 @@ class Command:
         return process.returncode
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("phase", [1, 3])
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits(
     phase, tmp_path, tiny, write_packs, initial, monkeypatch, capfd

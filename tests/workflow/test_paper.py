@@ -111,6 +111,7 @@ def test_adms_reference_batch_reaches_the_command(snakemake, tmp_path):
     assert " --adm-batch batch.npz " in command
 
 
+@pytest.mark.long
 def test_the_released_profile_asks_for_what_can_be_measured_here(snakemake, tmp_path):
     fetch_everything(tmp_path)
     (tmp_path / "data" / "imagenet").mkdir(parents=True)

@@ -208,6 +208,7 @@ def test_an_edit_in_metrics_redoes_evaluation_and_tables_but_no_training(editabl
     }
 
 
+@pytest.mark.long
 def test_a_comment_or_docstring_makes_nothing_stale(editable):
     editable.edit("dcae_bench/metrics/image.py", '"""', '"""In other words: ')
     editable.edit("dcae_bench/training/loop.py", "import numpy as np\n", "import numpy as np  # arrays\n")
