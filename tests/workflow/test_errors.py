@@ -12,7 +12,7 @@ import pytest
 
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.base.files import REPOSITORY
-from dcae_bench.planning.workflow import check_options
+from dcae_bench.planning.options import check_options
 from dcae_bench.running.failed_jobs import describe
 from tests.workflow.test_workflow import PROFILE, Checkout
 

@@ -8,18 +8,8 @@ from dcae_bench.measurement.plans import plan_for, plan_recipe
 from dcae_bench.planning.owner import note_owner, require_own_folder
 from dcae_bench.planning.meaning import Meaning, Meanings
 from dcae_bench.planning.outdated import age_outdated, reason_to_run
-from dcae_bench.planning.workflow import (
-    FREE_MIB,
-    REPORTED,
-    SCALE,
-    SWEEP,
-    Workflow,
-    any_of,
-    check_options,
-    chosen_profile,
-    option,
-    sweep_scales,
-)
+from dcae_bench.planning.options import SCALE, SWEEP, any_of, check_options, chosen_profile, option, sweep_scales
+from dcae_bench.planning.workflow import FREE_MIB, REPORTED, Workflow
 from dcae_bench.records import places
 from dcae_bench.records.fingerprint import code_of_command
 from dcae_bench.running.failed_jobs import FailedJobs
