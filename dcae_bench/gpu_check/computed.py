@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -160,25 +161,29 @@ def train_phases(device: str, folder: Path) -> str:
 def train_and_sample(device: str, folder: Path) -> str:
     """Training of a denoiser beside the processor, and samples of equal weights with their decoding."""
     data, weights, logs, images = tiny.write_data(folder / "data"), _weights(folder), [], []
-    _encode("cpu", data, weights, folder / "latents", "eager")
     for place, results in _both(device, folder):
+        # Each device's own latents: a recipe names the device, and a training refuses latents of another recipe.
+        _encode(place, data, weights, results / "latents", "eager")
         output = results / "denoiser" / "model.safetensors"
         train_diffusion(
             tiny.profile(place),
             tiny.ROW,
-            latents=folder / "latents",
+            latents=results / "latents",
             output=output,
             run_dir=results / "run",
             autoencoder=weights,
         )
         logs.append([line["loss"] for line in read_log(output.parent / "log.jsonl")])
+    # The processor's denoiser for both, without the hash of its latents: each device has its own.
+    same = folder / "same.safetensors"
+    save_weights(load_file(output), same, trained=TrainedWeights(kind="denoiser", name=tiny.ROW))
     for place, results in _both(device, folder):
         sample_images(
             tiny.profile(place),
             tiny.ROW,
             output=results / "samples",
-            weights=output,  # the processor's for both
-            latents=folder / "latents",
+            weights=same,
+            latents=results / "latents",
             autoencoder=weights,
             path="eager",
         )
@@ -243,8 +248,9 @@ def _require_path(what: str, path: ComputePath | None, device: str) -> str:
 
 def _both(device: str, folder: Path) -> Iterator[tuple[str, Path]]:
     """The device, then the processor, each with a folder for its results. On a processor both do the same work."""
-    yield device, folder / "found"
-    yield "cpu", folder / "wanted"
+    for place, name in ((device, "found"), ("cpu", "wanted")):
+        AcceleratorState._reset_state(reset_partial_state=True)  # accelerate keeps a process to its first device
+        yield place, folder / name
 
 
 class _Average:

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
 
 from dcae_bench.gpu_check import computed, timed
 from dcae_bench.gpu_check.catalogue import all_checks
@@ -44,6 +46,24 @@ def test_every_protocol_and_work_has_a_check():
 def test_a_check_passes_on_the_processor(name, tmp_path):
     status, said = attempt(check(name), "cpu", tmp_path)
     assert status == "ok", said
+
+
+def test_the_denoiser_check_takes_devices_of_two_names(tmp_path):
+    """Recipes name the device: latents and weights of one are not those of the other."""
+    status, said = attempt(check("denoiser beside the CPU"), "auto", tmp_path)
+    assert status == "ok", said
+
+
+def test_each_device_starts_without_the_state_of_another(tmp_path):
+    """accelerate keeps a process to its first device, and then refuses the other."""
+    try:
+        for _ in computed._both("cpu", tmp_path):
+            assert Accelerator(cpu=True).device.type == "cpu"
+            PartialState._shared_state["device"] = torch.device("cuda")  # as if it had been a GPU
+            with pytest.raises(ValueError, match="already been initialized"):
+                Accelerator(cpu=True)
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_protocols_of_a_gpu_are_skipped_on_the_processor(tmp_path):
