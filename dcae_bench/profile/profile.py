@@ -198,16 +198,22 @@ class Profile(Strict):
         earlier = max((number for number in self.phases if number < phase), default=None)
         return None if earlier is None else (self.trained_name(autoencoder, earlier), earlier)
 
+    def initial_of(self, autoencoder: str, phase: int) -> str | None:
+        """Weights that a phase starts from as the profile names them; None: random ones, or those of a phase before."""
+        return self.autoencoders[autoencoder].initial if self.before(autoencoder, phase) is None else None
+
     def variant_of(self, autoencoder: str, phase: int | None) -> Variant | None:
         """The variant of the ablations that an autoencoder is after a phase; None: the profile's own training."""
         return None
 
     def phase(self, autoencoder: str, number: int) -> PhaseSpec:
-        """Spec of a phase for one autoencoder, with the autoencoder's own learning rate and data sets if it has any."""
+        """Spec of a phase for one autoencoder, with its own learning rate, frozen layers and data sets."""
         phase, entry = self.required_training.phase(number), self.autoencoders[autoencoder]
         changes: dict[str, Any] = {}
         if (lr := entry.own_learning_rate(number)) is not None:
             changes["optimizer"] = phase.optimizer.model_copy(update={"lr": lr})
+        if (freeze := entry.own_freeze(number)) is not None:
+            changes["freeze"] = freeze
         if entry.datasets is not None:
             changes["datasets"] = entry.datasets
         return phase.model_copy(update=changes) if changes else phase
@@ -329,6 +335,7 @@ class Profile(Strict):
             "plan": self.phase(autoencoder, number).model_dump(mode="json"),
             # Left out at its default, so that hashes from before this field stay valid.
             **({"init": init} if number == 1 and (init := self.autoencoders[autoencoder].init) != "torch" else {}),
+            **({"initial_weights": start} if (start := self.initial_of(autoencoder, number)) is not None else {}),
         }
 
     def diffusion_recipe(self, row: str) -> dict[str, Any]:

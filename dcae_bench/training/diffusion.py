@@ -20,6 +20,7 @@ from dcae_bench.diffusion.sampling import sample
 from dcae_bench.execution.blocks import checkpoint_blocks, compile_blocks
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.models.denoiser import Denoiser
+from dcae_bench.models.denoiser_checkpoints import load_denoiser
 from dcae_bench.models.zoo import build_denoiser
 from dcae_bench.profile.profile import Profile
 from dcae_bench.profile.rows import TrainedRow
@@ -41,6 +42,8 @@ class DiffusionRun:
     autoencoder: Autoencoder
     directory: Path
     recipe_sha256: str
+    initial: Path | None = None
+    """Weights that the training starts from; None: random weights."""
 
 
 class DiffusionTrainer(Loop):
@@ -49,7 +52,8 @@ class DiffusionTrainer(Loop):
     def __init__(self, run: DiffusionRun):
         """Build model and optimiser, and load the run's last checkpoint.
 
-        Raises :class:`TrainingError` for a checkpoint of another recipe.
+        Raises :class:`WeightsError` if the initial weights do not fit, and :class:`TrainingError` for a checkpoint of
+        another recipe.
         """
         profile, resolved, training = run.profile, run.resolved, run.resolved.training
         self.run = run
@@ -67,7 +71,10 @@ class DiffusionTrainer(Loop):
             training.precision or profile.precision,
         )
         self.process = build_process(training.process)
-        model = build_denoiser(resolved.denoiser, seed=profile.seed).to(self.device)
+        model = build_denoiser(resolved.denoiser, seed=profile.seed)
+        if run.initial is not None:
+            load_denoiser(model, run.initial)
+        model.to(self.device)
         self.ema = EMA(model, training.ema)
         if training.execution.compile:
             compile_blocks(model)

@@ -65,7 +65,7 @@ def measured(table: ReconstructionTable) -> Grid:
         subject, data = run.record.subject, run.record.data
         cells = [data.name, str(data.resolution), run.latent_shape]
         control = " (control)" if subject.family == CONTROL else ""
-        cells.append(f"{subject.autoencoder}{control}{footnotes.mark(doubts_of(run))}")
+        cells.append(f"{subject.autoencoder}{control}{footnotes.mark((*doubts_of(run), *run.marks))}")
         cells += [millions(subject.parameters), _macs(subject.gmacs)]
         cells += ["-" if subject.trained_images is None else f"{subject.trained_images:,}", run.phase]
         cells.append(f"{data.images:,}")
