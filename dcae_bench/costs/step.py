@@ -11,11 +11,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from dcae_bench.base.errors import ConfigError, ResultsError
+from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.files import cache_dir, sha256_file, sha256_json, write_text
 from dcae_bench.base.reading import read_json
 from dcae_bench.base.typed import Strict
-from dcae_bench.execution.blocks import blocks
+from dcae_bench.execution.blocks import known_blocks
 from dcae_bench.extractors.lpips import LPIPS
 from dcae_bench.models.cost import without_values
 from dcae_bench.models.denoiser import Denoiser
@@ -210,7 +210,7 @@ class _SavedTensors:
     def __init__(self, model: nn.Module, counter: FlopCounterMode) -> None:
         self.counter = counter
         self.own = _WeightStorages([*model.parameters(), *model.buffers()])
-        self.blocks = _blocks(model)
+        self.blocks = known_blocks(model)
         self.by_block = {id(block): 0 for block in self.blocks}
         self.flops = {id(block): 0 for block in self.blocks}
         self.outside = 0
@@ -264,14 +264,6 @@ class _SavedTensors:
             else:
                 self.by_block[self._current] += storage.nbytes()
         return tensor
-
-
-def _blocks(model: nn.Module) -> list[nn.Module]:
-    """The model's blocks; none for a user's class that has no known blocks."""
-    try:
-        return blocks(model)
-    except ConfigError:
-        return []
 
 
 class _WeightStorages(TorchDispatchMode):

@@ -49,6 +49,11 @@ class Profile(Strict):
         default=1,
         description="processes of one machine that share a job, each with a GPU; part of the recipe of a training",
     )
+    sharding: Literal["none", "full"] = Field(
+        default="none",
+        description="full: in a training, each process keeps a share of weights, gradients, optimiser and average "
+        "instead of a copy (FSDP); the same function, so no part of the recipe",
+    )
     pack_short_side: PositiveInt = Field(description="largest shorter side of packed photographs, in pixels")
     data_roots: dict[Name, str] = Field(
         default={},
@@ -124,6 +129,23 @@ class Profile(Strict):
                     f"batch_size {spec.batch_size} of {where} is not a multiple of {self.processes} processes x "
                     f"accumulate {spec.accumulate}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _shares_exist(self) -> Self:
+        if self.sharding == "none":
+            return self
+        if self.processes == 1:
+            raise ValueError(
+                f"sharding '{self.sharding}' shares the weights among processes, and processes is 1; leave it out"
+            )
+        phases = self.training.phases if self.training else {}
+        if adaptive := [number for number, phase in phases.items() if phase.gan is not None and phase.gan.adaptive]:
+            # It needs gradients of the whole last layer between the forward and the backward pass.
+            raise ValueError(
+                f"sharding '{self.sharding}' cannot compute the adaptive weight of the GAN in phase {adaptive[0]}; set "
+                "'adaptive: false', or leave sharding out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -305,6 +327,11 @@ class Profile(Strict):
     def _path_conditions(self) -> dict[str, Any]:
         """:meth:`_conditions` with a path that the profile insists on: ``auto`` takes what any path computed."""
         return {**self._conditions(), **({"path": self.path} if self.path != "auto" else {})}
+
+    @property
+    def layout(self) -> dict[str, str]:
+        """How the processes of a training are laid out, as its record states it; no part of any recipe."""
+        return {"sharding": self.sharding} if self.sharding != "none" else {}
 
     def _trained_conditions(self) -> dict[str, Any]:
         """Fields that every training depends on. ``processes`` 1 is left out, so hashes from before it stay valid."""

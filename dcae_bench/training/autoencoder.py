@@ -12,6 +12,7 @@ from dcae_bench.data.batches import TrainBatches
 from dcae_bench.data.photo_sets import PhotoSet
 from dcae_bench.execution.batch_norm import share_batch_norms
 from dcae_bench.execution.blocks import checkpoint_blocks, compile_blocks
+from dcae_bench.execution.sharding import load_model, load_optimizer
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.models.checkpoints import load_weights
 from dcae_bench.models.zoo import build
@@ -87,14 +88,15 @@ class PhaseTrainer(Loop):
         execution = training.execution
         self.memory_format = torch.channels_last if execution.channels_last else torch.contiguous_format
         model.to(self.device).to(memory_format=self.memory_format)
-        self.ema = EMA(model, training.ema)
         if execution.compile:
             compile_blocks(model)
         if execution.checkpoint_activations:
             checkpoint_blocks(model)
+        self.model = self.distribute(model)
+        self.ema = EMA(model, training.ema)
         decay_too = head_norms(model) if phase_spec.optimizer.decay_head_norm else ()
         optimizer = make_optimizer(model.parameters(), phase_spec.optimizer, decay_too=decay_too)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.optimizer = self.accelerator.prepare(optimizer)
 
         self.discriminator: nn.Module | None = None
         if phase_spec.gan is not None:
@@ -219,9 +221,9 @@ class PhaseTrainer(Loop):
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from a state that :meth:`state` returned."""
         super().load_state(state)
-        self.autoencoder.load_state_dict(state["model"])
+        load_model(self.autoencoder, state["model"])
         self.ema.load(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         if self.discriminator is not None:
             self.accelerator.unwrap_model(self.discriminator).load_state_dict(state["discriminator"])
             self.d_optimizer.load_state_dict(state["d_optimizer"])

@@ -18,6 +18,7 @@ from dcae_bench.diffusion.noise import SampleNoise
 from dcae_bench.diffusion.processes import build_process
 from dcae_bench.diffusion.sampling import sample
 from dcae_bench.execution.blocks import checkpoint_blocks, compile_blocks
+from dcae_bench.execution.sharding import load_model, load_optimizer
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.models.denoiser import Denoiser
 from dcae_bench.models.denoiser_checkpoints import load_denoiser
@@ -75,14 +76,13 @@ class DiffusionTrainer(Loop):
         if run.initial is not None:
             load_denoiser(model, run.initial)
         model.to(self.device)
-        self.ema = EMA(model, training.ema)
         if training.execution.compile:
             compile_blocks(model)
         if training.execution.checkpoint_activations:
             checkpoint_blocks(model)
-        self.model, self.optimizer = self.accelerator.prepare(
-            model, make_optimizer(model.parameters(), training.optimizer)
-        )
+        self.model = self.distribute(model)
+        self.ema = EMA(model, training.ema)
+        self.optimizer = self.accelerator.prepare(make_optimizer(model.parameters(), training.optimizer))
         self.batches = LatentBatches(
             run.latents,
             profile.seed,
@@ -142,16 +142,19 @@ class DiffusionTrainer(Loop):
 
     def checkpoint(self, name: str, seconds: float) -> None:
         """Write previews sampled from the averaged weights, then the checkpoint."""
-        if self.accelerator.is_main_process and self.run.resolved.training.previews and name != DIVERGED:
-            self.preview()
+        if self.run.resolved.training.previews and name != DIVERGED:
+            average = self.whole(self.ema.state)
+            if self.accelerator.is_main_process:
+                self.preview(average)
         super().checkpoint(name, seconds)
 
-    def preview(self) -> None:
+    def preview(self, average: dict[str, Tensor]) -> None:
         """Sample a few latents from the averaged weights, decode them, and write the images (k, H, W, 3)."""
         resolved, count = self.run.resolved, self.run.resolved.training.previews
         with torch.device("meta"):
             model = build_denoiser(resolved.denoiser)
-        model.load_state_dict(self.ema.state, assign=True)  # the model uses the average's own tensors, to save memory
+        # The model uses the average's own tensors, to save memory.
+        model.load_state_dict({key: value.to(self.device) for key, value in average.items()}, assign=True)
         noise = SampleNoise(self.run.profile.seed, range(count), self.run.latents.manifest.shape, self.device)
         classes = resolved.denoiser.classes
         labels = None if classes is None else torch.arange(count, device=self.device) % classes
@@ -184,9 +187,9 @@ class DiffusionTrainer(Loop):
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from a state that :meth:`state` returned."""
         super().load_state(state)
-        self.denoiser.load_state_dict(state["model"])
+        load_model(self.denoiser, state["model"])
         self.ema.load(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
 
 
 def loss_by_quarter(losses: Tensor, uniform: Tensor) -> dict[str, float]:

@@ -75,7 +75,7 @@ def train_diffusion(
             console.print(f"row {row}: resumed at image {trainer.images} of {resolved.spec.images}")
         train_with_progress(trainer, clock, console)
         if trainer.accelerator.is_main_process:
-            written = save_weights(trainer.ema.state, output, trained=_statement(run))
+            written = save_weights(trainer.average, output, trained=_statement(run))
             described = describe_denoiser(resolved, written)
             if initial is not None:
                 described = described.model_copy(update={"initial_sha256": recipe["initial"]})
@@ -154,6 +154,7 @@ def _record(
             "scaling_factor": f"{manifest.scaling_factor:.6g} ({manifest.scaling})",
             "posterior": manifest.posterior,
             "flips": "yes" if manifest.flips else "no",
+            **run.profile.layout,
         },
         provenance=collect(
             code=fingerprint(__name__),

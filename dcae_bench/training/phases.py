@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dcae_bench.base.errors import ConfigError
+from dcae_bench.execution.sharding import share_of
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.profile.training import EMASpec, OptimizerSpec
 
@@ -163,6 +164,6 @@ class EMA:
                 average.copy_(value)
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Continue from a saved average."""
+        """Continue from a saved average of whole tensors."""
         for key, value in state.items():
-            self.state[key].copy_(value)
+            self.state[key].copy_(share_of(value, self.state[key]))

@@ -121,6 +121,7 @@ def train_phase(
             console.print(f"{name}: resumed at image {trainer.images} of {spec.images}")
         train_with_progress(trainer, clock, console)
         if trainer.accelerator.is_main_process:
+            settings |= profile.layout
             if spec.freeze:
                 settings |= {"freeze": ", ".join(spec.freeze), "frozen": trainer.freezer.share}
             through = _phases(run, names, named)
@@ -174,7 +175,7 @@ def _trained(trainer: PhaseTrainer, clock: Stopwatch, phases: tuple[TrainedPhase
         notes=("whole loop with data, checkpoints and logging; not a throughput protocol",),
     )
     return _Finished(
-        state=trainer.ema.state,
+        state=trainer.average,
         parameters=trainer.autoencoder.count_parameters(),
         images=run.phase_spec.images,
         phases=phases,
