@@ -44,7 +44,9 @@ def train(
     if (trained := loaded.trained_name(autoencoder, phase)) != autoencoder:
         raise ConfigError(f"--phase {phase}: {autoencoder} has this phase in common with {trained}; train that")
     if phase == 1 and initial is not None:
-        raise ConfigError(f"--initial {initial}: phase 1 starts from nothing; leave the option out")
+        start = loaded.initial_of(autoencoder, phase)
+        named = "starts from nothing" if start is None else f"starts from {start}, which the profile names"
+        raise ConfigError(f"--initial {initial}: phase 1 {named}; leave the option out")
     before = loaded.before(autoencoder, phase)
     if before is not None and initial is None:
         raise ConfigError(

@@ -11,11 +11,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from dcae_bench.base.errors import ConfigError, ResultsError
+from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.files import cache_dir, sha256_file, sha256_json, write_text
 from dcae_bench.base.reading import read_json
 from dcae_bench.base.typed import Strict
-from dcae_bench.execution.blocks import blocks
+from dcae_bench.execution.blocks import known_blocks
 from dcae_bench.extractors.lpips import LPIPS
 from dcae_bench.models.cost import without_values
 from dcae_bench.models.denoiser import Denoiser
@@ -68,21 +68,34 @@ class StepCost(Strict):
 def step_cost(spec: AutoencoderSpec, phase: PhaseSpec, loss: ReconstructionLossSpec, precision: str) -> StepCost:
     """Cost of one image of a phase, whatever the learning rate and the number of images.
 
-    Operations are a mean over batches with and without LPIPS, memory is that of a batch with it. The result is cached
-    on disk.
+    Operations are a mean over batches with and without LPIPS and the discriminator, memory is that of one with both.
+    The result is cached on disk.
     """
     if loss.lpips_every > 1:
         whole = step_cost(spec, phase, loss.model_copy(update={"lpips_every": 1}), precision)
         plain = step_cost(spec, phase, loss.model_copy(update={"lpips_every": 1, "lpips": 0.0}), precision)
-        mean = {
-            name: getattr(plain, name) + (getattr(whole, name) - getattr(plain, name)) / loss.lpips_every
-            for name in ("forward_mac", "backward_mac")
-        }
-        return whole.model_copy(update=mean)
-    shape = {"resolution": phase.resolution, "trainable": phase.trainable}
+        return _mean_cost(whole, plain, 1 / loss.lpips_every)
+    if phase.gan is not None and phase.gan.start_images:
+        started = phase.gan.model_copy(update={"start_images": 0})
+        return _mean_cost(
+            step_cost(spec, phase.model_copy(update={"gan": started}), loss, precision),
+            step_cost(spec, phase.model_copy(update={"gan": None}), loss, precision),
+            1 - phase.gan.start_images / phase.images,
+        )
+    shape: dict[str, object] = {"resolution": phase.resolution, "trainable": phase.trainable}
+    shape |= {"freeze": phase.freeze} if phase.freeze else {}
     gan = {"net": phase.gan.discriminator.model_dump(), "adaptive": phase.gan.adaptive} if phase.gan else None
     key = ["step", autoencoder_key(spec), shape, gan, loss.model_dump(mode="json"), precision]
     return cached(StepCost, key, lambda: _count_step(spec, phase, loss, precision))
+
+
+def _mean_cost(whole: StepCost, plain: StepCost, share: float) -> StepCost:
+    """Cost where a ``share`` of the images costs ``whole`` and the rest ``plain``; memory is that of ``whole``."""
+    mean = {
+        name: getattr(plain, name) + (getattr(whole, name) - getattr(plain, name)) * share
+        for name in ("forward_mac", "backward_mac")
+    }
+    return whole.model_copy(update=mean)
 
 
 def denoiser_step_cost(spec: DenoiserSpec, precision: str) -> StepCost:
@@ -116,7 +129,7 @@ def unfinished_run_bytes(cost: StepCost) -> float:
 def _count_step(spec: AutoencoderSpec, phase: PhaseSpec, loss: ReconstructionLossSpec, precision: str) -> StepCost:
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _conv_backward_flop})
     with without_values(spec) as model, counter:
-        Freezer(model, phase.trainable).train_mode()
+        Freezer(model, phase.trainable, phase.freeze).train_mode()
         criterion = ReconstructionLoss(loss.model_copy(update={"lpips": 0.0}))
         criterion.spec = loss
         criterion.lpips = LPIPS(loss.lpips_net) if loss.lpips else None
@@ -197,7 +210,7 @@ class _SavedTensors:
     def __init__(self, model: nn.Module, counter: FlopCounterMode) -> None:
         self.counter = counter
         self.own = _WeightStorages([*model.parameters(), *model.buffers()])
-        self.blocks = _blocks(model)
+        self.blocks = known_blocks(model)
         self.by_block = {id(block): 0 for block in self.blocks}
         self.flops = {id(block): 0 for block in self.blocks}
         self.outside = 0
@@ -251,14 +264,6 @@ class _SavedTensors:
             else:
                 self.by_block[self._current] += storage.nbytes()
         return tensor
-
-
-def _blocks(model: nn.Module) -> list[nn.Module]:
-    """The model's blocks; none for a user's class that has no known blocks."""
-    try:
-        return blocks(model)
-    except ConfigError:
-        return []
 
 
 class _WeightStorages(TorchDispatchMode):

@@ -16,6 +16,8 @@ MAX_BYTES = 2**28
 """Largest file that is read, in bytes."""
 MAX_PIXELS = 2**28 // 3
 """Largest image that is decoded: 256 MiB as RGB. Pillow itself warns from this size on."""
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
+"""Endings of the names that are taken for images."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")
 """Formats that Pillow may try. Some other formats start further programs; the rest hold no photographs."""
 GREYSCALE = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
@@ -39,7 +41,7 @@ Problem = Literal["unreadable", "not an image", "too large", "truncated", "corru
 class ImageError(DataError):
     """A file that cannot be used as an image: ``problem`` is the kind of fault, ``detail`` describes the fault."""
 
-    def __init__(self, path: Path, problem: Problem, detail: str):
+    def __init__(self, path: Path | str, problem: Problem, detail: str):
         remedy = "save it with 8 bits" if problem == "unsupported" else "replace the file by its publisher's"
         super().__init__(f"{path}: {problem} ({detail}); {remedy}")
         self.problem, self.detail = problem, detail
@@ -66,7 +68,7 @@ def read_file(path: Path) -> bytes:
     return content
 
 
-def open_image(content: bytes, path: Path) -> Image.Image:
+def open_image(content: bytes, path: Path | str) -> Image.Image:
     """Decode a whole image file, in the colour mode of the file. Raises :class:`ImageError`.
 
     The image's size and mode are read from the header and checked before any pixel is decoded; :func:`to_rgb` converts

@@ -3,27 +3,34 @@
 import fnmatch
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from dcae_bench.base.errors import DataError
-from dcae_bench.data.decode import path_inside
+from dcae_bench.data.containers.kinds import is_container
+from dcae_bench.data.containers.member import Location
+from dcae_bench.data.decode import SUFFIXES, path_inside
 
 FileSplit = Literal["train", "eval", "test"]
 
 ANY = "**"
-"""Pattern of a folder without a layout: every file with one of :data:`SUFFIXES`, at any depth."""
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
+"""Pattern of a folder without a layout: every file whose name ends as an image's, at any depth."""
 
 
 class Listed(NamedTuple):
-    """An image of a split: its path below the root, with forward slashes, and its label if the layout has labels."""
+    """An image of a split: its path below the root, with forward slashes, and its label if the layout has labels.
+
+    ``location`` says where in a container the image lies; without one, it is a file. ``crc`` is the checksum that a zip
+    archive keeps.
+    """
 
     path: str
     label: str | None
+    location: Location | None = None
+    crc: int | None = None
 
 
 @dataclass
@@ -50,9 +57,19 @@ def list_images(root: Path, pattern: str, left_out: LeftOut | None = None) -> It
     """
     left_out = LeftOut() if left_out is None else left_out
     if pattern == ANY:
-        yield from _below(root, "", left_out)
+        yield from _below(root, "", left_out, _is_image)
     else:
         yield from _fitting(root, "", tuple(pattern.split("/")), None, left_out)
+
+
+def list_containers(root: Path) -> list[str]:
+    """Paths of the containers below ``root``, sorted by their parts; only "" where the root itself is one.
+
+    Raises :class:`DataError` as :func:`list_images` does.
+    """
+    if root.is_file():
+        return [""]
+    return [image.path for image in _below(root, "", LeftOut(), is_container)]
 
 
 def find_pattern(root: Path, patterns: Sequence[str]) -> str | None:
@@ -90,7 +107,11 @@ def _fitting(root: Path, folder: str, parts: tuple[str, ...], label: str | None,
             yield Listed(path, found)
 
 
-def _below(root: Path, folder: str, out: LeftOut) -> Iterator[Listed]:
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def _below(root: Path, folder: str, out: LeftOut, wanted: Callable[[str], bool]) -> Iterator[Listed]:
     for entry in _entries(root, folder):
         path = f"{folder}{entry.name}"
         hidden = entry.name.startswith(".")
@@ -101,8 +122,8 @@ def _below(root: Path, folder: str, out: LeftOut) -> Iterator[Listed]:
                 raise DataError(
                     f"{root / path}: is a link to a folder, whose images might count twice; move the folder itself here"
                 )
-            yield from _below(root, f"{path}/", out)
-        elif hidden or os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
+            yield from _below(root, f"{path}/", out, wanted)
+        elif hidden or not wanted(entry.name):
             out.add(path)
         else:
             _check(root, entry, path)

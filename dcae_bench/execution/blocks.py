@@ -46,6 +46,14 @@ def blocks(model: nn.Module) -> list[nn.Module]:
     return found
 
 
+def known_blocks(model: nn.Module) -> list[nn.Module]:
+    """The model's blocks; none for a user's class that has no known blocks."""
+    try:
+        return blocks(model)
+    except ConfigError:
+        return []
+
+
 def checkpoint_blocks(model: nn.Module) -> None:
     """Keep only each block's input for the backward pass, which computes the block a second time.
 

@@ -189,7 +189,9 @@ def check_state(wanted: dict[str, Tensor], found: dict[str, Tensor], path: Path,
 
     refuse(sorted(wanted.keys() - found.keys()), "is missing")
     refuse(sorted(found.keys() - wanted.keys()), "is unknown to the model")
-    refuse(sorted(_misshapen(wanted, found)), "has another shape than the model's")
+    if other := sorted(_misshapen(wanted, found)):
+        shapes = [tuple(state[other[0]].shape) for state in (found, wanted)]
+        refuse(other, f"has another shape than the model's: {shapes[0]}, not {shapes[1]}")
     if other := sorted(key for key in wanted if not _takes(wanted[key], found[key])):
         refuse(other, f"holds {_describe(found[other[0]])}, not {_describe(wanted[other[0]])}")
     refuse(sorted(_not_finite(found)), "holds values that are not finite")

@@ -17,6 +17,7 @@ from dcae_bench.records.places import Places
 from dcae_bench.records.record import Kind, Record, load
 from dcae_bench.specs.protocols import GENERATION
 from dcae_bench.specs.variants import Variant
+from dcae_bench.subjects.initial import other_initial
 from dcae_bench.subjects.own import are_other_own_weights, own_files_sha256
 from dcae_bench.weights.released import other_weights
 
@@ -100,6 +101,11 @@ class Meaning:
         for released, sha256, commit in used:
             if (reason := other_weights(released, sha256, commit)) is not None:
                 yield reason
+        for one in subject.trained or ():
+            if other_initial(one.initial, one.initial_sha256, "autoencoder"):
+                yield f"phase {one.phase} started from {one.initial}, whose weights are others now"
+        if denoiser is not None and other_initial(denoiser.initial, denoiser.initial_sha256, "denoiser"):
+            yield f"its denoiser started from {denoiser.initial}, whose weights are others now"
         name = subject.autoencoder
         entry = self.profile.autoencoders.get(name)
         if subject.weights_source == "own" and entry is not None and entry.weights == "own":

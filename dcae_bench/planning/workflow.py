@@ -22,6 +22,7 @@ from dcae_bench.profile.profile import Profile, load_profile
 from dcae_bench.profile.rows import ReleasedRow, TrainedRow
 from dcae_bench.records.places import Places
 from dcae_bench.specs.diffusion import GuidanceSpec
+from dcae_bench.subjects.initial import initial_files
 from dcae_bench.subjects.own import OwnFiles, own_files
 from dcae_bench.weights import released
 
@@ -69,6 +70,10 @@ class Workflow:
         """One line for each file that jobs of the profile need and this machine lacks."""
         for name, files in self.own.items():
             yield from (f"{name} is left out: {reason}" for reason in files.missing)
+        for name in self.retrained:
+            wanted = self.profile.autoencoders[name].initial
+            if wanted is not None and not initial_files(wanted, "autoencoder"):
+                yield f"the training of {name} starts from {wanted}, which is not here; it is looked for when it starts"
         for reason in missing_networks(self.profile) if self.retrained else ():
             yield f"evaluations after the trainings will fail: {reason}"
 
@@ -153,6 +158,18 @@ class Workflow:
     def weights_before(self, autoencoder: str, phase: int) -> list[str]:
         """Weights that a phase starts from: the weights of the phase before, none for phase 1."""
         return [] if phase == 1 else [self.places.weights(autoencoder, phase - 1)]
+
+    def initial_inputs(self, autoencoder: str, phase: int) -> list[str]:
+        """Files that the profile lets a phase start from. The command finds them; as inputs, edits make it stale."""
+        profile = of_autoencoder(self.profile, autoencoder)
+        wanted = profile.initial_of(autoencoder, phase)
+        return [] if wanted is None else [str(path) for path in initial_files(wanted, "autoencoder")]
+
+    def initial_inputs_of(self, row: str) -> list[str]:
+        """Files that the profile lets the training of a row start from, as :meth:`initial_inputs`."""
+        resolved = self.rows[row]
+        wanted = resolved.spec.initial if isinstance(resolved, TrainedRow) else None
+        return [] if wanted is None else [str(path) for path in initial_files(wanted, "denoiser")]
 
     def own_inputs(self, name: str) -> list[str]:
         """Files of an own autoencoder. Commands find them without help; as inputs, edited files make results stale."""

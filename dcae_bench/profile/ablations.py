@@ -85,8 +85,14 @@ class AblationsSpec(Strict):
         """A phase as a variant is trained through it."""
         phase = training.phase(number)
         changes: dict[str, Any] = {}
-        if variant.gan_everywhere:
-            changes["gan"] = training.phase(max(training.phases)).gan
+        last = training.phase(max(training.phases))
+        whole, gan = (last, last.gan) if variant.gan_everywhere else (phase, phase.gan)
+        seen = _get(self.images, number) or phase.images
+        if gan is not None and gan.start_images:
+            # The discriminator keeps its share of the phase too, in whole lines of the log.
+            start = gan.start_images * seen // whole.images // training.log_images * training.log_images
+            gan = gan.model_copy(update={"start_images": start})
+        changes["gan"] = gan
         if (images := _get(self.images, number)) is not None:
             # A warm-up keeps its share of the phase: the whole of a short phase must not be one.
             warmup = round(phase.optimizer.warmup_images * images / phase.images)

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 
 from dcae_bench.base.typed import Name, Strict
 from dcae_bench.catalogue.autoencoders import expand_preset
+from dcae_bench.profile.training import LayerPattern
 from dcae_bench.specs.autoencoders import AutoencoderSpec, CustomSpec, DiffusersSpec, PCASpec, unfolded
 from dcae_bench.specs.protocols import WeightsSource
 
@@ -48,7 +49,15 @@ class AutoencoderEntry(Strict):
     lr: dict[Literal[1, 2, 3], PositiveFloat] = Field(
         default={}, description="learning rate by phase, where it differs from the phase's"
     )
+    freeze: dict[Literal[1, 2, 3], tuple[LayerPattern, ...]] = Field(
+        default={}, description="layers that stay as they are, by phase, in place of the phase's 'freeze'"
+    )
 
+    initial: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="weights that the first phase starts from: a released name of the catalogue, a file, a folder, or "
+        "a hub id; null: random weights",
+    )
     init: Init = Field(
         default="torch",
         description="random weights of phase 1; torch: each layer's own default; identity: the last weights of every "
@@ -58,11 +67,18 @@ class AutoencoderEntry(Strict):
 
     @model_validator(mode="after")
     def _of_its_source(self) -> Self:
-        if isinstance(self.model, PCASpec) and (self.lr or self.init != "torch"):
-            raise ValueError("a pca model is fitted in closed form, so 'lr' and 'init' have no effect; remove them")
+        if isinstance(self.model, PCASpec) and (self.lr or self.freeze or self.initial or self.init != "torch"):
+            raise ValueError(
+                "a pca model is fitted in closed form, so 'lr', 'freeze', 'initial' and 'init' have no effect; remove "
+                "them"
+            )
+        if self.initial is not None and self.init != "torch":
+            raise ValueError(
+                f"'initial' {self.initial} brings all weights, so 'init' has no effect; remove one of them"
+            )
         if self.weights != "retrained" and self.init != "torch":
             raise ValueError(f"weights are '{self.weights}', so 'init' has no effect; remove it")
-        for option in ("lr", "datasets"):
+        for option in ("lr", "freeze", "initial", "datasets"):
             if self.weights != "retrained" and getattr(self, option):
                 raise ValueError(f"weights are '{self.weights}', so '{option}' has no effect; remove it")
         if self.datasets is not None and len(set(self.datasets)) != len(self.datasets):
@@ -82,3 +98,7 @@ class AutoencoderEntry(Strict):
     def own_learning_rate(self, phase: int) -> float | None:
         """Learning rate that replaces the phase's; None keeps the phase's."""
         return next((lr for number, lr in self.lr.items() if number == phase), None)
+
+    def own_freeze(self, phase: int) -> tuple[str, ...] | None:
+        """Patterns that replace the phase's ``freeze``; None keeps the phase's."""
+        return next((patterns for number, patterns in self.freeze.items() if number == phase), None)

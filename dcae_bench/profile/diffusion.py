@@ -153,6 +153,11 @@ class TrainedRowSpec(Strict):
     data: Name = Field(description="name in the profile's 'data'")
     training: Name = Field(description="name in the profile's 'trainings'")
     images: PositiveInt = Field(description="images seen in training")
+    initial: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="weights that the training starts from: a released name of the catalogue of denoisers, a file, a "
+        "folder, or a hub id; null: random weights",
+    )
     guidance: tuple[GuidanceSpec, ...] | None = Field(
         default=None, min_length=1, description="scales, each with its own set of samples; null: those of the training"
     )

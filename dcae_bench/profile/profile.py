@@ -49,6 +49,11 @@ class Profile(Strict):
         default=1,
         description="processes of one machine that share a job, each with a GPU; part of the recipe of a training",
     )
+    sharding: Literal["none", "full"] = Field(
+        default="none",
+        description="full: in a training, each process keeps a share of weights, gradients, optimiser and average "
+        "instead of a copy (FSDP); the same function, so no part of the recipe",
+    )
     pack_short_side: PositiveInt = Field(description="largest shorter side of packed photographs, in pixels")
     data_roots: dict[Name, str] = Field(
         default={},
@@ -127,6 +132,23 @@ class Profile(Strict):
         return self
 
     @model_validator(mode="after")
+    def _shares_exist(self) -> Self:
+        if self.sharding == "none":
+            return self
+        if self.processes == 1:
+            raise ValueError(
+                f"sharding '{self.sharding}' shares the weights among processes, and processes is 1; leave it out"
+            )
+        phases = self.training.phases if self.training else {}
+        if adaptive := [number for number, phase in phases.items() if phase.gan is not None and phase.gan.adaptive]:
+            # It needs gradients of the whole last layer between the forward and the backward pass.
+            raise ValueError(
+                f"sharding '{self.sharding}' cannot compute the adaptive weight of the GAN in phase {adaptive[0]}; set "
+                "'adaptive: false', or leave sharding out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _resolutions_fit(self) -> Self:
         for name, entry in self.autoencoders.items():
             f = entry.model.compression
@@ -198,16 +220,22 @@ class Profile(Strict):
         earlier = max((number for number in self.phases if number < phase), default=None)
         return None if earlier is None else (self.trained_name(autoencoder, earlier), earlier)
 
+    def initial_of(self, autoencoder: str, phase: int) -> str | None:
+        """Weights that a phase starts from as the profile names them; None: random ones, or those of a phase before."""
+        return self.autoencoders[autoencoder].initial if self.before(autoencoder, phase) is None else None
+
     def variant_of(self, autoencoder: str, phase: int | None) -> Variant | None:
         """The variant of the ablations that an autoencoder is after a phase; None: the profile's own training."""
         return None
 
     def phase(self, autoencoder: str, number: int) -> PhaseSpec:
-        """Spec of a phase for one autoencoder, with the autoencoder's own learning rate and data sets if it has any."""
+        """Spec of a phase for one autoencoder, with its own learning rate, frozen layers and data sets."""
         phase, entry = self.required_training.phase(number), self.autoencoders[autoencoder]
         changes: dict[str, Any] = {}
         if (lr := entry.own_learning_rate(number)) is not None:
             changes["optimizer"] = phase.optimizer.model_copy(update={"lr": lr})
+        if (freeze := entry.own_freeze(number)) is not None:
+            changes["freeze"] = freeze
         if entry.datasets is not None:
             changes["datasets"] = entry.datasets
         return phase.model_copy(update=changes) if changes else phase
@@ -300,6 +328,11 @@ class Profile(Strict):
         """:meth:`_conditions` with a path that the profile insists on: ``auto`` takes what any path computed."""
         return {**self._conditions(), **({"path": self.path} if self.path != "auto" else {})}
 
+    @property
+    def layout(self) -> dict[str, str]:
+        """How the processes of a training are laid out, as its record states it; no part of any recipe."""
+        return {"sharding": self.sharding} if self.sharding != "none" else {}
+
     def _trained_conditions(self) -> dict[str, Any]:
         """Fields that every training depends on. ``processes`` 1 is left out, so hashes from before it stay valid."""
         return {**self._conditions(), **({"processes": self.processes} if self.processes > 1 else {})}
@@ -329,6 +362,7 @@ class Profile(Strict):
             "plan": self.phase(autoencoder, number).model_dump(mode="json"),
             # Left out at its default, so that hashes from before this field stay valid.
             **({"init": init} if number == 1 and (init := self.autoencoders[autoencoder].init) != "torch" else {}),
+            **({"initial_weights": start} if (start := self.initial_of(autoencoder, number)) is not None else {}),
         }
 
     def diffusion_recipe(self, row: str) -> dict[str, Any]:

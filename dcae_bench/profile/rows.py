@@ -60,6 +60,7 @@ class TrainedRow(Row):
             "denoiser": self.denoiser.model_dump(mode="json"),
             "images": self.spec.images,
             "training": self.training.model_dump(mode="json", exclude=samples_only),
+            **({"initial_weights": self.spec.initial} if self.spec.initial is not None else {}),
         }
 
 

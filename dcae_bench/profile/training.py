@@ -1,8 +1,8 @@
 """The training part of a profile: three phases, with their losses and optimisers."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.base.typed import Beta, Name, Strict
@@ -12,6 +12,8 @@ from dcae_bench.specs.protocols import LPIPS_MIN_RESOLUTION
 PHASES = (1, 2, 3)
 
 LayerSet = Literal["all", "encoder_head", "decoder_input", "decoder_head", "encoder_last_stage", "decoder_first_stage"]
+LayerPattern = Annotated[str, Field(min_length=1)]
+"""Names of layers or weights with wildcards, such as ``encoder.*`` or ``*.norm``, or the name of a layer set."""
 
 
 class OptimizerSpec(Strict):
@@ -67,6 +69,13 @@ class GANSpec(Strict):
     )
     discriminator: DiscriminatorSpec = DiscriminatorSpec()
     optimizer: OptimizerSpec
+    # The recipe leaves the field out at its default, so hashes from before it stay valid.
+    start_images: NonNegativeInt = Field(
+        default=0,
+        exclude_if=lambda images: images == 0,
+        description="images of the phase before the discriminator starts: until then it neither learns nor counts in "
+        "the loss; its warm-up and schedule count from there",
+    )
 
     @model_validator(mode="after")
     def _no_decoder(self) -> Self:
@@ -104,6 +113,12 @@ class PhaseSpec(Strict):
         default=False,
         exclude_if=lambda flips: not flips,
         description="mirror every other crop, by a draw of its own; the authors' code flips none",
+    )
+    freeze: tuple[LayerPattern, ...] = Field(
+        default=(),
+        exclude_if=lambda patterns: not patterns,
+        description="layers that keep their weights and BatchNorm statistics although 'trainable' holds them: names "
+        "with wildcards, such as encoder.* or *.norm, or layer sets",
     )
 
     @model_validator(mode="after")
@@ -187,8 +202,15 @@ class TrainingSpec(Strict):
                 f"checkpoint_images {self.checkpoint_images} is not a multiple of log_images {self.log_images}"
             )
         for number, phase in self.phases.items():
+            start = phase.gan.start_images if phase.gan is not None else 0
+            if start >= phase.images:
+                raise ValueError(
+                    f"start_images {start} of the gan of phase {number} leaves none of its {phase.images} images for "
+                    "the discriminator; lower it, or remove 'gan'"
+                )
             for name, whole, part in (
                 ("images", phase.images, self.log_images),
+                ("the gan's start_images", start, self.log_images),
                 # Every line of the log has a value of LPIPS, and every line as many of them.
                 ("log_images", self.log_images, phase.batch_size * self.loss.lpips_every),
             ):

@@ -24,6 +24,20 @@ class TrainedPhase(Strict):
     phase: int
     datasets: tuple[str, ...] = Field(description="names of the data sets")
     images: int = Field(description="images seen")
+    initial: str | None = Field(
+        default=None,
+        exclude_if=lambda initial: initial is None,  # so that older weights and records stay as they were written
+        description="weights that the phase started from, as the profile names them; null: random ones, or those of "
+        "the phase before",
+    )
+    initial_sha256: Sha256 | None = Field(
+        default=None, exclude_if=lambda sha256: sha256 is None, description="hash of those weights"
+    )
+    frozen: tuple[str, ...] = Field(
+        default=(),
+        exclude_if=lambda frozen: not frozen,
+        description="patterns of layers that stayed as they were, beside those that the phase does not train",
+    )
 
 
 class Subject(Strict):
@@ -83,6 +97,15 @@ class Subject(Strict):
         return self.weights_sha256.startswith("not-identified-")
 
     @property
+    def peculiarities(self) -> tuple[str, ...]:
+        """In what the training was another than three phases from random weights, one clause each."""
+        found = [f"phase {one.phase} started from {one.initial}" for one in self.trained or () if one.initial]
+        return (
+            *found,
+            *(f"phase {one.phase} froze {', '.join(one.frozen)}" for one in self.trained or () if one.frozen),
+        )
+
+    @property
     def trained_on(self) -> tuple[str, ...] | None:
         """Data sets of the training, sorted; None if they are not known."""
         return None if self.trained is None else tuple(sorted({name for one in self.trained for name in one.datasets}))
@@ -111,6 +134,14 @@ class DenoiserSubject(Strict):
     )
     released: str | None = Field(
         default=None, description="name of released weights in the catalogue; null: trained by this harness"
+    )
+    initial: str | None = Field(
+        default=None,
+        exclude_if=lambda initial: initial is None,
+        description="weights that the training started from, as the profile names them; left out: random ones",
+    )
+    initial_sha256: Sha256 | None = Field(
+        default=None, exclude_if=lambda sha256: sha256 is None, description="hash of those weights"
     )
     weights_commit: str | None = Field(
         default=None,

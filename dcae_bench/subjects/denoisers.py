@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from dcae_bench.base.errors import ConfigError, WeightsError
+from dcae_bench.catalogue.denoisers import denoiser_catalogue
 from dcae_bench.data.latents import (
     LatentManifest,
     read_latent_manifest,
@@ -21,6 +22,7 @@ from dcae_bench.profile.rows import ReleasedRow, Row, TrainedRow
 from dcae_bench.records.record import DenoiserSubject, Subject
 from dcae_bench.subjects.autoencoders import open_autoencoder
 from dcae_bench.subjects.choose import choose_for_latents
+from dcae_bench.subjects.initial import Initial
 from dcae_bench.subjects.trained import describe_weights, require_description
 from dcae_bench.weights import released as store
 from dcae_bench.weights.trained import model_sha256
@@ -144,7 +146,29 @@ def describe_denoiser(resolved: Row, weights_sha256: str) -> DenoiserSubject:
         weights_sha256=weights_sha256,
         weights_source="retrained" if released is None else "released",
         released=released,
+        initial=resolved.spec.initial if isinstance(resolved, TrainedRow) else None,
         weights_commit=None if released is None else store.commit_of(released, weights_sha256),
+    )
+
+
+def scale_of_others(initial: Initial, latents: LatentManifest) -> str | None:
+    """A line about initial weights that learned from latents of another scale; None where nobody knows, or if equal.
+
+    Such a start is allowed, because the autoencoder may be another one; the denoiser must first learn the new scale.
+    Raises :class:`WeightsError` for a statement that is damaged.
+    """
+    preset = denoiser_catalogue().denoisers.get(initial.name)
+    stated = describe_weights(initial.path)
+    if preset is not None:
+        scale: tuple[float | None, float | None] = preset.scaling.factor, preset.scaling.shift
+    else:
+        scale = (stated.scaling_factor, stated.shift) if stated is not None else (None, None)
+    mine = latents.scaling_factor, latents.shift
+    if scale[0] is None or scale == mine:
+        return None
+    return (
+        f"its initial weights {initial.name} learned from latents scaled by {scale[0]:.6g} "
+        f"(shift {scale[1] or 0:.6g}), these are scaled by {mine[0]:.6g} (shift {mine[1]:.6g})"
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from dcae_bench.records.record import Metric, Record
 from dcae_bench.specs.protocols import WeightsSource
-from dcae_bench.tables.answers import Answer, AnswersTable, MetricT, RowT, RunT
+from dcae_bench.tables.answers import Answer, AnswersTable, MetricT, ReportedResult, RowT, RunT
 from dcae_bench.tables.markdown import Footnotes, decimals
 from dcae_bench.tables.reported.verdict import Judgement
 from dcae_bench.tables.runs import Run, made_by, shown_path, unique
@@ -50,6 +50,16 @@ def holdings_content(table: AnswersTable[RowT, RunT, MetricT]) -> dict[str, Any]
         **({"damaged": damaged} if damaged else {}),
         "without_images": [shown_path(path) for path in held.unchecked],
     }
+
+
+def paths_of(result: ReportedResult[RowT, RunT, MetricT]) -> list[str]:
+    """Paths of the records that answer a row of the paper, each once."""
+    return unique(run.shown_path for answer in result.answers.values() for run in answer.runs.values())
+
+
+def answering_records(table: AnswersTable[RowT, RunT, MetricT]) -> list[list[str]]:
+    """Paths of the records that answer each row of the paper."""
+    return [paths_of(result) for result in table.reported]
 
 
 def doubts_of(run: Run) -> list[str]:

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from tabulate import tabulate
 
@@ -31,9 +32,36 @@ class Footnotes:
             numbers.add(self._notes.index(note) + 1)
         return f"<sup>{','.join(map(str, sorted(numbers)))}</sup>" if numbers else ""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notes in the order of their numbers, which begin at 1."""
+        return tuple(self._notes)
+
     def text(self) -> str:
         """All notes, one a line, as they stand below the table."""
         return "".join(f"<sup>{number}</sup> {one_line(note)}  \n" for number, note in enumerate(self._notes, start=1))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The printed cells of one table, from which its page in Markdown and the report are made."""
+
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    align: str
+    """A letter for each column: ``l`` for left, ``r`` for right."""
+    footnotes: Footnotes
+    """Notes that the cells mark; the tables of one page may share them."""
+    records: Sequence[Sequence[str]] = ()
+    """Paths of the records behind each row, as tables print them; empty if no row has one."""
+
+    def text(self) -> str:
+        """The table in Markdown, without its footnotes."""
+        return grid(self.headers, self.rows, self.align)
+
+    def with_notes(self) -> str:
+        """The table in Markdown with its footnotes below."""
+        return join(self.text(), self.footnotes.text())
 
 
 def grid(headers: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:

@@ -14,10 +14,13 @@ from dcae_bench.records.digest import DIGEST, digest_problem
 from dcae_bench.records.record import Record, contradictions
 from dcae_bench.tables.ablation import build as ablation
 from dcae_bench.tables.ablation.files import write as write_ablation
+from dcae_bench.tables.ablation.table import AblationTable
 from dcae_bench.tables.generation import build as generation
 from dcae_bench.tables.generation.files import write as write_generation
+from dcae_bench.tables.generation.table import GenerationTable
 from dcae_bench.tables.reconstruction import build as reconstruction
 from dcae_bench.tables.reconstruction.files import write as write_reconstruction
+from dcae_bench.tables.reconstruction.table import ReconstructionTable
 from dcae_bench.tables.reported.ablation import load_reported_ablations
 from dcae_bench.tables.reported.generation import load_reported_generation
 from dcae_bench.tables.reported.reconstruction import load_reported_reconstruction
@@ -49,7 +52,7 @@ def _check(page: Path, again: Callable[[Content, Path], None]) -> Iterator[str]:
     source = page.with_suffix(".json")
     try:
         content = json.loads(source.read_bytes())
-        problems = list(_records_problems(source.name, content))
+        problems = list(records_problems(source.name, content))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         yield f"{source.name}: is not the JSON of a table ({type(error).__name__}: {error})"
         return
@@ -70,7 +73,7 @@ def _check(page: Path, again: Callable[[Content, Path], None]) -> Iterator[str]:
                 yield f"{path.name}: is not what the records make of it"
 
 
-def _records_problems(name: str, content: Content) -> Iterator[str]:
+def records_problems(name: str, content: Content) -> Iterator[str]:
     """Problems of the records that a table holds: no digest or a wrong one, and values that contradict each other."""
     for run in (*content["runs"], *content["beside"], *content.get("trainings", ())):
         for kind in ("record", "training"):
@@ -84,9 +87,10 @@ def _records_problems(name: str, content: Content) -> Iterator[str]:
                 yield f"{name}: {kind} of {run['path']}: {problem}"
 
 
-def _rebuild_reconstruction(content: Content, page: Path) -> None:
+def reconstruction_of(content: Content) -> ReconstructionTable:
+    """The reconstruction table that a JSON twin holds."""
     datasets = {result["row"]["dataset"] for result in content["reported"]}
-    built = reconstruction.build(
+    return reconstruction.build(
         content["profile"],
         _records(content["runs"]),
         load_reported_reconstruction(measured=datasets),
@@ -95,11 +99,11 @@ def _rebuild_reconstruction(content: Content, page: Path) -> None:
         not_measured={(one["autoencoder"], one["set"]): tuple(one["missing"]) for one in content["not_measured"]},
         holdings=_holdings(content),
     )
-    write_reconstruction(built, page)
 
 
-def _rebuild_generation(content: Content, page: Path) -> None:
-    built = generation.build(
+def generation_of(content: Content) -> GenerationTable:
+    """The generation table that a JSON twin holds."""
+    return generation.build(
         content["profile"],
         _records(content["runs"]),
         load_reported_generation(),
@@ -108,11 +112,11 @@ def _rebuild_generation(content: Content, page: Path) -> None:
         not_measured={one["row"]: tuple(one["missing"]) for one in content["not_measured"]},
         holdings=_holdings(content),
     )
-    write_generation(built, page)
 
 
-def _rebuild_ablation(content: Content, page: Path) -> None:
-    built = ablation.build(
+def ablation_of(content: Content) -> AblationTable:
+    """The table of ablations that a JSON twin holds."""
+    return ablation.build(
         content["profile"],
         _records([*content["runs"], *content["trainings"]]),
         load_reported_ablations(),
@@ -121,13 +125,12 @@ def _rebuild_ablation(content: Content, page: Path) -> None:
         not_measured={one["set"]: tuple(one["missing"]) for one in content["not_measured"]},
         holdings=_holdings(content),
     )
-    write_ablation(built, page)
 
 
 REBUILDERS: Mapping[str, Callable[[Content, Path], None]] = {
-    "table_rfid": _rebuild_reconstruction,
-    "table_diffusion": _rebuild_generation,
-    "table_ablation": _rebuild_ablation,
+    "table_rfid": lambda content, page: write_reconstruction(reconstruction_of(content), page),
+    "table_diffusion": lambda content, page: write_generation(generation_of(content), page),
+    "table_ablation": lambda content, page: write_ablation(ablation_of(content), page),
 }
 """Makes a table of the content of its JSON, by the table's name."""
 

@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dcae_bench.base.errors import ConfigError
 from dcae_bench.data.batches import TrainBatches
 from dcae_bench.data.photo_sets import PhotoSet
 from dcae_bench.execution.batch_norm import share_batch_norms
 from dcae_bench.execution.blocks import checkpoint_blocks, compile_blocks
+from dcae_bench.execution.sharding import load_model, load_optimizer
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.models.checkpoints import load_weights
 from dcae_bench.models.zoo import build
@@ -51,8 +53,8 @@ class PhaseTrainer(Loop):
     def __init__(self, run: PhaseRun):
         """Build models and optimisers, and load the run's last checkpoint.
 
-        Raises :class:`WeightsError` if the initial weights do not fit, and :class:`TrainingError` if the checkpoint is
-        of another recipe.
+        Raises :class:`WeightsError` if the initial weights do not fit, :class:`ConfigError` for layers that cannot be
+        frozen, and :class:`TrainingError` if the checkpoint is of another recipe.
         """
         profile, phase_spec = run.profile, run.phase_spec
         training = profile.required_training
@@ -77,18 +79,24 @@ class PhaseTrainer(Loop):
             initialise(model, profile.autoencoders[run.autoencoder].init, seed=profile.training_seed)
         if self.accelerator.num_processes > 1:
             share_batch_norms(model)
-        self.freezer = Freezer(model, phase_spec.trainable)
+        self.freezer = Freezer(model, phase_spec.trainable, phase_spec.freeze)
+        if phase_spec.gan is not None and phase_spec.gan.adaptive and not model.last_layer.requires_grad:
+            raise ConfigError(
+                f"{run.autoencoder}, phase {run.phase}: 'adaptive' of the gan compares gradients at the last layer, "
+                "which this phase freezes; train 'decoder_head', or use 'adaptive: false'"
+            )
         execution = training.execution
         self.memory_format = torch.channels_last if execution.channels_last else torch.contiguous_format
         model.to(self.device).to(memory_format=self.memory_format)
-        self.ema = EMA(model, training.ema)
         if execution.compile:
             compile_blocks(model)
         if execution.checkpoint_activations:
             checkpoint_blocks(model)
+        self.model = self.distribute(model)
+        self.ema = EMA(model, training.ema)
         decay_too = head_norms(model) if phase_spec.optimizer.decay_head_norm else ()
         optimizer = make_optimizer(model.parameters(), phase_spec.optimizer, decay_too=decay_too)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.optimizer = self.accelerator.prepare(optimizer)
 
         self.discriminator: nn.Module | None = None
         if phase_spec.gan is not None:
@@ -146,16 +154,18 @@ class PhaseTrainer(Loop):
         kept = [(buffer, buffer.clone()) for buffer in self.buffers()]
         end = self.images + phase_spec.batch_size
         lr = set_learning_rate(self.optimizer, phase_spec.optimizer, end, phase_spec.images)
-        if gan is not None:
-            set_learning_rate(self.d_optimizer, gan.optimizer, end, phase_spec.images)
+        adversarial = gan is not None and self.images >= gan.start_images
+        if gan is not None and adversarial:
+            start = gan.start_images
+            set_learning_rate(self.d_optimizer, gan.optimizer, end - start, phase_spec.images - start)
         values: dict[str, float] = {}
-        nets = [self.model] if discriminator is None else [self.model, discriminator]
+        nets = [self.model] if discriminator is None or not adversarial else [self.model, discriminator]
         every = self.run.profile.required_training.loss.lpips_every
         perceptual = self.images // phase_spec.batch_size % every == 0
         for number in range(phase_spec.accumulate):
             images = self.batch(number)
             with self.part(number, phase_spec.accumulate, *nets):
-                loss, d_loss, parts = self.objective(images, perceptual=perceptual)
+                loss, d_loss, parts = self.objective(images, perceptual=perceptual, adversarial=adversarial)
                 parts = {"loss": loss.detach(), **parts}
                 means = self.over_processes(torch.stack([*parts.values()])).tolist()
                 for name, mean in zip(parts, means, strict=True):
@@ -166,14 +176,14 @@ class PhaseTrainer(Loop):
                     self.accelerator.backward(d_loss / phase_spec.accumulate)
         values["lr"] = lr
         values["grad_norm"] = self.clip(self.model, phase_spec.optimizer)
-        if gan is not None and discriminator is not None:
+        if gan is not None and discriminator is not None and adversarial:
             values["disc_grad_norm"] = self.clip(discriminator, gan.optimizer)
         # In fp16 a scaled gradient may be infinite; the gradient scaler then skips the step and lowers its scale.
         if self.accelerator.scaler is None:
             self.require_finite(values, kept)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if gan is not None:
+        if adversarial:
             self.d_optimizer.step()
             self.d_optimizer.zero_grad(set_to_none=True)
         self.images = end
@@ -211,9 +221,9 @@ class PhaseTrainer(Loop):
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from a state that :meth:`state` returned."""
         super().load_state(state)
-        self.autoencoder.load_state_dict(state["model"])
+        load_model(self.autoencoder, state["model"])
         self.ema.load(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         if self.discriminator is not None:
             self.accelerator.unwrap_model(self.discriminator).load_state_dict(state["discriminator"])
             self.d_optimizer.load_state_dict(state["d_optimizer"])

@@ -18,8 +18,10 @@ from dcae_bench.diffusion.noise import SampleNoise
 from dcae_bench.diffusion.processes import build_process
 from dcae_bench.diffusion.sampling import sample
 from dcae_bench.execution.blocks import checkpoint_blocks, compile_blocks
+from dcae_bench.execution.sharding import load_model, load_optimizer
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.models.denoiser import Denoiser
+from dcae_bench.models.denoiser_checkpoints import load_denoiser
 from dcae_bench.models.zoo import build_denoiser
 from dcae_bench.profile.profile import Profile
 from dcae_bench.profile.rows import TrainedRow
@@ -41,6 +43,8 @@ class DiffusionRun:
     autoencoder: Autoencoder
     directory: Path
     recipe_sha256: str
+    initial: Path | None = None
+    """Weights that the training starts from; None: random weights."""
 
 
 class DiffusionTrainer(Loop):
@@ -49,7 +53,8 @@ class DiffusionTrainer(Loop):
     def __init__(self, run: DiffusionRun):
         """Build model and optimiser, and load the run's last checkpoint.
 
-        Raises :class:`TrainingError` for a checkpoint of another recipe.
+        Raises :class:`WeightsError` if the initial weights do not fit, and :class:`TrainingError` for a checkpoint of
+        another recipe.
         """
         profile, resolved, training = run.profile, run.resolved, run.resolved.training
         self.run = run
@@ -67,15 +72,17 @@ class DiffusionTrainer(Loop):
             training.precision or profile.precision,
         )
         self.process = build_process(training.process)
-        model = build_denoiser(resolved.denoiser, seed=profile.seed).to(self.device)
-        self.ema = EMA(model, training.ema)
+        model = build_denoiser(resolved.denoiser, seed=profile.seed)
+        if run.initial is not None:
+            load_denoiser(model, run.initial)
+        model.to(self.device)
         if training.execution.compile:
             compile_blocks(model)
         if training.execution.checkpoint_activations:
             checkpoint_blocks(model)
-        self.model, self.optimizer = self.accelerator.prepare(
-            model, make_optimizer(model.parameters(), training.optimizer)
-        )
+        self.model = self.distribute(model)
+        self.ema = EMA(model, training.ema)
+        self.optimizer = self.accelerator.prepare(make_optimizer(model.parameters(), training.optimizer))
         self.batches = LatentBatches(
             run.latents,
             profile.seed,
@@ -135,16 +142,19 @@ class DiffusionTrainer(Loop):
 
     def checkpoint(self, name: str, seconds: float) -> None:
         """Write previews sampled from the averaged weights, then the checkpoint."""
-        if self.accelerator.is_main_process and self.run.resolved.training.previews and name != DIVERGED:
-            self.preview()
+        if self.run.resolved.training.previews and name != DIVERGED:
+            average = self.whole(self.ema.state)
+            if self.accelerator.is_main_process:
+                self.preview(average)
         super().checkpoint(name, seconds)
 
-    def preview(self) -> None:
+    def preview(self, average: dict[str, Tensor]) -> None:
         """Sample a few latents from the averaged weights, decode them, and write the images (k, H, W, 3)."""
         resolved, count = self.run.resolved, self.run.resolved.training.previews
         with torch.device("meta"):
             model = build_denoiser(resolved.denoiser)
-        model.load_state_dict(self.ema.state, assign=True)  # the model uses the average's own tensors, to save memory
+        # The model uses the average's own tensors, to save memory.
+        model.load_state_dict({key: value.to(self.device) for key, value in average.items()}, assign=True)
         noise = SampleNoise(self.run.profile.seed, range(count), self.run.latents.manifest.shape, self.device)
         classes = resolved.denoiser.classes
         labels = None if classes is None else torch.arange(count, device=self.device) % classes
@@ -177,9 +187,9 @@ class DiffusionTrainer(Loop):
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from a state that :meth:`state` returned."""
         super().load_state(state)
-        self.denoiser.load_state_dict(state["model"])
+        load_model(self.denoiser, state["model"])
         self.ema.load(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
 
 
 def loss_by_quarter(losses: Tensor, uniform: Tensor) -> dict[str, float]:

@@ -12,12 +12,14 @@ from dcae_bench.base.reading import load_array
 from dcae_bench.base.terminal import Console
 from dcae_bench.data.latents import Latents, require_latents_of_weights
 from dcae_bench.models.checkpoints import save_weights
+from dcae_bench.models.weight_files import weights_sha256
 from dcae_bench.profile.profile import Profile
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.provenance import Stopwatch, collect
-from dcae_bench.records.record import Data, Metric, Record, Subject, save
+from dcae_bench.records.record import Data, DenoiserSubject, Metric, Record, Subject, save
 from dcae_bench.running import device
-from dcae_bench.subjects.denoisers import describe_denoiser, open_decoder
+from dcae_bench.subjects.denoisers import describe_denoiser, open_decoder, scale_of_others
+from dcae_bench.subjects.initial import find_initial
 from dcae_bench.training.diffusion import QUARTERS, DiffusionRun, DiffusionTrainer, require_fit
 from dcae_bench.training.finished import remove_state, skip_if_finished
 from dcae_bench.training.log import read_log
@@ -46,8 +48,11 @@ def train_diffusion(
     model, subject = open_decoder(profile, resolved, autoencoder)
     require_latents_of_weights(cache.manifest, subject.weights_sha256, cache.folder)
     require_fit(cache, profile, resolved)
+    wanted = resolved.spec.initial
+    initial = find_initial(wanted, "denoiser", f"rows.{row}.initial") if wanted is not None else None
     recipe = {
         **profile.diffusion_recipe(row),
+        **({"initial": weights_sha256(initial.path)} if initial is not None else {}),
         "cache": [cache.manifest.sha256, cache.manifest.labels_sha256, cache.manifest.scaling_factor],
         "code": fingerprint(__name__),
     }
@@ -58,17 +63,23 @@ def train_diffusion(
     with sole_training(output, directory):
         if skip_if_finished(f"row {row}", output, directory, recipe_sha256, beside):
             return
-        run = DiffusionRun(profile, resolved, cache, model, directory, recipe_sha256)
+        start = initial.path if initial is not None else None
+        run = DiffusionRun(profile, resolved, cache, model, directory, recipe_sha256, start)
         trainer = DiffusionTrainer(run)
         keep_recipe(f"row {row}", directory, recipe)
         clock = Stopwatch(trainer.seconds_before)
         console = Console(stderr=True, quiet=not trainer.accelerator.is_main_process)
+        if initial is not None and (other := scale_of_others(initial, cache.manifest)) is not None:
+            console.print(f"row {row}: {other}", soft_wrap=True)
         if trainer.images:
             console.print(f"row {row}: resumed at image {trainer.images} of {resolved.spec.images}")
         train_with_progress(trainer, clock, console)
         if trainer.accelerator.is_main_process:
-            weights_sha256 = save_weights(trainer.ema.state, output, trained=_statement(run))
-            record = _record(trainer, clock, subject, recipe, weights_sha256)
+            written = save_weights(trainer.average, output, trained=_statement(run))
+            described = describe_denoiser(resolved, written)
+            if initial is not None:
+                described = described.model_copy(update={"initial_sha256": recipe["initial"]})
+            record = _record(trainer, clock, subject, recipe, described)
             write_bytes(output.parent / "log.jsonl", (run.directory / "log.jsonl").read_bytes())
             if resolved.training.previews:
                 _write_previews(trainer, output.parent / "preview.npy")
@@ -94,7 +105,7 @@ def _statement(run: DiffusionRun) -> TrainedWeights:
 
 
 def _record(
-    trainer: DiffusionTrainer, clock: Stopwatch, subject: Subject, recipe: dict[str, Any], weights_sha256: str
+    trainer: DiffusionTrainer, clock: Stopwatch, subject: Subject, recipe: dict[str, Any], denoiser: DenoiserSubject
 ) -> Record:
     run = trainer.run
     resolved, manifest, images = run.resolved, run.latents.manifest, run.resolved.spec.images
@@ -107,7 +118,6 @@ def _record(
         if values:
             label = "loss" if name == "loss" else f"loss, quarter {name[-1]} of the times"
             metrics[name] = Metric(label=label, value=sum(values) / len(values), better="lower", notes=(note,))
-    denoiser = describe_denoiser(resolved, weights_sha256)
     flops = FLOP_PER_MAC * denoiser.gmacs * 1e9
     metrics["flops_per_image"] = Metric(label="training FLOPs per image", value=flops, unit="FLOP")
     metrics["training_flops"] = Metric(label="training FLOPs", value=flops * images, unit="FLOP")
@@ -144,6 +154,7 @@ def _record(
             "scaling_factor": f"{manifest.scaling_factor:.6g} ({manifest.scaling})",
             "posterior": manifest.posterior,
             "flips": "yes" if manifest.flips else "no",
+            **run.profile.layout,
         },
         provenance=collect(
             code=fingerprint(__name__),

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from accelerate import (
     Accelerator,
+    AutocastKwargs,
     DistributedDataParallelKwargs,
     InitProcessGroupKwargs,
 )
@@ -20,17 +21,21 @@ from torch import Tensor, nn
 
 from dcae_bench.base.errors import TrainingError
 from dcae_bench.base.files import write_text
+from dcae_bench.execution.sharding import is_sharded, norm_as_float, shard, whole
 from dcae_bench.profile.profile import Profile
 from dcae_bench.profile.training import OptimizerSpec
 from dcae_bench.running.device import choose
 from dcae_bench.training.checkpoint import CHECKPOINT, DIVERGED, load_checkpoint, save_checkpoint
 from dcae_bench.training.log import TrainingLog
+from dcae_bench.training.phases import EMA
 
 # Every process has the same BatchNorm statistics already, because they cover the whole batch (`batch_norm.py`).
 WRAPPING = DistributedDataParallelKwargs(broadcast_buffers=False)
 # How long processes wait while one of them samples previews and writes a large checkpoint. NCCL's default of ten
 # minutes is too short.
 WAITING = InitProcessGroupKwargs(timeout=timedelta(hours=2))
+# Autocast would keep a half-precision copy of all gathered weights until the end of the forward pass.
+WITHOUT_COPIES = AutocastKwargs(cache_enabled=False)
 LOG = "log.jsonl"
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
@@ -55,6 +60,9 @@ class Loop(ABC):
     A subclass builds its models, then calls :meth:`begin`. :meth:`state` returns all that a checkpoint must hold.
     """
 
+    ema: EMA
+    """The average of the weights that the training is for."""
+
     def __init__(self, spec: LoopSpec, profile: Profile, precision: Literal["fp32", "bf16", "fp16"]):
         """Choose the device and join the other processes.
 
@@ -62,13 +70,16 @@ class Loop(ABC):
         processes differs from the profile's.
         """
         self.spec = spec
+        self.sharded = profile.sharding == "full"
         on_cpu = choose(profile).type == "cpu"
         with warnings.catch_warnings():
             # With several processes on CPUs, Accelerator chooses a number of threads itself and warns. The number is
             # set below.
             warnings.filterwarnings("ignore", message="OMP_NUM_THREADS")
             self.accelerator = Accelerator(
-                cpu=on_cpu, mixed_precision=MIXED_PRECISION[precision], kwargs_handlers=[WRAPPING, WAITING]
+                cpu=on_cpu,
+                mixed_precision=MIXED_PRECISION[precision],
+                kwargs_handlers=[WRAPPING, WAITING, *([WITHOUT_COPIES] if self.sharded else [])],
             )
         torch.set_num_threads(profile.threads)
         self.device = self.accelerator.device
@@ -109,6 +120,7 @@ class Loop(ABC):
                 progress(self.images, parts)
                 if self.images % self.spec.checkpoint_images == 0 or self.images == self.spec.images:
                     self.checkpoint(CHECKPOINT, elapsed())
+            self.average = self.whole(self.ema.state)
         finally:
             self.close()
         self.accelerator.end_training()  # the other processes are done
@@ -136,20 +148,37 @@ class Loop(ABC):
 
     def checkpoint(self, name: str, seconds: float) -> None:
         """Write the state and the log's lines atomically. The main process writes; the others wait."""
+        state = self.whole(self.state(seconds))
         if self.accelerator.is_main_process:
             log = self.log.path.read_text(encoding="utf-8")
-            save_checkpoint({**self.state(seconds), "log": log}, self.spec.directory / name)
+            save_checkpoint({**state, "log": log}, self.spec.directory / name)
         self.accelerator.wait_for_everyone()
+
+    def whole(self, state: dict[str, Any]) -> dict[str, Any]:
+        """A state with whole tensors in the main process; with sharding, all processes must call it together."""
+        return whole(state, keep=self.accelerator.is_main_process) if self.sharded else state
+
+    def distribute(self, model: nn.Module) -> nn.Module:
+        """Let the processes train a net together, and compute it in the training's precision.
+
+        With sharding each process keeps a share of the net, else a copy. Call it before an optimiser takes parameters.
+        """
+        if not self.sharded:
+            return self.accelerator.prepare(model)
+        prepared: nn.Module = self.accelerator.prepare_model(model, evaluation_mode=True)  # the precision alone
+        shard(prepared, self.device)
+        return prepared
 
     @contextmanager
     def part(self, number: int, of: int, *models: nn.Module) -> Iterator[None]:
         """Context for the forward and backward pass of part ``number`` of the ``of`` parts of a batch.
 
-        Processes exchange gradients in the last part only.
+        Processes exchange gradients in the last part only. A sharded net exchanges them in each part, because a
+        process has no room for the gradients of all weights.
         """
         with ExitStack() as stack:
             if number < of - 1:
-                for model in models:
+                for model in (model for model in models if not is_sharded(model)):
                     stack.enter_context(self.accelerator.no_sync(model))
             yield
 
@@ -159,7 +188,7 @@ class Loop(ABC):
 
     def clip(self, model: nn.Module, spec: OptimizerSpec) -> float:
         """Limit the norm of a net's gradient, if its optimiser has a limit. Returns the norm before clipping."""
-        return self.accelerator.clip_grad_norm_(model.parameters(), spec.clip_norm or float("inf")).item()
+        return norm_as_float(self.accelerator.clip_grad_norm_(model.parameters(), spec.clip_norm or float("inf")))
 
     def require_finite(self, values: dict[str, float], kept: Iterable[tuple[Tensor, Tensor]] = ()) -> None:
         """Raise :class:`TrainingError` if a value is not finite, before the batch changes any weight.

@@ -32,15 +32,18 @@ class Objective:
         self.model, self.loss, self.gan, self.discriminator = model, loss, gan, discriminator
         self.autoencoder, self.autocast, self.over_processes = autoencoder, autocast, over_processes
 
-    def __call__(self, images: Tensor, *, perceptual: bool = True) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+    def __call__(
+        self, images: Tensor, *, perceptual: bool = True, adversarial: bool = True
+    ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
         """Forward pass of images (n, 3, R, R), without LPIPS where ``perceptual`` is false.
 
-        Returns the autoencoder's loss, the discriminator's loss (None without a GAN), and their parts by name.
+        ``adversarial`` is false before the discriminator starts. Returns the autoencoder's loss, the discriminator's
+        loss (None without it), and their parts by name.
         """
         with self.autocast():
             reconstruction = self.model(images)
         loss, parts = self.loss(reconstruction, images, perceptual=perceptual)
-        if self.gan is None or self.discriminator is None:
+        if self.gan is None or self.discriminator is None or not adversarial:
             return loss, None, parts
         loss, d_loss, gan_parts = self._add_gan(self.gan, self.discriminator, loss, reconstruction, images)
         return loss, d_loss, parts | gan_parts

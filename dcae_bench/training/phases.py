@@ -1,13 +1,16 @@
 """Parts of a phase's training: which layers train, the optimiser, and the average of the weights."""
 
+import difflib
 import math
 from collections.abc import Collection, Iterable, Sequence
+from fnmatch import fnmatchcase
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dcae_bench.base.errors import ConfigError
+from dcae_bench.execution.sharding import share_of
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.profile.training import EMASpec, OptimizerSpec
 
@@ -24,10 +27,12 @@ class Freezer:
     weights are frozen. The phase must not change these layers.
     """
 
-    def __init__(self, model: Autoencoder, trainable: Sequence[str]):
-        """Freeze ``model`` except for the layer sets in ``trainable``.
+    def __init__(self, model: Autoencoder, trainable: Sequence[str], freeze: Sequence[str] = ()):
+        """Freeze ``model`` except for the layer sets in ``trainable``, of which the patterns in ``freeze`` stay frozen.
 
-        Raises :class:`ConfigError` for an unknown layer set, and if the sets contain no parameters.
+        A pattern names layers with all that is inside them, single weights, or a layer set; ``*`` stands for any text.
+        Raises :class:`ConfigError` for an unknown layer set, for a pattern that matches nothing, and if no parameters
+        are left to train.
         """
         sets = model.layer_sets()
         if unknown := [name for name in trainable if name not in sets]:
@@ -45,12 +50,46 @@ class Freezer:
                 f"trainable {', '.join(trainable)}: this autoencoder of family {model.family} has no parameters there; "
                 "measure it with `dcae-bench evaluate`"
             )
+        self.kept: list[nn.Module] = []
+        """Layers that ``freeze`` keeps in evaluation mode."""
+        for pattern in freeze:
+            self._freeze(pattern, sets.get(pattern, ()))
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise ConfigError(
+                f"freeze {', '.join(freeze)}: leaves nothing to train in {', '.join(trainable)}; freeze fewer layers"
+            )
+
+    def _freeze(self, pattern: str, layers: Sequence[nn.Module]) -> None:
+        """Freeze what a pattern names: ``layers``, or else the layers and weights whose names it matches."""
+        modules = dict(self.model.named_modules())
+        found = list(layers) or [module for name, module in modules.items() if name and fnmatchcase(name, pattern)]
+        weights = [] if layers else [p for name, p in self.model.named_parameters() if fnmatchcase(name, pattern)]
+        # A BatchNorm whose statistics are named keeps them, and so it may not be in training mode.
+        owners = [] if layers else [name for name, _ in self.model.named_buffers() if fnmatchcase(name, pattern)]
+        if not (found or weights or owners):
+            names = [name for name in modules if name]
+            near = difflib.get_close_matches(pattern, names, n=3) or [name for name, _ in self.model.named_children()]
+            raise ConfigError(
+                f"freeze '{pattern}': matches no layer and no weight of this autoencoder of family "
+                f"{self.model.family}; there are {', '.join(near)}"
+            )
+        self.kept += [*found, *(modules[name.rpartition(".")[0]] for name in owners)]
+        for weight in (*weights, *(p for module in found for p in module.parameters())):
+            weight.requires_grad_(False)
 
     def train_mode(self) -> None:
         """Put the trainable layers in training mode, and all other layers in evaluation mode."""
         self.model.eval()
         for layer in self.trainable:
             layer.train()
+        for layer in self.kept:
+            layer.eval()
+
+    @property
+    def share(self) -> str:
+        """How many of the model's parameters are frozen, in words."""
+        frozen = sum(p.numel() for p in self.model.parameters() if not p.requires_grad)
+        return f"{frozen:,} of {self.model.count_parameters():,} parameters"
 
 
 def make_optimizer(
@@ -125,6 +164,6 @@ class EMA:
                 average.copy_(value)
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Continue from a saved average."""
+        """Continue from a saved average of whole tensors."""
         for key, value in state.items():
-            self.state[key].copy_(value)
+            self.state[key].copy_(share_of(value, self.state[key]))

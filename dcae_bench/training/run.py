@@ -22,6 +22,7 @@ from dcae_bench.records.provenance import Device, Stopwatch, collect
 from dcae_bench.records.record import Data, Metric, Record, Subject, TrainedPhase, save
 from dcae_bench.running import device
 from dcae_bench.specs.autoencoders import PCASpec
+from dcae_bench.subjects.initial import Initial, find_initial
 from dcae_bench.subjects.trained import phases_behind, require_autoencoder, require_description
 from dcae_bench.training.autoencoder import PhaseRun, PhaseTrainer
 from dcae_bench.training.finished import remove_state, skip_if_finished
@@ -47,7 +48,8 @@ def train_phase(
 ) -> None:
     """Train one phase and write ``output`` (safetensors) with ``log.jsonl`` and ``record.json`` beside it.
 
-    ``data`` is the folder of the prepared data sets, ``initial`` the weights of the phase before. ``run_dir`` holds the
+    ``data`` is the folder of the prepared data sets, ``initial`` the weights of the phase before;
+    the first phase starts from those that the profile names, or from random ones. ``run_dir`` holds the
     state of an unfinished run, which is deleted when the phase is finished. A phase that is already finished is left as
     it is. Raises :class:`DataError`, :class:`WeightsError`, :class:`TrainingError` and :class:`ResultsError`.
     """
@@ -55,13 +57,16 @@ def train_phase(
         trained, before = profile.before(autoencoder, phase) or (autoencoder, None)
         require_autoencoder(initial, trained, profile.autoencoders[autoencoder].model, before)
         require_description(initial)
+    named = None
+    if initial is None and (wanted := profile.initial_of(autoencoder, phase)) is not None:
+        named = find_initial(wanted, "autoencoder", f"autoencoders.{autoencoder}.initial")
     names = profile.training_sets(autoencoder, phase)
     packs = [open_training_set(name, data, profile.pack_short_side) for name in names]
     loss, fitted = profile.required_training.loss, profile.is_fitted(autoencoder)
     recipe = {
         **profile.recipe(autoencoder, phase),
         "packs": [pack.sha256 for pack in packs],
-        "initial": weights_sha256(initial) if initial else None,
+        "initial": weights_sha256(start) if (start := named.path if named else initial) else None,
         "lpips": embedded_sha256(NETS[loss.lpips_net]) if loss.lpips and not fitted else None,
         "code": fingerprint(__name__),
     }
@@ -104,7 +109,7 @@ def train_phase(
             autoencoder=autoencoder,
             phase=phase,
             photos=photos,
-            initial=initial,
+            initial=named.opened if named else initial,
             directory=directory,
             recipe_sha256=recipe_sha256,
             readers=profile.threads if any(isinstance(pack, FilePhotos) for pack in packs) else 0,
@@ -116,7 +121,11 @@ def train_phase(
             console.print(f"{name}: resumed at image {trainer.images} of {spec.images}")
         train_with_progress(trainer, clock, console)
         if trainer.accelerator.is_main_process:
-            _write(_trained(trainer, clock, names), profile, autoencoder, phase, packs, settings, recipe, output)
+            settings |= profile.layout
+            if spec.freeze:
+                settings |= {"freeze": ", ".join(spec.freeze), "frozen": trainer.freezer.share}
+            through = _phases(run, names, named)
+            _write(_trained(trainer, clock, through), profile, autoencoder, phase, packs, settings, recipe, output)
             remove_state(directory)
             console.print(f"{name}: {spec.images} images in {clock.seconds:.0f} s -> {output}", soft_wrap=True)
 
@@ -138,7 +147,7 @@ class _Finished:
     clock: Stopwatch
 
 
-def _trained(trainer: PhaseTrainer, clock: Stopwatch, datasets: tuple[str, ...]) -> _Finished:
+def _trained(trainer: PhaseTrainer, clock: Stopwatch, phases: tuple[TrainedPhase, ...] | None) -> _Finished:
     run = trainer.run
     training = run.profile.required_training
     log = run.directory / "log.jsonl"
@@ -153,9 +162,10 @@ def _trained(trainer: PhaseTrainer, clock: Stopwatch, datasets: tuple[str, ...])
     }
     note = f"mean over the last {len(tail) * training.log_images} images, weights before averaging"
     metrics = {
-        name: Metric(label=label, value=sum(line[name] for line in tail) / len(tail), better="lower", notes=(note,))
+        name: Metric(label=label, value=sum(values) / len(values), better="lower", notes=(note,))
         for name, label in labels.items()
-        if name in tail[-1]
+        # The discriminator's values begin where it starts, which may be within these lines.
+        if (values := [line[name] for line in tail if name in line])
     }
     metrics["images_per_s"] = Metric(
         label="training speed",
@@ -165,10 +175,10 @@ def _trained(trainer: PhaseTrainer, clock: Stopwatch, datasets: tuple[str, ...])
         notes=("whole loop with data, checkpoints and logging; not a throughput protocol",),
     )
     return _Finished(
-        state=trainer.ema.state,
+        state=trainer.average,
         parameters=trainer.autoencoder.count_parameters(),
         images=run.phase_spec.images,
-        phases=_phases(run, datasets),
+        phases=phases,
         log=log.read_text(encoding="utf-8"),
         protocol=PROTOCOL,
         metrics=metrics,
@@ -235,9 +245,20 @@ def _write(
     save(record, output.parent / "record.json")
 
 
-def _phases(run: PhaseRun, datasets: tuple[str, ...]) -> tuple[TrainedPhase, ...] | None:
-    """Phases that the finished weights went through; None if nothing is said of those that they started from."""
-    before = phases_behind(run.initial) if run.initial is not None else ()
+def _phases(run: PhaseRun, datasets: tuple[str, ...], named: Initial | None) -> tuple[TrainedPhase, ...] | None:
+    """Phases that the finished weights went through; None if nothing is said of those of the phase before.
+
+    ``named`` are the weights that the profile lets the first phase start from.
+    """
+    before = phases_behind(run.initial) if run.initial is not None and named is None else ()
     if before is None:
         return None
-    return (*before, TrainedPhase(phase=run.phase, datasets=datasets, images=run.phase_spec.images))
+    phase = TrainedPhase(
+        phase=run.phase,
+        datasets=datasets,
+        images=run.phase_spec.images,
+        initial=named.name if named else None,
+        initial_sha256=weights_sha256(named.path) if named else None,
+        frozen=run.phase_spec.freeze,
+    )
+    return (*before, phase)

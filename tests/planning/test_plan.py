@@ -87,6 +87,18 @@ def test_parameter_bytes_are_exact(paper):
     assert (third.trained, third.other_trained) == (28_172, 2_765_633)
 
 
+def test_frozen_layers_and_a_late_discriminator_cost_less(demo):
+    model, loss, phase = demo.autoencoders["dc-ae-f32c32"].model, demo.training.loss, demo.training.phases[3]
+    late = phase.gan.model_copy(update={"start_images": phase.images // 4})
+    whole, without, part, frozen = (
+        step_cost(model, phase.model_copy(update=change), loss, "fp32")
+        for change in ({}, {"gan": None}, {"gan": late}, {"freeze": ("decoder.project_out.norm",)})
+    )
+    assert part.forward_mac == pytest.approx(without.forward_mac + 0.75 * (whole.forward_mac - without.forward_mac))
+    assert part.other_trained == whole.other_trained > without.other_trained
+    assert frozen.trained < whole.trained
+
+
 def test_hours_follow_images_and_memory_follows_the_part_of_a_batch(demo):
     images = demo.training.phases[1].images
     once = Estimator(demo, Rates.read()).training("dc-ae-f32c32", 1)

@@ -151,3 +151,18 @@ def test_ablations_that_ask_nothing_are_refused():
     content["ablations"] = {"seeds": [1], "low": ["tiny-16"]}
     with pytest.raises(ConfigError, match="name no autoencoder"):
         parse_profile(content, "some.yaml")
+
+
+def test_the_discriminator_keeps_its_share_of_a_phase_of_other_images():
+    content = copy.deepcopy(CONTENT)
+    last = max(content["training"]["phases"])
+    phase, lines = content["training"]["phases"][last], content["training"]["log_images"]
+    phase["gan"]["start_images"] = phase["images"] // 2 // lines * lines
+    loaded = parse_profile(content, "some.yaml")
+    for variant in loaded.ablations.trainings(loaded.training):
+        for number in variant.phases:
+            spec = loaded.ablations.phase(loaded.training, variant, number)
+            if spec.gan is not None:
+                share = phase["gan"]["start_images"] / phase["images"]
+                assert spec.gan.start_images % lines == 0
+                assert 0 <= share * spec.images - spec.gan.start_images < lines

@@ -422,3 +422,18 @@ def test_tables_need_no_torch():
     assert len(modules) > 30
     code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_rows_that_started_from_weights_are_marked_and_never_compared_with_others(demo_records, reported):
+    """A DC-AE that starts from released weights has no fair pair in an SD-VAE that starts from random ones."""
+    path = next(path for path in demo_records if "dc-ae-256-p3" in path.name)
+    start = TrainedPhase(phase=1, datasets=("x",), images=8, initial="dc-ae-f32c32-in-1.0", frozen=("encoder.*",))
+    for other in [path, *(path for path in demo_records if "sd-vae-256-p3" in path.name)]:
+        trained = (start,) if other == path else (TrainedPhase(phase=1, datasets=("x",), images=8),)
+        subject = demo_records[other].subject.model_copy(update={"trained": trained})
+        demo_records[other] = demo_records[other].model_copy(update={"subject": subject})
+    table = build("demo", demo_records, reported, not_run)
+    page = markdown(table)
+    assert "phase 1 started from dc-ae-f32c32-in-1.0" in page and "phase 1 froze encoder.*" in page
+    (pair,) = [pair for pair in table.pairs if pair.dc_ae.path == path]
+    assert "differ in their way of training" in pair.obstacle and pair.difference("psnr") is None

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcae_bench.records.record import TrainedPhase
-from dcae_bench.tables.reconstruction.judge import HIGHER_IS_BETTER, RECORD_KEYS, judge
+from dcae_bench.tables.reconstruction.judge import HIGHER_IS_BETTER, RECORD_KEYS, _obstacles, judge
 from dcae_bench.tables.reported.verdict import Judgement, Verdict
 
 METRICS = list(HIGHER_IS_BETTER)
@@ -233,3 +233,15 @@ def test_the_four_verdicts_split_the_line_in_order(verified_row, make_released, 
         assert verdict is Verdict.WITHIN_NOISE
     elif abs(gain) > half + noise + 1e-6:
         assert verdict is (Verdict.BETTER if gain > 0 else Verdict.DEVIATES)
+
+
+def test_a_training_that_started_from_weights_is_not_compared(reported, make_released):
+    """Data and images seen may be the paper's; the start is not."""
+    row = reported[0].model_copy(update={"trained_on": ("imagenet",), "training_images": 8})
+    record = make_released(weights_source="retrained")
+    for fields, says in (({"initial": "mine.pt"}, "phase 1 started from mine.pt"), ({"frozen": ("a.*",)}, "froze a.*")):
+        phase = TrainedPhase(phase=1, datasets=("imagenet",), images=8, **fields)
+        subject = record.subject.model_copy(update={"trained": (phase,), "phase": 1})
+        found = list(_obstacles(row, record.model_copy(update={"subject": subject}), "psnr"))
+        assert any(f"the training differs: {says}" in line or says in line for line in found)
+        assert not any("images seen" in line for line in found)

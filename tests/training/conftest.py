@@ -1,4 +1,6 @@
 import copy
+import multiprocessing
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,14 @@ import yaml
 
 from dcae_bench.base.files import sha256_file, sha256_json
 from dcae_bench.data.packed import PackedPhoto, PackedPhotos, PackIndex, Photos, write_index
+from dcae_bench.generation.encode import encode_dataset
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build
 from dcae_bench.profile.profile import Profile, parse_profile
 from dcae_bench.training.autoencoder import PhaseRun, PhaseTrainer
 from dcae_bench.weights.trained import TrainedWeights
+from tests import tiny_diffusion
+from tests.training import workers
 
 OPTIMIZER = {"lr": 0.01, "weight_decay": 0.1, "warmup_images": 8}
 CONTENT = {
@@ -193,3 +198,72 @@ def write_packs(photos) -> Callable[[Path, dict[str, Any]], tuple[Path, Path]]:
         return folder / "tiny.yaml", folder / "data"
 
     return write
+
+
+PRELOADED = [
+    "dcae_bench.training.run",
+    "dcae_bench.training.diffusion_run",
+    "diffusers.models.autoencoders.autoencoder_kl",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor",
+]
+RUN = """
+import os, runpy
+from pathlib import Path
+os.environ.pop("OMP_NUM_THREADS", None)  # without it accelerate takes threads of its own choice
+os.environ.update({place!r})
+runpy.run_path({workers!r})[{name!r}](Path({folder!r}), Path({output!r}))
+"""
+
+
+@pytest.fixture(scope="session")
+def server():
+    """Processes that have imported everything already: starting one from nothing takes many seconds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory, tiny, write_packs, initial):
+    folder = tmp_path_factory.mktemp("processes")
+    write_packs(folder, tiny())
+    (folder / "initial.safetensors").write_bytes(initial("dc-ae").read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def diffusion_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes-diffusion")
+    weights = tiny_diffusion.write_weights(folder / "sd-vae.safetensors")
+    profile, data = tiny_diffusion.profile(), tiny_diffusion.write_data(folder / "data")
+    encode_dataset(profile, "sd-vae@retrained", "two", data=data, output=folder / "latents", weights=weights)
+    (folder / "tiny.yaml").write_text(
+        yaml.safe_dump(tiny_diffusion.content({("diffusion", "trainings", "uvit", "accumulate"): 2}))
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def in_two(server) -> Callable[..., list[int]]:
+    """Train in two processes as ``torchrun`` starts them, with variables of their own, and give their exit codes."""
+
+    def run(train: Callable, folder: Path, output: Path, **variables: str) -> list[int]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
+        shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **variables}
+        where = {"workers": workers.__file__, "name": train.__name__, "folder": str(folder), "output": str(output)}
+        started = []
+        for rank in range(2):
+            code = RUN.format(place=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, **where)
+            started.append(server.Process(target=exec, args=(code, {})))
+            started[-1].start()
+        for process in started:
+            process.join(timeout=120)
+        for process in started:
+            process.kill()  # one that hangs would keep the tests from ending
+        return [process.exitcode for process in started]
+
+    return run

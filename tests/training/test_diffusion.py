@@ -9,7 +9,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from dcae_bench.base.errors import ConfigError, DataError, TrainingError
+from dcae_bench.base.errors import ConfigError, DataError, TrainingError, WeightsError
 from dcae_bench.base.files import sha256_file
 from dcae_bench.cli.main import main
 from dcae_bench.data.labelled import open_labelled
@@ -19,6 +19,8 @@ from dcae_bench.generation.encode import encode_dataset
 from dcae_bench.records.record import load
 from dcae_bench.specs.denoisers import Architecture
 from dcae_bench.specs.diffusion import ProcessName
+from dcae_bench.subjects.denoisers import scale_of_others
+from dcae_bench.subjects.initial import Initial
 from dcae_bench.training.checkpoint import DIVERGED
 from dcae_bench.training.diffusion import DiffusionTrainer, loss_by_quarter
 from dcae_bench.training.diffusion_run import train_diffusion
@@ -294,6 +296,38 @@ def test_accumulated_parts_train_as_the_whole_batch(train, tmp_path):
         train("uvit", tmp_path / str(parts), changes)
     one, two = (load_file(tmp_path / part / "model.safetensors") for part in "12")
     assert all(torch.allclose(one[key], two[key], atol=1e-4) for key in one)
+
+
+def test_a_denoiser_starts_from_named_weights(train, tmp_path, capsys):
+    train("uvit", tmp_path / "first")
+    first = tmp_path / "first" / "model.safetensors"
+    changes = {("diffusion", "rows", "uvit", "initial"): str(first)}
+    assert "initial_weights" not in tiny.profile().diffusion_recipe("uvit")
+    assert tiny.profile(changes).diffusion_recipe("uvit")["initial_weights"] == str(first)
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        step = DiffusionTrainer.step
+        patch.setattr(DiffusionTrainer, "step", lambda self: seen.append(_state(self)) or step(self))
+        train("uvit", tmp_path / "second", changes)
+    wanted = load_file(first)
+    assert all(value.equal(wanted[key]) for key, value in seen[0].items())
+    denoiser = load(tmp_path / "second" / "record.json").denoiser
+    assert (denoiser.initial, denoiser.initial_sha256) == (str(first), sha256_file(first))
+    with pytest.raises(WeightsError, match=r"another shape than the model's|is missing|is unknown to the model"):
+        train("dit", tmp_path / "third", {("diffusion", "rows", "dit", "initial"): str(first)})
+
+
+def _state(trainer):
+    return {key: value.clone() for key, value in trainer.denoiser.state_dict().items()}
+
+
+def test_initial_weights_of_another_scale_are_told(train, tmp_path, folder):
+    train("uvit", tmp_path)
+    start = Initial("mine", tmp_path / "model.safetensors")
+    manifest = read_latent_manifest(folder / "two")
+    assert scale_of_others(start, manifest) is None
+    line = scale_of_others(start, manifest.model_copy(update={"scaling_factor": 2.0}))
+    assert "its initial weights mine learned from latents scaled by" in line and "these are scaled by 2" in line
 
 
 def test_the_command_trains_and_names_a_row_that_is_not_there(tmp_path, folder, monkeypatch, capsys):

@@ -112,6 +112,57 @@ def test_loss_parts_add_up(start, tmp_path):
     assert parts["loss"] == pytest.approx(2 * parts["l1"] + 0.1 * parts["gan"], rel=1e-5)
 
 
+LATE_GAN = {("training", "phases", 3, "gan", "start_images"): 12, ("training", "phases", 3, "images"): 24}
+
+
+def test_the_discriminator_starts_after_its_images_and_a_resumed_run_is_bit_equal(start, tmp_path):
+    late = start(tmp_path / "late", "dc-ae", 3, LATE_GAN)
+    never = start(tmp_path / "never", "dc-ae", 3, {("training", "phases", 3, "gan"): None})
+    first = {key: value.clone() for key, value in late.discriminator.state_dict().items()}
+    adversarial = {"gan", "disc", "disc_grad_norm"}
+    for _ in range(3):
+        found, wanted = late.step(), never.step()
+        assert found == wanted and not adversarial & found.keys()
+    assert_identical(dict(late.autoencoder.state_dict()), dict(never.autoencoder.state_dict()))
+    assert_identical(dict(late.discriminator.state_dict()), first)
+    assert adversarial <= late.step().keys()
+    assert not late.discriminator.layers[0].weight.equal(first["layers.0.weight"])
+    unbroken = start(tmp_path / "unbroken", "dc-ae", 3, LATE_GAN)
+    train(unbroken)
+    for stop_at in (12, 20):  # before the start, from a checkpoint without the discriminator's moments, and after it
+        with pytest.raises(Stopped):
+            train(start(tmp_path / "broken", "dc-ae", 3, LATE_GAN), stop_at=stop_at)
+    resumed = start(tmp_path / "broken", "dc-ae", 3, LATE_GAN)
+    assert resumed.images == 16
+    train(resumed)
+    assert_identical(everything(resumed), everything(unbroken))
+    lines = read_log(tmp_path / "broken" / "log.jsonl")
+    assert [adversarial <= line.keys() for line in lines] == [False] * 3 + [True] * 3
+
+
+def test_the_discriminators_warm_up_counts_from_its_start(start, tmp_path):
+    optimizer = {"lr": 0.01, "weight_decay": 0.0, "warmup_images": 8, "schedule": "cosine"}
+    trainer = start(tmp_path, "dc-ae", 3, {**LATE_GAN, ("training", "phases", 3, "gan", "optimizer"): optimizer})
+    rates = []
+    for _ in range(6):
+        trainer.step()
+        rates.append(trainer.d_optimizer.param_groups[0]["lr"])
+    assert rates[3:] == pytest.approx([0.005, 0.01, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("start_images", "says"),
+    [
+        (40, "start_images 40 of the gan of phase 3 leaves none of its 40 images for the discriminator"),
+        (6, "the gan's start_images 6 is not a multiple of 4, as phase 3 needs"),
+        (-4, "start_images"),
+    ],
+)
+def test_a_start_of_the_discriminator_that_cannot_be_is_refused(tiny, start_images, says):
+    with pytest.raises(ConfigError, match=says):
+        parse_profile(tiny({("training", "phases", 3, "gan", "start_images"): start_images}), "x")
+
+
 ELSEWHERE = {
     "family": "diffusers",
     "source": "some/where",

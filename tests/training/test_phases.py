@@ -154,6 +154,82 @@ def test_freezer_trains_the_named_layers_and_no_other(tiny, autoencoder, trainab
         assert module.training == (module in chosen)
 
 
+def test_patterns_freeze_layers_weights_and_statistics_within_what_a_phase_trains(tiny):
+    net = model(tiny, "dc-ae")
+    freezer = Freezer(net, ["all"], ["encoder.*", "*.bias"])
+    freezer.train_mode()
+    for name, p in net.named_parameters():
+        assert p.requires_grad == (name.startswith("decoder.") and not name.endswith(".bias")), name
+    for name, module in net.named_modules():
+        if name and isinstance(module, nn.BatchNorm2d):
+            assert module.training == (not name.startswith("encoder.")), name
+    frozen = sum(p.numel() for p in net.parameters() if not p.requires_grad)
+    assert freezer.share == f"{frozen:,} of {net.count_parameters():,} parameters"
+    norm = next(m for name, m in net.named_modules() if name.startswith("decoder.") and isinstance(m, nn.BatchNorm2d))
+    assert norm.training
+    Freezer(net, ["all"], ["*.running_mean"]).train_mode()
+    assert not norm.training and norm.weight.requires_grad
+
+
+def test_a_layer_set_may_be_frozen_and_what_a_phase_freezes_stays_frozen(tiny):
+    net = model(tiny, "sd-vae")
+    Freezer(net, ["encoder_head", "decoder_head"], ["decoder_head"])
+    sets = net.layer_sets()
+    head = {id(p) for layer in sets["encoder_head"] for p in layer.parameters()}
+    assert {id(p) for p in net.parameters() if p.requires_grad} == head
+
+
+@pytest.mark.parametrize(
+    ("patterns", "says"),
+    [
+        (
+            ["encoder.*", "encodr.*"],
+            "freeze 'encodr.*': matches no layer and no weight .* of family dc-ae; there are e",
+        ),
+        (["*.nothing"], "freeze '.*nothing': matches no layer"),
+        (["all"], "freeze all: leaves nothing to train in all; freeze fewer layers"),
+        (["encoder", "decoder.*"], "leaves nothing to train"),
+    ],
+)
+def test_a_pattern_that_freezes_nothing_or_everything_is_refused(tiny, patterns, says):
+    with pytest.raises(ConfigError, match=says):
+        Freezer(model(tiny, "dc-ae"), ["all"], patterns)
+
+
+def test_frozen_patterns_are_part_of_the_recipe_of_their_phase_alone(tiny):
+    plain = parse_profile(tiny(), "x")
+    phase = parse_profile(tiny({("training", "phases", 3, "freeze"): ["*.norm"]}), "x")
+    own = parse_profile(tiny({("autoencoders", "dc-ae", "freeze"): {3: ["*.bias"]}}), "x")
+    assert "freeze" not in plain.recipe("dc-ae", 3)["plan"]
+    assert phase.recipe("dc-ae", 3)["plan"]["freeze"] == phase.recipe("sd-vae", 3)["plan"]["freeze"] == ["*.norm"]
+    assert own.recipe("dc-ae", 3)["plan"]["freeze"] == ["*.bias"] and own.recipe("sd-vae", 3) == plain.recipe(
+        "sd-vae", 3
+    )
+    assert phase.recipe("dc-ae", 1) == own.recipe("dc-ae", 1) == plain.recipe("dc-ae", 1)
+    with pytest.raises(ConfigError, match="weights are 'own', so 'freeze' has no effect"):
+        entry = {**tiny()["autoencoders"]["dc-ae"], "weights": "own", "file": "x.pt", "freeze": {1: ["*"]}}
+        parse_profile(tiny({("autoencoders", "dc-ae"): entry}), "x")
+
+
+def test_layers_frozen_by_a_pattern_stay_bit_identical_with_their_statistics(start, tmp_path):
+    changes = {("training", "phases", 1, "freeze"): ["encoder.*"]}
+    trainer = start(tmp_path, "dc-ae", 1, changes)
+    before = {key: value.clone() for key, value in trainer.autoencoder.state_dict().items()}
+    average = {key: value.clone() for key, value in trainer.ema.state.items()}
+    for _ in range(2):
+        trainer.step()
+    for key, value in trainer.autoencoder.state_dict().items():
+        if key.startswith("encoder."):
+            assert value.equal(before[key]) and trainer.ema.state[key].equal(average[key]), key
+        elif key.endswith(("conv.weight", "running_mean")):
+            assert not value.equal(before[key]) and not trainer.ema.state[key].equal(average[key]), key
+
+
+def test_an_adaptive_gan_needs_the_last_layer(start, tmp_path):
+    with pytest.raises(ConfigError, match="phase 3: 'adaptive' of the gan compares gradients at the last layer"):
+        start(tmp_path, "dc-ae", 3, {("training", "phases", 3, "freeze"): ["decoder.project_out.conv.*"]})
+
+
 @pytest.mark.parametrize("autoencoder", FAMILIES)
 @pytest.mark.parametrize("phase", [1, 2, 3])
 def test_frozen_layers_stay_bit_identical_and_the_trainable_ones_move(start, tmp_path, autoencoder, phase):

@@ -1,6 +1,7 @@
 """Trainings that tests run in processes of their own; the processes find this file by its path."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from dcae_bench.training.run import train_phase
 
 
 def profile(folder: Path) -> Profile:
-    """The folder's profile, with the number of processes that were started."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    return load_profile(folder / "tiny.yaml").model_copy(update={"processes": count})
+    """The folder's profile, with the number of processes that were started, and the sharding that a test asks for."""
+    count, sharding = int(os.environ.get("WORLD_SIZE", "1")), os.environ.get("SHARDING", "none")
+    return load_profile(folder / "tiny.yaml").model_copy(update={"processes": count, "sharding": sharding})
 
 
 def first_phase(folder: Path, output: Path) -> None:
@@ -55,6 +56,39 @@ def denoiser(folder: Path, output: Path) -> None:
         run_dir=output / "run",
         autoencoder=folder / "sd-vae.safetensors",
     )
+
+
+def keep_first_checkpoint(output: Path) -> None:
+    """Let the run leave its first checkpoint in ``output`` / ``first``, where another run can take it from."""
+    checkpoint = Loop.checkpoint
+
+    def keep(self: Loop, name: str, seconds: float) -> None:
+        checkpoint(self, name, seconds)
+        kept = output / "first" / self.spec.directory.name
+        if self.accelerator.is_main_process and not kept.exists():
+            shutil.copytree(self.spec.directory, kept)
+
+    Loop.checkpoint = keep
+
+
+def decoder_with_gan(folder: Path, output: Path) -> None:
+    """The third phase of an autoencoder in parts, with recomputed activations and a fixed weight of its GAN."""
+    keep_first_checkpoint(output)
+    whole = profile(folder)
+    third = whole.training.phases[3]
+    third = third.model_copy(
+        update={"images": 16, "accumulate": 2, "gan": third.gan.model_copy(update={"adaptive": False})}
+    )
+    changes = {"phases": {**whole.training.phases, 3: third}}
+    changes["execution"] = whole.training.execution.model_copy(update={"checkpoint_activations": True})
+    train_autoencoder(
+        folder, output, 3, whole.model_copy(update={"training": whole.training.model_copy(update=changes)})
+    )
+
+
+def kept_denoiser(folder: Path, output: Path) -> None:
+    keep_first_checkpoint(output)
+    denoiser(folder, output)
 
 
 def stopped_at_a_checkpoint(folder: Path, output: Path) -> None:

@@ -41,6 +41,7 @@ rule train_diffusion:
         manifest=lambda wildcards: JOBS.latents_of(wildcards.row, "manifest.json"),
         autoencoder=lambda wildcards: JOBS.weights_of(JOBS.rows[wildcards.row].spec.latent),
         own=lambda wildcards: JOBS.own_inputs_of(JOBS.rows[wildcards.row].spec.latent),
+        named=lambda wildcards: JOBS.initial_inputs_of(wildcards.row),
     output:
         weights=PLACES.denoiser("{row}", "model.safetensors"),
         record=PLACES.denoiser("{row}", "record.json"),

@@ -6,6 +6,7 @@ rule train_phase:
     input:
         data=lambda wildcards: JOBS.training_files(wildcards.autoencoder, int(wildcards.phase)),
         initial=lambda wildcards: JOBS.weights_before(wildcards.autoencoder, int(wildcards.phase)),
+        named=lambda wildcards: JOBS.initial_inputs(wildcards.autoencoder, int(wildcards.phase)),
     output:
         weights=PLACES.weights("{autoencoder}", "{phase}"),
         record=PLACES.training("{autoencoder}", "{phase}", "record.json"),
@@ -36,6 +37,7 @@ use rule train_phase as train_variant with:
     input:
         data=lambda wildcards: JOBS.training_files(wildcards.autoencoder, int(wildcards.phase)),
         initial=lambda wildcards: JOBS.ablations.weights_before(wildcards.autoencoder, int(wildcards.phase)),
+        named=lambda wildcards: JOBS.initial_inputs(wildcards.autoencoder, int(wildcards.phase)),
     output:
         weights=PLACES.ablations.weights("{autoencoder}", "{phase}"),
         record=PLACES.ablations.training("{autoencoder}", "{phase}", "record.json"),

@@ -25,7 +25,7 @@ class PhaseStep(TimedStep):
         super().__init__(model, job)
         self.phase = paper_phase(job.case.work)
         gan = self.phase.gan
-        Freezer(model, self.phase.trainable).train_mode()
+        Freezer(model, self.phase.trainable, self.phase.freeze).train_mode()
         discriminator = build_discriminator(gan.discriminator, seed=job.seed).to(job.device) if gan else None
         self.objective = Objective(
             model,

@@ -11,15 +11,15 @@ from dcae_bench.tables.answers_page import (
     doubts_of,
     folder_line,
     holdings_text,
+    paths_of,
     verdict_cell,
 )
 from dcae_bench.tables.markdown import (
     ARROWS,
     Footnotes,
+    Grid,
     bullets,
-    grid,
     harmless,
-    join,
     millions,
     number,
     one_line,
@@ -50,16 +50,16 @@ def markdown(table: AblationTable) -> str:
     if holdings := holdings_text(table):
         parts.append(holdings)
     if table.effects:
-        parts += ["## Effects: with minus without\n", _effects(table)]
-    parts += ["## Measured\n", _measured(table) if table.arms else "Nothing was measured yet.\n"]
+        parts += ["## Effects: with minus without\n", effects(table).with_notes()]
+    parts += ["## Measured\n", measured(table).with_notes() if table.arms else "Nothing was measured yet.\n"]
     if table.reported:
-        parts += ["## Reported by the paper (Figure 3)\n", _reported(table)]
+        parts += ["## Reported by the paper (Figure 3)\n", reported(table).with_notes()]
     if table.not_measured:
         parts += [
             "## Not measured\n",
             bullets(f"{label}: {'; '.join(why)}" for label, why in table.not_measured.items()),
         ]
-    parts += ["## How to read\n", bullets(_legend(table))]
+    parts += ["## How to read\n", bullets(legend(table))]
     return harmless("\n".join(parts))
 
 
@@ -70,7 +70,8 @@ def gan_cell(run: AblationRun) -> str:
     return f"phase {'+'.join(map(str, run.gan_phases))}" if run.gan_phases else "none"
 
 
-def _effects(table: AblationTable) -> str:
+def effects(table: AblationTable) -> Grid:
+    """A row for each two arms that differ in one idea."""
     footnotes, places = Footnotes(), column_decimals(table)
     headers = ["idea", "data set", "resolution", "autoencoder", "without", "with", "seeds"]
     headers += [f"Δ {head.label}{ARROWS[head.better]}" for head in table.columns.values()]
@@ -84,7 +85,10 @@ def _effects(table: AblationTable) -> str:
         cells += [_effect_cell(effect, key, places[key]) for key in table.columns]
         rows.append([*cells, _cost_cell(effect.cost), _reported_effect(table, effect)])
     align = "llrlllr" + "l" * len(table.columns) + "ll"
-    return join(grid(headers, rows, align), footnotes.text())
+    records = [
+        [run.shown_path for arm in (effect.with_it, effect.without) for run in arm.runs] for effect in table.effects
+    ]
+    return Grid(headers, rows, align, footnotes, records)
 
 
 def _effect_cell(effect: Effect, key: str, places: int) -> str:
@@ -119,7 +123,8 @@ def _reported_effect(table: AblationTable, effect: Effect) -> str:
     return f"{values['without']} → {values['with']}" if {"without", "with"} <= set(values) else "-"
 
 
-def _measured(table: AblationTable) -> str:
+def measured(table: AblationTable) -> Grid:
+    """A row for each arm: the means over its seeds."""
     footnotes, places, shared = Footnotes(), column_decimals(table), column_notes(table)
     headers = ["data set", "resolution", "autoencoder", "params", "shortcuts", "phases", "GAN", "training images"]
     headers += ["training time (s)", "seeds"]
@@ -150,14 +155,17 @@ def _measured(table: AblationTable) -> str:
                 + footnotes.mark(notes)
             )
         rows.append(cells)
-    return join(grid(headers, rows, "lrlrlllrrl" + "r" * len(table.columns)), footnotes.text())
+    records = [[run.shown_path for run in arm.runs] for arm in table.arms]
+    return Grid(headers, rows, "lrlrlllrrl" + "r" * len(table.columns), footnotes, records)
 
 
-def _reported(table: AblationTable) -> str:
+def reported(table: AblationTable) -> Grid:
+    """A row for each of the paper's values, beside what was measured of it."""
     footnotes = Footnotes()
     headers = ["figure", "what", "arm", "f", "data set", "resolution", "rFID ↓", "retrained", "verdict"]
     rows = []
-    for result in sorted(table.reported, key=lambda one: (list(ARMS).index(one.row.study), one.row.compression or 0)):
+    results = sorted(table.reported, key=lambda one: (list(ARMS).index(one.row.study), one.row.compression or 0))
+    for result in results:
         row, answer = result.row, result.answers["retrained"]
         cells = [row.table, STUDIES[row.study], ARM_NAMES[row.arm], str(row.compression or "-")]
         cells += [DATA_SETS.get(row.dataset or "", row.dataset or "not stated"), str(row.resolution or "-")]
@@ -167,7 +175,7 @@ def _reported(table: AblationTable) -> str:
             places = value.decimals + 1
             cells.append(f"{label} {number(found.value, places)}{spread(found, places)}" if found else "-")
         rows.append([*cells, verdict_cell(result.answers, REPORTED_LABELS, footnotes)])
-    return join(grid(headers, rows, "lllrlrrll"), footnotes.text())
+    return Grid(headers, rows, "lllrlrrll", footnotes, [paths_of(result) for result in results])
 
 
 def _phases(run: AblationRun) -> str:
@@ -181,7 +189,8 @@ def _trained(run: AblationRun) -> str:
     return ", ".join([*parts, *(["GAN in every phase"] if run.variant.gan_everywhere else [])])
 
 
-def _legend(table: AblationTable) -> Iterator[str]:
+def legend(table: AblationTable) -> Iterator[str]:
+    """Lines of "How to read"."""
     yield (
         "An effect is the difference of two trainings that differ in one idea and share seed, images and everything "
         "else, averaged over the seeds. ± is the half-width of its 95 % interval by Student's t over seeds."

@@ -73,5 +73,9 @@ def _obstacles(row: GenerationRow, run: Generation, metric: GenerationMetric) ->
         reported = Training((row.dataset,), row.training_images)
         if (unequal := training_differences(reported, Training(run.trained_on, run.training_images))) is not None:
             yield unequal
+    for clause in record.subject.peculiarities:
+        yield f"the autoencoder's training differs: {clause}"
+    if run.denoiser.initial is not None:
+        yield f"the denoiser's training differs: it started from {run.denoiser.initial}"
     if RECORD_KEY not in record.metrics:
         yield f"the record holds no {RECORD_KEY}"

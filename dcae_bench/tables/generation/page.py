@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from dcae_bench.tables.answers import SOURCES
 from dcae_bench.tables.answers_page import (
+    answering_records,
     beside_lines,
     column_decimals,
     column_notes,
@@ -18,8 +19,8 @@ from dcae_bench.tables.generation.table import DISTANCES, REPORTED_LABELS, Gener
 from dcae_bench.tables.markdown import (
     ARROWS,
     Footnotes,
+    Grid,
     bullets,
-    grid,
     harmless,
     join,
     millions,
@@ -41,15 +42,16 @@ def markdown(table: GenerationTable) -> str:
     ]
     if holdings := holdings_text(table):
         parts.append(holdings)
-    parts += ["## Measured\n", _measured(table) if table.runs else "Nothing was measured yet.\n"]
+    parts += ["## Measured\n", measured(table).with_notes() if table.runs else "Nothing was measured yet.\n"]
     if table.not_measured:
         parts += ["## Not measured\n", _not_measured(table)]
-    parts += ["## Reported by the paper (Tables 3 and 1)\n", _reported(table)]
-    parts += ["## How to read\n", bullets(_legend(table))]
+    parts += ["## Reported by the paper (Tables 3 and 1)\n", reported(table).with_notes()]
+    parts += ["## How to read\n", bullets(legend(table))]
     return harmless("\n".join(parts))
 
 
-def _measured(table: GenerationTable) -> str:
+def measured(table: GenerationTable) -> Grid:
+    """A row for each denoiser at each guidance scale."""
     footnotes, places, shared = Footnotes(), column_decimals(table), column_notes(table)
     headers = ["data set", "resolution", "denoiser", "weights", "latent space", "tokens", "params", "GMACs"]
     headers += ["training images", "training FLOPs", "loss", "guidance s", "samples"]
@@ -65,7 +67,8 @@ def _measured(table: GenerationTable) -> str:
             cell = number(metric.value if metric else None, places[key]) + spread(metric, places[key])
             cells.append(cell + footnotes.mark(metric.notes if metric and key not in shared else ()))
         rows.append(cells)
-    return join(grid(headers, rows, "lrlll" + "r" * (len(headers) - 5)), footnotes.text())
+    records = [(run.shown_path,) for run in table.runs]
+    return Grid(headers, rows, "lrlll" + "r" * (len(headers) - 5), footnotes, records)
 
 
 def _run_cells(run: Generation) -> list[str]:
@@ -94,7 +97,8 @@ def _not_measured(table: GenerationTable) -> str:
     return join(bullets(lines), footnotes.text())
 
 
-def _reported(table: GenerationTable) -> str:
+def reported(table: GenerationTable) -> Grid:
+    """A row for each of the paper's, beside what was measured of it."""
     footnotes = Footnotes()
     headers = ["table", "data set", "resolution", "denoiser", "latent space", "tokens", "guidance s"]
     headers += [f"{label} {'↓' if metric in DISTANCES else '↑'}" for metric, label in REPORTED_LABELS.items()]
@@ -111,7 +115,8 @@ def _reported(table: GenerationTable) -> str:
             cells.append((" / ".join(value.text for value in values) or "-") + footnotes.mark(notes))
         cells += [_measured_cell(result.answers[source], footnotes) for source in SOURCES]
         rows.append([*cells, verdict_cell(result.answers, REPORTED_LABELS, footnotes)])
-    return join(grid(headers, rows, "rlrllrrrrr" + "l" * (len(SOURCES) + 1)), footnotes.text())
+    align = "rlrllrrrrr" + "l" * (len(SOURCES) + 1)
+    return Grid(headers, rows, align, footnotes, answering_records(table))
 
 
 def _measured_cell(answer: GenerationAnswer, footnotes: Footnotes) -> str:
@@ -123,7 +128,8 @@ def _measured_cell(answer: GenerationAnswer, footnotes: Footnotes) -> str:
     return (", ".join(values) or "-") + footnotes.mark(doubts)
 
 
-def _legend(table: GenerationTable) -> Iterator[str]:
+def legend(table: GenerationTable) -> Iterator[str]:
+    """Lines of "How to read"."""
     yield (
         "↑ higher is better, ↓ lower is better. Guidance s: classifier-free guidance on all latent channels, "
         "unconditional + s (conditional - unconditional); 1 is the conditional model alone. U-ViT's w is s - 1."

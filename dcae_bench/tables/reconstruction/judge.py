@@ -67,6 +67,8 @@ def _obstacles(reported: ReconstructionRow, record: Record, metric: Reconstructi
         found = Training(record.subject.trained_on, record.subject.training_images)
         if (unequal := training_differences(printed, found)) is not None:
             yield unequal
+        for clause in record.subject.peculiarities:
+            yield f"the training differs: {clause}"
     usual = SETTINGS.get(reported.protocol, {})
     for switch, value in record.settings.items():
         if value != usual.get(switch):

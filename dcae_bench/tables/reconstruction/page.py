@@ -5,6 +5,7 @@ from itertools import groupby
 
 from dcae_bench.tables.answers import SOURCES
 from dcae_bench.tables.answers_page import (
+    answering_records,
     beside_lines,
     column_decimals,
     column_notes,
@@ -17,9 +18,9 @@ from dcae_bench.tables.answers_page import (
 from dcae_bench.tables.markdown import (
     ARROWS,
     Footnotes,
+    Grid,
     bullets,
     decimals,
-    grid,
     harmless,
     join,
     millions,
@@ -32,24 +33,27 @@ from dcae_bench.tables.reconstruction.table import REPORTED_LABELS, Reconstructi
 from dcae_bench.tables.reported.reconstruction import ReconstructionRow
 from dcae_bench.tables.runs import CONTROL, DATA_SETS, FAMILIES, unique
 
+RECALLED = "Values in brackets are recalled from memory and were found in no source; no verdict rests on them.\n"
+
 
 def markdown(table: ReconstructionTable) -> str:
     """The whole page. Its first line names profile, commit and hardware."""
     parts = [f"{one_line(table.first_line)}\n", "# Reconstruction: DC-AE beside SD-VAE (the paper's Table 2)\n"]
     if holdings := holdings_text(table):
         parts.append(holdings)
-    parts += ["## Measured\n", _measured(table) if table.runs else "Nothing was measured yet.\n"]
+    parts += ["## Measured\n", measured(table).with_notes() if table.runs else "Nothing was measured yet.\n"]
     if table.pairs:
-        parts += ["## Final phase: DC-AE minus SD-VAE\n", _differences(table)]
+        parts += ["## Final phase: DC-AE minus SD-VAE\n", differences(table).with_notes()]
     if table.reported:
-        parts += ["## Reported by the paper (Table 2)\n", _reported(table)]
+        parts += ["## Reported by the paper (Table 2)\n", join(reported(table).with_notes(), RECALLED)]
     if table.not_measured:
         parts += ["## Not measured, beside the paper's rows\n", _not_measured(table)]
-    parts += ["## How to read\n", bullets(_legend(table))]
+    parts += ["## How to read\n", bullets(legend(table))]
     return harmless("\n".join(parts))
 
 
-def _measured(table: ReconstructionTable) -> str:
+def measured(table: ReconstructionTable) -> Grid:
+    """A row for each measured reconstruction."""
     footnotes, places, shared = Footnotes(), column_decimals(table), column_notes(table)
     costs = ["params", "MACs", "seen"]
     headers = ["data set", "resolution", "latent shape", "autoencoder", *costs, "phase", "images"]
@@ -61,7 +65,7 @@ def _measured(table: ReconstructionTable) -> str:
         subject, data = run.record.subject, run.record.data
         cells = [data.name, str(data.resolution), run.latent_shape]
         control = " (control)" if subject.family == CONTROL else ""
-        cells.append(f"{subject.autoencoder}{control}{footnotes.mark(doubts_of(run))}")
+        cells.append(f"{subject.autoencoder}{control}{footnotes.mark((*doubts_of(run), *run.marks))}")
         cells += [millions(subject.parameters), _macs(subject.gmacs)]
         cells += ["-" if subject.trained_images is None else f"{subject.trained_images:,}", run.phase]
         cells.append(f"{data.images:,}")
@@ -72,7 +76,8 @@ def _measured(table: ReconstructionTable) -> str:
                 cell = f"**{cell}**"
             cells.append(cell + footnotes.mark(metric.notes if metric and key not in shared else ()))
         rows.append(cells)
-    return join(grid(headers, rows, "lrllrrrrr" + "r" * len(table.columns)), footnotes.text())
+    records = [(run.shown_path,) for run in table.runs]
+    return Grid(headers, rows, "lrllrrrrr" + "r" * len(table.columns), footnotes, records)
 
 
 def _macs(gmacs: float | None) -> str:
@@ -81,7 +86,8 @@ def _macs(gmacs: float | None) -> str:
     return f"{gmacs:.3g} G" if gmacs >= 1 else f"{1e3 * gmacs:.3g} M"
 
 
-def _differences(table: ReconstructionTable) -> str:
+def differences(table: ReconstructionTable) -> Grid:
+    """A row for each DC-AE and SD-VAE of one setting: the difference of their metrics."""
     footnotes, places = Footnotes(), column_decimals(table)
     headers = ["data set", "resolution", "latent shape", "autoencoders", "phase"]
     headers += [f"Δ {head.label}{ARROWS[head.better]}" for head in table.columns.values()]
@@ -95,10 +101,12 @@ def _differences(table: ReconstructionTable) -> str:
             cell = number(pair.difference(key), places[key], signed=True)
             cells.append(f"**{cell}**" if run in pair.winners(key) else cell)
         rows.append(cells)
-    return join(grid(headers, rows, "lrllr" + "r" * len(table.columns)), footnotes.text())
+    records = [(pair.dc_ae.shown_path, pair.sd_vae.shown_path) for pair in table.pairs]
+    return Grid(headers, rows, "lrllr" + "r" * len(table.columns), footnotes, records)
 
 
-def _reported(table: ReconstructionTable) -> str:
+def reported(table: ReconstructionTable) -> Grid:
+    """A row for each of the paper's, beside what was measured of it."""
     footnotes = Footnotes()
     headers = ["data set", "resolution", "latent shape", "autoencoder"]
     headers += [
@@ -117,8 +125,7 @@ def _reported(table: ReconstructionTable) -> str:
         cells += [_measured_cell(row, result.answers[source], footnotes) for source in SOURCES]
         rows.append([*cells, verdict_cell(result.answers, REPORTED_LABELS, footnotes)])
     align = "lrll" + "r" * len(REPORTED_LABELS) + "l" * (len(SOURCES) + 1)
-    legend = "Values in brackets are recalled from memory and were found in no source; no verdict rests on them.\n"
-    return join(grid(headers, rows, align), footnotes.text(), legend)
+    return Grid(headers, rows, align, footnotes, answering_records(table))
 
 
 def _not_measured(table: ReconstructionTable) -> str:
@@ -141,7 +148,8 @@ def _measured_cell(row: ReconstructionRow, answer: ReconstructionAnswer, footnot
     return (", ".join(values) or "-") + footnotes.mark(doubts)
 
 
-def _legend(table: ReconstructionTable) -> Iterator[str]:
+def legend(table: ReconstructionTable) -> Iterator[str]:
+    """Lines of "How to read"."""
     yield "↑ higher is better, ↓ lower is better. Bold: the better of DC-AE and SD-VAE after the final phase."
     if table.runs:
         yield from _run_legend(table)

@@ -30,6 +30,11 @@ class Reconstruction(Run):
         return *self.setting, family_rank(subject.family), subject.autoencoder, subject.phase or 0
 
     @property
+    def marks(self) -> tuple[str, ...]:
+        """What makes the row another than the paper's, for a footnote."""
+        return self.record.subject.peculiarities
+
+    @property
     def latent_shape(self) -> str:
         """Shape of the latent as height x width x channels, e.g. 8x8x128."""
         side = self.record.data.resolution // self.record.subject.compression
@@ -63,6 +68,7 @@ class Pair:
             ("protocols", ours.protocol, theirs.protocol),
             ("numbers of images", ours.data.images, theirs.data.images),
             ("images", ours.data.sha256, theirs.data.sha256),
+            ("way of training", bool(ours.subject.peculiarities), bool(theirs.subject.peculiarities)),
         ):
             if one != other:
                 return f"not compared: {self.dc_ae.shown_path} and {self.sd_vae.shown_path} differ in their {what}"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dcae_bench.measurement.instruments.statistics import Estimate
 from dcae_bench.measurement.record import ThroughputRecord
 from dcae_bench.measurement.workloads.recipes import RECIPES, RETIRED
-from dcae_bench.tables.markdown import Footnotes, bullets, grid, harmless, millions, one_line
+from dcae_bench.tables.markdown import Footnotes, Grid, bullets, harmless, millions, one_line
 from dcae_bench.tables.reported.throughput import ReportedSpeed
 from dcae_bench.tables.throughput.judge import degraded_because, is_degraded
 from dcae_bench.tables.throughput.table import BASELINE, ThroughputRow, ThroughputTable, named_batch
@@ -34,6 +34,14 @@ SETTINGS = ("optimizer", "checkpointing", "attention", "built_on")
 """Settings of a record that the page prints above the rows."""
 
 
+LEGEND = (
+    "Intervals are at 95 %. GMAC: multiply-accumulates of matrix products of one forward pass for one image. "
+    "MFU: operations (recomputation left out; a denoiser's training counts three passes, a phase of an autoencoder "
+    "what its step computes) over those of a large matrix product in the same run. Speed-up and MAC ratio: over "
+    f"the same model on {BASELINE}. Verdicts are on ratios, never on absolute numbers."
+)
+
+
 def markdown(table: ThroughputTable) -> str:
     """The whole page. It depends on the records alone, so that evidence can be compared with it byte by byte."""
     notes = Footnotes()
@@ -48,17 +56,15 @@ def markdown(table: ThroughputTable) -> str:
         lines.append(f"\n{ALL_OF_OTHER_CODE}\n")
     for protocol in dict.fromkeys(row.record.protocol for row in every):
         rows = [row for row in table.rows if row.record.protocol == protocol]
-        lines.append(f"\n## {protocol}\n\n{_protocol_text(protocol)}\n\n")
+        lines.append(f"\n## {protocol}\n\n{protocol_text(protocol)}\n\n")
         settings = bullets(_as_recorded(row.record for row in every if row.record.protocol == protocol))
         lines.append(f"{settings}\n" if settings else "")
         if rows:
-            lines.append(
-                grid(HEADERS, [_cells(row, notes, _marks(table, row)) for row in rows], "lll" + "r" * 13 + "ll")
-            )
+            lines.append(measured(table, protocol, notes).text())
         else:
             lines.append("No row was measured in a good state.\n")
     if any(row.record.model.latent_space for row in table.rows):
-        lines.append(f"\n## In the paper's columns\n\n{PAPER_TEXT}\n\n{_paper_grid(table.rows, notes)}")
+        lines.append(f"\n## In the paper's columns\n\n{PAPER_TEXT}\n\n{paper_columns(table, notes).text()}")
     lines.append(f"\n{notes.text()}" if notes.text() else "")
     if table.left_out:
         lines.append("\n## Left out\n\nDegraded measurements; `dcae-bench table-throughput --degraded` shows them.\n\n")
@@ -66,8 +72,15 @@ def markdown(table: ThroughputTable) -> str:
             record = row.record
             said = f"{record.protocol}, {_subject(record)}, {record.work}: {degraded_because(record)}"
             lines.append(bullets([said]))
-    lines.append(_legend())
+    lines.append(f"\n{LEGEND}\n")
     return harmless("".join(lines))
+
+
+def measured(table: ThroughputTable, protocol: str, notes: Footnotes) -> Grid:
+    """A row for each timing of a protocol. The tables of a page share their footnotes ``notes``."""
+    rows = [row for row in table.rows if row.record.protocol == protocol]
+    cells = [_cells(row, notes, _marks(table, row)) for row in rows]
+    return Grid(HEADERS, cells, "lll" + "r" * 13 + "ll", notes, [[row.record.key] for row in rows])
 
 
 def _marks(table: ThroughputTable, row: ThroughputRow) -> list[str]:
@@ -186,15 +199,16 @@ def _code(record: ThroughputRecord) -> str:
     return f"commit {commit}{' with changes' if made.dirty else ''}, torch {record.environment.torch}"
 
 
-def _protocol_text(protocol: str) -> str:
+def protocol_text(protocol: str) -> str:
+    """What a protocol is."""
     today = {recipe.protocol: recipe.what for recipe in RECIPES.values()}
     return (RETIRED | today).get(protocol, "A protocol of its own.")
 
 
-def _paper_grid(rows: Iterable[ThroughputRow], notes: Footnotes) -> str:
+def paper_columns(table: ThroughputTable, notes: Footnotes) -> Grid:
     """A row for each protocol, denoiser and latent space, with the columns of the paper's Tables 3 and 4."""
     groups: dict[tuple[str, ...], list[ThroughputRow]] = {}
-    for row in rows:
+    for row in table.rows:
         record, model = row.record, row.record.model
         if model.latent_space:
             protocol = record.protocol + (", trt" if record.mode == "trt" else "")
@@ -221,7 +235,8 @@ def _paper_grid(rows: Iterable[ThroughputRow], notes: Footnotes) -> str:
         cells += ["-" if milliseconds is None else _digits(milliseconds)]
         cells += [_printed(paper.memory_gb if paper else None, notes), "-" if peak is None else f"{peak:.1f}"]
         lines.append([*names, *cells])
-    return grid(PAPER_HEADERS, lines, "lll" + "r" * 8)
+    records = [[row.record.key for row in alike] for alike in groups.values()]
+    return Grid(PAPER_HEADERS, lines, "lll" + "r" * 8, notes, records)
 
 
 def _measured(record: ThroughputRecord | None, notes: Footnotes) -> str:
@@ -259,12 +274,3 @@ def _range(values: Iterable[int]) -> str:
     """The smallest and the largest of some counts."""
     counts = sorted(values)
     return str(counts[0]) if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
-
-
-def _legend() -> str:
-    return (
-        "\nIntervals are at 95 %. GMAC: multiply-accumulates of matrix products of one forward pass for one image. "
-        "MFU: operations (recomputation left out; a denoiser's training counts three passes, a phase of an autoencoder "
-        "what its step computes) over those of a large matrix product in the same run. Speed-up and MAC ratio: over "
-        f"the same model on {BASELINE}. Verdicts are on ratios, never on absolute numbers.\n"
-    )

@@ -1,0 +1,1 @@
+"""Containers: files that hold many images, read in place and never unpacked."""
