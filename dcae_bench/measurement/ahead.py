@@ -51,7 +51,7 @@ class Shape(NamedTuple):
 def shapes(plan: PlanSpec) -> list[Shape]:
     """Every shape that sessions of a plan compile, once. Raises as :attr:`PlanStep.cases` does."""
     found: dict[tuple, Shape] = {}
-    for step in dict.fromkeys(step for session in plan.sessions for step in session.steps):
+    for step in dict.fromkeys(step for session in plan.sessions if session.ahead for step in session.steps):
         if not step.compiles:
             continue
         for case in step.cases:

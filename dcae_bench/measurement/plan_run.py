@@ -69,7 +69,7 @@ def run_plan(
         if all(is_done(step, output, restart) for step in session.steps):
             tell(name, "was there")
             continue
-        wanted = plan.compile_ahead and session.compiles and AHEAD not in outcomes
+        wanted = plan.compile_ahead and session.ahead and session.compiles and AHEAD not in outcomes
         if wanted and not _compiled_ahead(output) and _time(left_s()):
             words = ["measure", "--plan", plan.name, "--compile-ahead", "--output", str(output)]
             if run(AHEAD, words, left_s(), done="compiled") == 0:

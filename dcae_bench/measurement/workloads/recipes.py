@@ -125,13 +125,14 @@ def recipe_for(name: str) -> Recipe:
     return RECIPES[name]
 
 
-Effort = Literal["whole", "short", "brief", "peak", "rehearsal"]
-"""How much of a protocol's schedule is done: all of it, fewer iterations, a few seconds of them for each row, only what
-the peak of memory needs, or next to nothing."""
+Effort = Literal["whole", "short", "steady", "brief", "peak", "rehearsal"]
+"""How much of a protocol's schedule is done: all of it, fewer iterations, these in shorter blocks, a few seconds a row,
+only what the peak of memory needs, or next to nothing."""
 _SHORT: dict[str, float] = {"warm_up_iterations": 6, "window": 3, "block_iterations": 1, "lead_in": 0}
 _SCHEDULES: dict[Effort, dict[str, float]] = {
     "whole": {},
     "short": _SHORT,
+    "steady": _SHORT | {"block_s": 0.5, "warm_up_s": 1.0, "warm_up_limit_s": 15.0},
     "brief": _SHORT | {"blocks": 6, "block_s": 0.2, "warm_up_s": 0.4, "warm_up_limit_s": 8.0},
     # The check of the warm-up needs four iterations. Their times are a by-product, which may differ by 5 %.
     "peak": _SHORT
