@@ -20,7 +20,7 @@ MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup test test-long storm lint bench requirements clean distclean FORCE
+.PHONY: help setup cluster test test-long storm lint bench requirements clean distclean FORCE
 # An interrupted Snakemake cleans up after itself, so make must not delete a result too.
 .PRECIOUS: results/%
 
@@ -44,6 +44,7 @@ help:
 	@echo '  make bench                               run the benchmarks (PYTEST_FLAGS)'
 	@echo
 	@echo '  make setup                               make .venv; every command above does so if needed (PYTHON=python3.11)'
+	@echo '  make cluster                             add Snakemake'\''s plugins for SLURM and Kubernetes to .venv (docs/cluster.md)'
 	@echo '  make requirements                        pin the packages of pyproject.toml again (UV_FLAGS=--upgrade)'
 	@echo '  make clean                               remove results, except results/reference, leftovers, and Snakemake'\''s memory'
 	@echo '  make distclean                           clean, and remove .venv'
@@ -74,9 +75,15 @@ bench: .venv/.installed
 
 setup: .venv/.installed
 
+cluster: .venv/.cluster
+
 # The stamp is written last, so that the next call continues an interrupted installation.
 .venv/.installed: .venv/.tools environment.post-deploy.sh requirements.txt pyproject.toml
 	@$(ACTIVATED) sh environment.post-deploy.sh
+	@touch $@
+
+.venv/.cluster: .venv/.installed requirements-cluster.txt
+	@$(ACTIVATED) python -m uv pip install --quiet --no-deps --require-hashes -r requirements-cluster.txt
 	@touch $@
 
 # An empty or broken .venv (interrupted, or without its Python) is made anew; a sound .venv is kept.
@@ -105,6 +112,9 @@ setup: .venv/.installed
 # Pinned versions stay, unless UV_FLAGS says otherwise (--upgrade, --upgrade-package NAME).
 requirements: .venv/.tools
 	@$(ACTIVATED) $(COMPILE) pyproject.toml --extra dev --output-file requirements.txt
+	@$(ACTIVATED) python -c "import tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; \
+	  print(*extras['slurm'], *extras['kubernetes'], sep='\n')" | \
+	  $(ACTIVATED) $(COMPILE) - --constraint requirements.txt --output-file requirements-cluster.txt
 	@printf 'setuptools\nuv\n' | $(ACTIVATED) $(COMPILE) - --constraint requirements.txt --output-file requirements-build.txt
 
 clean:

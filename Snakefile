@@ -20,8 +20,21 @@ include: "workflow/rules/throughput.smk"
 include: "workflow/rules/diffusion.smk"
 
 
+# Pages are made from records in seconds: no cluster needs to hear of them.
 localrules:
     all,
+    check,
+    check_samples,
+    figure_diffusion_loss,
+    figure_gallery,
+    figure_losses,
+    figure_reconstructions,
+    figure_samples,
+    guidance_sweep,
+    table_ablation,
+    table_diffusion,
+    table_rfid,
+    table_throughput,
 
 
 rule all:

@@ -46,6 +46,14 @@ def evaluate(
     c: ChannelsOption = None,
     inception: InceptionOption = None,
     path: PathOption = None,
+    png: Annotated[
+        Path | None,
+        typer.Option(
+            "--png",
+            help="Folder to which every original and reconstruction is also written as a file, e.g. for `score`.",
+            metavar="DIR",
+        ),
+    ] = None,
     profile: ProfileOption = "demo",
 ) -> None:
     """Reconstruct each evaluation set once and record Fréchet distances, PSNR, SSIM and LPIPS.
@@ -64,4 +72,6 @@ def evaluate(
 
     from dcae_bench.evaluation.reconstruction_run import evaluate_reconstruction
 
-    evaluate_reconstruction(loaded, chosen, data=data, output=output, sets=sets, inception=inception, path=asked)
+    evaluate_reconstruction(
+        loaded, chosen, data=data, output=output, sets=sets, inception=inception, path=asked, png=png
+    )

@@ -22,6 +22,7 @@ from dcae_bench.cli import (
     sample,
     sanity,
     schema,
+    score,
     show,
     table,
     table_ablation,
@@ -50,6 +51,7 @@ app.command("train-diffusion")(train_diffusion.train_diffusion)
 app.command("sample")(sample.sample)
 app.command("evaluate")(evaluate.evaluate)
 app.command("evaluate-samples")(evaluate_samples.evaluate_samples)
+app.command("score")(score.score)
 app.command("encode")(encode.encode)
 app.command("latents")(latents.latents)
 app.command("sanity")(sanity.sanity)

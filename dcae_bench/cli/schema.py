@@ -1,4 +1,4 @@
-"""``dcae-bench schema``: prints the JSON Schema of a profile, a record or a timing."""
+"""``dcae-bench schema``: prints the JSON Schema of a profile, a record, a score or a timing."""
 
 import json
 from enum import StrEnum
@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from dcae_bench.profile.profile import Profile
 from dcae_bench.records.record import Record
+from dcae_bench.records.score import ScoreRecord
 
 
 class Kind(StrEnum):
@@ -16,24 +17,23 @@ class Kind(StrEnum):
 
     PROFILE = "profile"
     RECORD = "record"
+    SCORE = "score"
     THROUGHPUT = "throughput"
 
 
 def schema_text(kind: Kind) -> str:
     """JSON Schema of a kind of file, as workflow/schemas holds it."""
-    model: type[BaseModel]
+    models: dict[Kind, type[BaseModel]] = {Kind.PROFILE: Profile, Kind.RECORD: Record, Kind.SCORE: ScoreRecord}
     if kind is Kind.THROUGHPUT:
         # An import at the top would double the time that every command takes to start.
         from dcae_bench.measurement.record import ThroughputRecord
 
-        model = ThroughputRecord
-    else:
-        model = Profile if kind is Kind.PROFILE else Record
-    return json.dumps(model.model_json_schema(), indent=2) + "\n"
+        models[kind] = ThroughputRecord
+    return json.dumps(models[kind].model_json_schema(), indent=2) + "\n"
 
 
 def schema(
-    kind: Annotated[Kind, typer.Argument(help="profile, record or throughput (the record of a timing).")],
+    kind: Annotated[Kind, typer.Argument(help="profile, record, score, or throughput (the record of a timing).")],
 ) -> None:
     """Print a JSON Schema. Editors complete and check files with it."""
     typer.echo(schema_text(kind), nl=False)

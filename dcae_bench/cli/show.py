@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from dcae_bench.base.terminal import Console
-from dcae_bench.records.record import load
+from dcae_bench.records.score import load_any
 
 
 def show(record: Annotated[Path, typer.Argument(help="Record (JSON).", metavar="RESULT.json")]) -> None:
-    """Print a record: the subject, the data, the protocol, the numbers and their provenance."""
+    """Print a record: what was measured, the data, the protocol, the numbers and their provenance."""
     from dcae_bench.tables.show import render
 
-    Console().print(render(load(record)))
+    Console().print(render(load_any(record)))

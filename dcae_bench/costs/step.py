@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,9 @@ class StepCost(Strict):
     """Activations of the largest block, which checkpointing needs on top while the block is computed again."""
     parameters: int
     trained: int
+    largest_block_parameters: int
+    parameters_outside: int
+    """Parameters outside of blocks."""
     other_parameters: int = 0
     """Parameters of LPIPS and the discriminator."""
     other_trained: int = 0
@@ -104,17 +107,23 @@ def denoiser_step_cost(spec: DenoiserSpec, precision: str) -> StepCost:
     return cached(StepCost, key, lambda: _count_denoiser_step(spec, precision))
 
 
-def training_bytes(cost: StepCost, images: int, precision: str, execution: ExecutionSpec) -> float:
+def training_bytes(cost: StepCost, images: int, precision: str, execution: ExecutionSpec, *, shards: int = 1) -> float:
     """Device memory in bytes of a step that computes ``images`` images at a time.
 
     The sum of weights and their average (4 + 4 bytes per parameter), gradient and Adam's moments (4 + 8 bytes per
     trained parameter), autocast's half-precision copy of the weights (2 bytes per parameter), LPIPS, the discriminator,
-    and the activations.
+    and the activations. Of ``shards`` processes each keeps a share of the first two, and gathers the weights outside of
+    blocks, those of the block that computes and of the next one; one block's gradients are whole at a time.
     """
-    fixed = 2 * FP32 * cost.parameters + 3 * FP32 * cost.trained
+    fixed = (2 * FP32 * cost.parameters + 3 * FP32 * cost.trained) / shards
     fixed += FP32 * cost.other_parameters + 3 * FP32 * cost.other_trained
+    copied = cost.parameters
+    if shards > 1:
+        fixed += FP32 * (2 * cost.parameters_outside + 3 * cost.largest_block_parameters)
+        if execution.checkpoint_activations:  # without it the backward pass keeps the copies of all blocks
+            copied = cost.parameters_outside + cost.largest_block_parameters
     if AUTOCAST[precision] is not None:
-        fixed += 2 * cost.parameters
+        fixed += 2 * copied
     kept = cost.kept_bytes
     if execution.checkpoint_activations:
         kept = cost.kept_inputs_bytes + cost.largest_block_bytes
@@ -211,6 +220,8 @@ class _SavedTensors:
         self.counter = counter
         self.own = _WeightStorages([*model.parameters(), *model.buffers()])
         self.blocks = known_blocks(model)
+        self._parameters = sum(p.numel() for p in model.parameters())
+        self._sizes = [sum(p.numel() for p in block.parameters()) for block in self.blocks]
         self.by_block = {id(block): 0 for block in self.blocks}
         self.flops = {id(block): 0 for block in self.blocks}
         self.outside = 0
@@ -234,8 +245,8 @@ class _SavedTensors:
         for handle in self._handles:
             handle.remove()
 
-    def per_image(self) -> dict[str, float]:
-        """The fields of :class:`StepCost` that depend on saved tensors."""
+    def per_image(self) -> dict[str, Any]:
+        """The fields of :class:`StepCost` that depend on saved tensors and on blocks."""
         on_graph = [bytes_ for bytes_ in self.by_block.values() if bytes_]
         inputs = sum(storage.nbytes() for storage in self._inputs.values())
         return {
@@ -243,6 +254,8 @@ class _SavedTensors:
             "kept_bytes": (self.outside + sum(on_graph)) / BATCH,
             "kept_inputs_bytes": (self.outside + inputs) / BATCH,
             "largest_block_bytes": max(on_graph, default=0) / BATCH,
+            "largest_block_parameters": max(self._sizes, default=0),
+            "parameters_outside": self._parameters - sum(self._sizes),
         }
 
     def _enter_block(self, block: nn.Module, inputs: tuple) -> None:

@@ -4,21 +4,20 @@ import io
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
-from dcae_bench.base.files import sha256_json, write_bytes, write_with
+from dcae_bench.base.errors import ResultsError
+from dcae_bench.base.files import sha256_json, write_bytes
 from dcae_bench.base.terminal import Console, Progress
 from dcae_bench.data.images import Crops, open_crops
 from dcae_bench.evaluation.gallery import write_gallery
+from dcae_bench.evaluation.per_image import write_images
+from dcae_bench.evaluation.pngs import missing_png, require_pngs_fit, writing_pngs
 from dcae_bench.evaluation.protocols import protocol_of
 from dcae_bench.evaluation.reconstruction import (
     IndexNoise,
-    MeasuredSet,
     ReconstructionEvaluator,
     Speed,
     reconstruct_part,
@@ -58,14 +57,16 @@ def evaluate_reconstruction(
     sets: Sequence[EvaluationSet] | None = None,
     inception: Path | None = None,
     path: PathRequest | None = None,
+    png: Path | None = None,
 ) -> None:
     """Measure the chosen autoencoder on ``sets``, by default all sets that the profile gives this autoencoder.
 
     Writes four files per set into the folder ``output``: ``<set>.json``, the record; ``<set>.images.parquet``, the
     values of every image; ``<set>.samples.npy``, the first images with their reconstructions; and
     ``<set>.gallery.npz``, the worst and the median reconstructions. ``data`` is the folder of the prepared data sets,
-    ``inception`` a file of Inception weights. ``path`` is by default the profile's. A second
-    call after an interruption resumes the work.
+    ``inception`` a file of Inception weights. ``path`` is by default the profile's. With
+    ``png``, every original and its reconstruction are also written as ``<png>/<set>/originals/<index>.png`` and
+    ``<png>/<set>/reconstructions/<index>.png``. A second call after an interruption resumes the work.
 
     Raises :class:`ConfigError`, :class:`DataError`, :class:`WeightsError` and :class:`ResultsError`.
     """
@@ -77,7 +78,7 @@ def evaluate_reconstruction(
         if subject.weights_source == "retrained" and subject.phase is not None:
             seen = subject.training_images or profile.images_seen(subject.autoencoder, subject.phase)
             subject = subject.model_copy(update={"trained_images": seen})
-        evaluation = Evaluation(profile, model.to(device), subject, device, process, inception, path)
+        evaluation = Evaluation(profile, model.to(device), subject, device, process, inception, path, png)
         for item in sets:
             evaluation.run(item, crops[item.label], output)
 
@@ -94,6 +95,7 @@ class Evaluation:
         process: Worker,
         inception: Path | None = None,
         path: PathRequest | None = None,
+        png: Path | None = None,
     ):
         """Load the protocol's networks. Raises :class:`WeightsError`."""
         spec = profile.evaluation
@@ -103,6 +105,7 @@ class Evaluation:
         self.model, self.noise, self.request = model, _noise(profile, self.settings), path or profile.path
         self.reconstruct = reconstructor(model, self.noise)
         self.path: ComputePath = EAGER
+        self.png = png
         self.suite = Suite.load(protocol_of(profile), device, inception)
         self.evaluator = ReconstructionEvaluator(
             self.suite,
@@ -116,8 +119,11 @@ class Evaluation:
     def run(self, item: EvaluationSet, crops: Crops, output: Path) -> None:
         """Measure one set and write its files. The record is written last, so a record never lacks its other files.
 
-        Raises :class:`ConfigError` where the fast path was asked for and cannot be taken.
+        Raises :class:`ConfigError` where the fast path was asked for and cannot be taken, and :class:`ResultsError`
+        where PNG files of other images are in the way.
         """
+        if self.png is not None:
+            require_pngs_fit(self.png / item.label, len(crops))
         self._choose_path(crops)
         state = output / f".{item.label}-{self._recipe(crops)[:12]}"
         with (
@@ -134,9 +140,15 @@ class Evaluation:
         with Progress(console=self.console, disable=not self.console.is_terminal) as bar:
             task = bar.add_task(f"{self.subject.autoencoder} on {item.label}", total=len(crops))
             self.evaluator.progress = lambda done, total: bar.update(task, completed=done, total=total)
+            reconstruct = self.reconstruct
+            if self.png is not None:
+                reconstruct = writing_pngs(reconstruct, self.png / item.label, threads=spec.workers)
             if self.process.first:
                 remove_other_states(state)
-            measured = self.evaluator.measure(self.reconstruct, crops, state)
+            measured = self.evaluator.measure(reconstruct, crops, state)
+        if self.process.first and self.png is not None and (gone := missing_png(self.png / item.label, len(crops))):
+            self.evaluator.forget(state)
+            raise ResultsError(f"{gone}: was removed while the pass was interrupted; run the same command again")
         if self.process.first:
             metrics = summarise(measured, self.suite, crops, resamples=spec.bootstrap, seed=self.profile.seed)
             record = Record(
@@ -191,7 +203,9 @@ class Evaluation:
         code = fingerprint(__name__)
         device = self.device.type
         parts = [spec, crops.sha256, self.subject.weights_sha256, networks, self.settings, device, code]
-        return sha256_json(parts if self.path.name == "eager" else [*parts, self.path.name])
+        parts += [] if self.path.name == "eager" else [self.path.name]
+        # A pass that wrote no PNG files, or others, cannot go on as one that writes them.
+        return sha256_json(parts if self.png is None else [*parts, {"png": str(self.png.absolute())}])
 
     def _provenance(self, item: EvaluationSet, crops: Crops, clock: Stopwatch) -> Provenance:
         subject = self.subject
@@ -229,16 +243,6 @@ def settings_of(profile: Profile, model: Autoencoder, subject: Subject) -> dict[
     if model.has_posterior and subject.weights_source != "retrained":
         return settings
     return {key: value for key, value in settings.items() if key != "posterior"}
-
-
-def write_images(path: Path, measured: MeasuredSet, crops: Crops) -> None:
-    """Write a Parquet file with one row per image, in the order of the set: index, key and the value of each metric."""
-    columns: dict[str, Any] = {
-        "index": np.arange(len(crops)),
-        "key": [crops.key(index) for index in range(len(crops))],
-    }
-    columns |= {name: measured.column(name) for name in measured.value_names}
-    write_with(path, lambda file: pq.write_table(pa.table(columns), file))
 
 
 def describe_data(item: EvaluationSet, crops: Crops) -> Data:

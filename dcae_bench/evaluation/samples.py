@@ -1,17 +1,12 @@
 """Metrics of generated samples, computed from features of the samples and of reference images."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
 
 from dcae_bench.base.errors import ConfigError, DataError
-from dcae_bench.base.files import sha256_file
-from dcae_bench.base.reading import load_arrays
-from dcae_bench.data.samples import ArrayImages
 from dcae_bench.evaluation.distances import (
     as_tensor,
     interval_for_record,
@@ -19,7 +14,8 @@ from dcae_bench.evaluation.distances import (
     kernel_metric,
     use_singular_values,
 )
-from dcae_bench.evaluation.features import FeaturePass, Features
+from dcae_bench.evaluation.features import Features
+from dcae_bench.evaluation.gaussian import Gaussian
 from dcae_bench.evaluation.protocols import GenerationProtocol
 from dcae_bench.extractors.extractor import FeatureExtractor
 from dcae_bench.metrics import intervals
@@ -43,16 +39,6 @@ class Classifying(Protocol):
     model: Classifier
 
 
-@dataclass(frozen=True)
-class Gaussian:
-    """A reference known only by the mean (d,) and covariance (d, d) of its features, as ADM publishes them."""
-
-    name: str
-    sha256: str
-    mean: np.ndarray
-    covariance: np.ndarray
-
-
 def generation_metrics(
     protocol: GenerationProtocol,
     extractors: Mapping[str, FeatureExtractor],
@@ -65,53 +51,49 @@ def generation_metrics(
     ``batch``, e.g. ADM's, adds a Fréchet distance to a second reference, in features of the protocol's ``network``.
     Raises :class:`DataError` for too few images.
     """
-    least = 10 if protocol.inception_score else 4
-    for what, count in (("samples", len(fake[protocol.network])), ("reference images", len(real[protocol.network]))):
-        if count < least:
-            raise DataError(f"{count} {what} cannot be evaluated: {protocol.name} needs at least {least}")
+    _require_enough(protocol, real, fake)
     metrics = {}
     for name in protocol.distances:
         metrics[f"g{extractors[name].key}"] = _distance_metric(protocol, extractors[name], real[name], fake[name])
-    extractor, reals, fakes = extractors[protocol.network], real[protocol.network], fake[protocol.network]
+    extractor = extractors[protocol.network]
     if batch is not None:
-        metrics[f"g{extractor.key}_adm"] = _batch_metric(protocol, extractor, batch, fakes)
-    metrics[kernel_key(extractor)] = kernel_metric(extractor, reals, fakes)
-    metrics |= _precision_recall(extractor, reals, fakes)
+        metrics[f"g{extractor.key}_adm"] = _statistics_metric(protocol, extractor, batch, fake[protocol.network])
+    metrics |= _comparison(extractor, real[protocol.network], fake[protocol.network])
     if protocol.inception_score:
-        if not isinstance(extractor, Classifying):
-            raise ConfigError(
-                f"{protocol.name}: extractor {protocol.network} has no classifier, so there is no Inception Score; "
-                "choose a protocol without it"
-            )
-        metrics |= _inception_score(extractor, extractor.model.classifier, fakes)
+        metrics |= _inception_score(protocol, extractors, fake)
     return metrics
 
 
-def load_reference_batch(path: Path, features: FeaturePass, network: str, folder: Path) -> Gaussian:
-    """Load ADM's reference batch (``.npz``): its ``mu`` and ``sigma``, or else statistics of its images ``arr_0``.
+def statistics_metrics(
+    protocol: GenerationProtocol,
+    extractors: Mapping[str, FeatureExtractor],
+    reference: Gaussian,
+    real: Features | None,
+    fake: Features,
+) -> dict[str, Metric]:
+    """Metrics of samples against a reference that is known by its statistics.
 
-    ``folder`` holds the state of the feature pass over ``arr_0``. Raises :class:`DataError` for a file that is not such
-    a batch.
+    The only Fréchet distance is that to the statistics, by their network. ``real`` are features of the images that come
+    with the statistics; without any, there are neither kernel distance nor precision and recall. Raises
+    :class:`DataError` for too few images.
     """
-    try:
-        found = load_arrays(path, ("mu", "sigma")) or load_arrays(path, ("arr_0",))
-        if found.keys() not in ({"mu", "sigma"}, {"arr_0"}):
-            raise ValueError(f"it holds {', '.join(found) or 'none of them'}")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}); get ADM's reference batch") from error
-    except ValueError as error:
-        raise DataError(f"{path}: holds neither mu and sigma nor arr_0 ({error}); get ADM's reference batch") from error
-    sha256, dim = sha256_file(path), features.extractors[network].dim
-    if "mu" in found:
-        mean, covariance = found["mu"].astype(np.float64), found["sigma"].astype(np.float64)
-        if mean.shape != (dim,) or covariance.shape != (dim, dim):
-            raise DataError(f"{path}: mu {mean.shape} and sigma {covariance.shape} are not of {dim} features")
-        if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
-            raise DataError(f"{path}: mu or sigma holds values that are not finite; get ADM's reference batch")
-        return Gaussian(path.name, sha256, mean, covariance)
-    images = ArrayImages(found["arr_0"], name=str(path), sha256=sha256)
-    statistics = FeatureStatistics.of(features.extract_reference(images, folder / sha256[:12])[network])
-    return Gaussian(path.name, sha256, statistics.mean, statistics.covariance)
+    _require_enough(protocol, real, fake)
+    extractor = extractors[reference.network]
+    metric = _statistics_metric(protocol, extractor, reference, fake[reference.network])
+    metrics = {f"g{extractor.key}": metric.model_copy(update={"label": f"g{extractor.distance}"})}
+    if real is not None:
+        metrics |= _comparison(extractors[protocol.network], real[protocol.network], fake[protocol.network])
+    if protocol.inception_score:
+        metrics |= _inception_score(protocol, extractors, fake)
+    return metrics
+
+
+def _require_enough(protocol: GenerationProtocol, real: Features | None, fake: Features) -> None:
+    """Raise :class:`DataError` for fewer images than every metric needs."""
+    least = 10 if protocol.inception_score else 4
+    for what, features in (("samples", fake), ("reference images", real)):
+        if features is not None and (count := len(next(iter(features.values())))) < least:
+            raise DataError(f"{count} {what} cannot be evaluated: {protocol.name} needs at least {least}")
 
 
 def _distance_metric(
@@ -133,17 +115,17 @@ def _distance_metric(
     )
 
 
-def _batch_metric(
-    protocol: GenerationProtocol, extractor: FeatureExtractor, batch: Gaussian, fake: np.ndarray
+def _statistics_metric(
+    protocol: GenerationProtocol, extractor: FeatureExtractor, reference: Gaussian, fake: np.ndarray
 ) -> Metric:
-    value, influence = _distance_to_gaussian(batch.mean, batch.covariance, fake)
+    value, influence = _distance_to_gaussian(reference.mean, reference.covariance, fake)
     notes = intervals.sample_size_notes(len(fake), extractor.dim, protocol.images)
     return Metric(
         label=f"{extractor.distance}, ADM batch",
         value=value,
         better="lower",
         interval=interval_for_record(intervals.frechet_sample_interval(influence, value)),
-        notes=(f"reference: {batch.name}, SHA-256 {batch.sha256[:12]}", *notes),
+        notes=(f"reference: {reference.name}, SHA-256 {reference.sha256[:12]}", *notes),
         weights_sha256=extractor.weights_sha256,
     )
 
@@ -153,6 +135,11 @@ def _distance_to_gaussian(mean: np.ndarray, covariance: np.ndarray, fake: np.nda
     generated = FeatureStatistics.of(fake)
     value = frechet_of_gaussians(mean, covariance, generated.mean, generated.covariance)
     return value, intervals.frechet_sample_influence(mean, covariance, fake)
+
+
+def _comparison(extractor: FeatureExtractor, real: np.ndarray, fake: np.ndarray) -> dict[str, Metric]:
+    """Metrics that need the features of reference images: kernel distance, precision and recall."""
+    return {kernel_key(extractor): kernel_metric(extractor, real, fake)} | _precision_recall(extractor, real, fake)
 
 
 def _precision_recall(extractor: FeatureExtractor, real: np.ndarray, fake: np.ndarray) -> dict[str, Metric]:
@@ -189,10 +176,18 @@ def _share_interval(share: float, images: int) -> Interval:
     return Interval(low=found.low, high=found.high, method=method)
 
 
-def _inception_score(extractor: FeatureExtractor, classifier: Tensor, fake: np.ndarray) -> dict[str, Metric]:
+def _inception_score(
+    protocol: GenerationProtocol, extractors: Mapping[str, FeatureExtractor], fake: Features
+) -> dict[str, Metric]:
+    extractor = extractors[protocol.network]
+    if not isinstance(extractor, Classifying):
+        raise ConfigError(
+            f"{protocol.name}: extractor {protocol.network} has no classifier, so there is no Inception Score; "
+            "choose a protocol without it"
+        )
     from dcae_bench.metrics.inception_score import SPLITS, inception_score, unbiased_logits
 
-    found = inception_score(unbiased_logits(fake, classifier))
+    found = inception_score(unbiased_logits(fake[protocol.network], extractor.model.classifier))
     half = intervals.QUANTILE * found.spread / np.sqrt(SPLITS - 1)
     interval = Interval(low=found.value - half, high=found.value + half, method=f"normal, over the {SPLITS} splits")
     official = extractor.key.startswith("fid_")

@@ -13,8 +13,9 @@ from dcae_bench.data.labelled import LabelledCrops, open_labelled
 from dcae_bench.data.sample_manifest import SampleManifest, read_sample_manifest, recipe_asked
 from dcae_bench.data.samples import Samples, open_samples
 from dcae_bench.evaluation.features import FeaturePass
+from dcae_bench.evaluation.gaussian import load_reference_batch
 from dcae_bench.evaluation.protocols import GenerationProtocol, generation_protocol_of
-from dcae_bench.evaluation.samples import generation_metrics, load_reference_batch
+from dcae_bench.evaluation.samples import generation_metrics
 from dcae_bench.evaluation.store import remove_other_states
 from dcae_bench.extractors import by_name as extractors
 from dcae_bench.models.cost import autoencoder_cost

@@ -33,6 +33,11 @@ class Autoencoder(nn.Module, ABC):
     has_posterior = False
     """Whether the encoder gives a distribution of latents (KL autoencoders); :meth:`encode` then returns its mean."""
 
+    side: int | None = None
+    """The only side in pixels that images may have; None: any multiple of f."""
+    notes: tuple[str, ...] = ()
+    """What a reader of its numbers must know of how it is used."""
+
     def encode(self, x: Tensor) -> Tensor:
         """Encode images (n, 3, H, W) to latents (n, c, H/f, W/f). Raises :class:`DataError` for another shape."""
         self._require_fit(x)
@@ -53,6 +58,11 @@ class Autoencoder(nn.Module, ABC):
             raise DataError(
                 f"input of shape {tuple(x.shape)}: {self.family}-f{f}c{self.latent_channels} takes (n, 3, height, "
                 f"width) with both sides multiples of {f}; crop or resize the images"
+            )
+        if self.side is not None and x.shape[2:] != (self.side, self.side):
+            raise DataError(
+                f"input of shape {tuple(x.shape)}: this autoencoder takes images of {self.side} x {self.side} px "
+                f"alone, and would resize others; choose a set of {self.side} px"
             )
 
     def decode(self, z: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Weights files of autoencoders: written and read in our layout and in the published layouts."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,7 +83,11 @@ def read_fitting(model: nn.Module, path: Path) -> dict[str, Tensor]:
     """
     own = model.state_dict()
     known = layouts(getattr(model, "spec", None), own)
-    parts = parts_of(read_content(path), path)
+    ignored = re.compile("|".join(getattr(model, "ignored_keys", ())) or "(?!)")
+    parts = {
+        part: {key: value for key, value in state.items() if not ignored.search(key)} or state
+        for part, state in parts_of(read_content(path), path).items()
+    }
     found = [candidate for name, state in parts.items() for candidate in _candidates(name, state, known)]
     if not found:
         holds = "; ".join(

@@ -1,4 +1,4 @@
-"""External autoencoders: classes of diffusers, classes of the user's own, and folded latents of any autoencoder."""
+"""External autoencoders: any class with encode and decode, classes of the user's own, and folded latents."""
 
 import importlib
 import inspect
@@ -15,23 +15,15 @@ from torch import Tensor, nn
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.base.files import read_bytes
 from dcae_bench.models.autoencoder import Autoencoder
-from dcae_bench.models.diffusers_config import constructor_defaults
 from dcae_bench.models.outputs import DECODE_RETURNS, ENCODE_RETURNS, describe_output, image_of, latent_of
 from dcae_bench.models.own_state import OwnState, find_state
-from dcae_bench.specs.autoencoders import CustomSpec, DiffusersSpec, SpaceToChannelSpec
-from dcae_bench.weights.diffusers_folder import read_config
+from dcae_bench.specs.autoencoders import CustomSpec, SpaceToChannelSpec
 from dcae_bench.weights.user_class import (
     cannot_be_imported,
     current_folder_importable,
     is_missing_module,
     source_modules,
 )
-
-SAVED_ONLY = {
-    "AutoencoderTiny": ("block_out_channels",),
-    "AsymmetricAutoencoderKL": ("block_out_channels", "force_upcast"),
-}
-"""Keys that a class of diffusers writes into its config from its other arguments, and only warns of on reading."""
 
 
 class External(Autoencoder):
@@ -43,12 +35,22 @@ class External(Autoencoder):
 
     net: Any  # a class of diffusers or of the user's
 
-    def _encode(self, x: Tensor) -> Tensor:
+    def raw_latent(self, x: Tensor) -> Tensor:
+        """Latent of images, of whatever shape. Raises :class:`ConfigError` where ``encode`` returned none."""
         output = self.net.encode(x)
-        z = latent_of(output)
-        if z is None:
+        if (z := latent_of(output)) is None:
             raise ConfigError(f"{_name(self.spec)}: encode returned {describe_output(output)}; {ENCODE_RETURNS}")
-        z = z.to(x.device)
+        return z
+
+    def raw_image(self, z: Tensor) -> Tensor:
+        """Images of latents, of whatever shape. Raises :class:`ConfigError` where ``decode`` returned none."""
+        output = self.net.decode(z)
+        if (x := image_of(output)) is None:
+            raise ConfigError(f"{_name(self.spec)}: decode returned {describe_output(output)}; {DECODE_RETURNS}")
+        return x
+
+    def _encode(self, x: Tensor) -> Tensor:
+        z = self.raw_latent(x).to(x.device)
         n, _, h, w = x.shape
         self._require_shape(z, (n, self.latent_channels, h // self.compression, w // self.compression), "encode", x)
         return z
@@ -60,11 +62,7 @@ class External(Autoencoder):
         return posterior.mean + posterior.std * noise(posterior.mean.shape[1:])
 
     def _decode(self, z: Tensor) -> Tensor:
-        output = self.net.decode(z)
-        x = image_of(output)
-        if x is None:
-            raise ConfigError(f"{_name(self.spec)}: decode returned {describe_output(output)}; {DECODE_RETURNS}")
-        x = x.to(z.device)
+        x = self.raw_image(z).to(z.device)
         n, _, h, w = z.shape
         self._require_shape(x, (n, 3, h * self.compression, w * self.compression), "decode", z)
         return x
@@ -85,35 +83,6 @@ class External(Autoencoder):
     def last_layer(self) -> Tensor:
         """Unknown for an external class. Raises :class:`ConfigError`."""
         raise ConfigError(f"{_name(self.spec)}: has no known last layer; use 'adaptive: false' in the phase's gan")
-
-
-class DiffusersAutoencoder(External):
-    """An autoencoder class of diffusers, built from its config. Weights are loaded as for any other autoencoder."""
-
-    family = "diffusers"
-
-    def __init__(self, spec: DiffusersSpec):
-        super().__init__()
-        import diffusers  # slow import
-
-        self.spec, self.compression, self.latent_channels = spec, spec.compression, spec.latent_channels
-        config = read_config(spec) if spec.config is None else spec.config
-        self.has_posterior = spec.class_name in ("AutoencoderKL", "AsymmetricAutoencoderKL")
-        found = config.get("_class_name", spec.class_name)
-        if found != spec.class_name:
-            raise ConfigError(f"{spec.source}: is a {found}, not the stated {spec.class_name}; correct class_name")
-        config = {key: value for key, value in config.items() if key not in SAVED_ONLY.get(spec.class_name, ())}
-        for name in sorted(config.keys() - constructor_defaults(spec.class_name).keys()):
-            if not name.startswith("_"):  # diffusers would only warn, and leave the key's effect out
-                raise ConfigError(
-                    f"{spec.source}: its config has {name}, which the installed {spec.class_name} does not know; "
-                    "install the release of diffusers that wrote it, or remove a key without effect"
-                )
-        try:
-            self.net = getattr(diffusers, spec.class_name).from_config(dict(config))
-        except (TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"{spec.source}: its config does not build a {spec.class_name} ({reason})") from error
 
 
 class CustomAutoencoder(External):
@@ -241,7 +210,7 @@ class SpaceToChannel(Autoencoder):
     def __init__(self, spec: SpaceToChannelSpec, base: Autoencoder):
         super().__init__()
         self.spec, self.compression, self.latent_channels = spec, spec.compression, spec.latent_channels
-        self.has_posterior = base.has_posterior
+        self.has_posterior, self.side, self.notes = base.has_posterior, base.side, base.notes
         self.base = base
 
     def _encode(self, x: Tensor) -> Tensor:

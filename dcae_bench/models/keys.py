@@ -34,7 +34,8 @@ def layouts(spec: AutoencoderSpec | None, keys: Iterable[str]) -> dict[str, Layo
 
     DC-AE also has ``official`` and ``diffusers``. SD-VAE has ``official`` (LDM), ``diffusers``, and ``diffusers-2022``
     (with the older names of the attention layers). An external autoencoder has the keys of its own class, under
-    ``diffusers`` or ``plain``.
+    ``diffusers`` or ``plain``, and a class of diffusers with attention those older names too;
+    the encoders of ``AutoencoderRAE`` also have the names of transformers 4.
     """
     keys = list(keys)
     native = {key: Place((key,)) for key in keys}
@@ -50,9 +51,15 @@ def layouts(spec: AutoencoderSpec | None, keys: Iterable[str]) -> dict[str, Layo
         return {"native": native} | (_dc_ae(spec, keys) if _published_graph(spec) else {})
     if isinstance(spec, SDVAESpec):
         return {"native": native} | _sd_vae(spec, keys)
-    name = "diffusers" if spec.family == "diffusers" else "plain"
     # A class that is no module has its networks in `parts`.
-    return {"native": native, name: {key: Place((re.sub(r"^(net|parts)\.", "", key),)) for key in keys}}
+    plain = {key: re.sub(r"^(net|parts)\.", "", key) for key in keys}
+    if spec.family != "diffusers":
+        return {"native": native, "plain": {key: Place((name,)) for key, name in plain.items()}}
+    found = {"native": native, "diffusers": {key: Place((name,)) for key, name in plain.items()}}
+    older = {key: _apply(name, DIFFUSERS_2022) if ".attentions." in name else name for key, name in plain.items()}
+    if spec.family == "diffusers" and spec.class_name == "AutoencoderRAE":
+        return found | {"transformers-4": {key: Place((_apply(name, TRANSFORMERS_4),)) for key, name in plain.items()}}
+    return found | ({"diffusers-2022": {k: Place((name,)) for k, name in older.items()}} if older != plain else {})
 
 
 def write_layout(state: dict[str, Tensor], layout: Layout) -> dict[str, Tensor]:
@@ -182,6 +189,15 @@ DIFFUSERS_2022: Rules = [
     (r"\.to_k\.", ".key."),
     (r"\.to_v\.", ".value."),
     (r"\.to_out\.0\.", ".proj_attn."),
+]
+TRANSFORMERS_4: Rules = [
+    (r"^encoder\.layers\.(\d+)\.mlp\.fc1\.", r"encoder.encoder.layer.\1.intermediate.dense."),
+    (r"^encoder\.layers\.(\d+)\.mlp\.fc2\.", r"encoder.encoder.layer.\1.output.dense."),
+    (r"^encoder\.layers\.", "encoder.encoder.layer."),
+    (r"\.attention\.q_proj\.", ".attention.attention.query."),
+    (r"\.attention\.k_proj\.", ".attention.attention.key."),
+    (r"\.attention\.v_proj\.", ".attention.attention.value."),
+    (r"\.attention\.o_proj\.", ".attention.output.dense."),
 ]
 LDM: Rules = [
     (r"down_blocks\.", "down."),

@@ -9,8 +9,9 @@ import torch
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.models.dc_ae import DCAE
 from dcae_bench.models.denoiser import Denoiser
+from dcae_bench.models.diffusers_autoencoder import DiffusersAutoencoder
 from dcae_bench.models.dit import DiT
-from dcae_bench.models.external import CustomAutoencoder, DiffusersAutoencoder, SpaceToChannel
+from dcae_bench.models.external import CustomAutoencoder, SpaceToChannel
 from dcae_bench.models.pca import PCA
 from dcae_bench.models.sd_vae import SDVAE
 from dcae_bench.models.uvit import UViT

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from dcae_bench.costs.passes import autoencoder_passes, denoiser_pass
-from dcae_bench.costs.step import FP32, denoiser_step_cost, training_bytes, unfinished_run_bytes
+from dcae_bench.costs.step import FP32, denoiser_step_cost, unfinished_run_bytes
 from dcae_bench.data.external import find_dataset
 from dcae_bench.data.photos import DATASETS, load_manifest
 from dcae_bench.diffusion.noise import PAPER_BATCH
 from dcae_bench.models.autoencoder import images_at_once
 from dcae_bench.planning.hours import Hours
+from dcae_bench.planning.memory import training_memory
 from dcae_bench.planning.plan import GIB, PlanRow
 from dcae_bench.planning.rates import Rates
 from dcae_bench.planning.targets import Needs
@@ -88,7 +89,7 @@ class DiffusionEstimator:
             row,
             1,
             **self.hours.columns(hours),
-            memory_gib=training_bytes(cost, part, precision, training.execution) / GIB,
+            **training_memory(self.profile, cost, part, precision, training.execution),
             disk_gib=(cost.parameters * FP32 + previews * 3 * resolved.data.resolution**2) / GIB,
             unfinished_gib=unfinished_run_bytes(cost) / GIB,
             source=source,

@@ -6,7 +6,7 @@ from functools import cache
 from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.catalogue.denoisers import denoiser_catalogue
 from dcae_bench.costs.passes import autoencoder_passes, comparison_pass, forward_mac
-from dcae_bench.costs.step import FP32, step_cost, training_bytes, unfinished_run_bytes
+from dcae_bench.costs.step import FP32, step_cost, unfinished_run_bytes
 from dcae_bench.data.external import find_dataset
 from dcae_bench.data.photos import DATASETS, load_manifest
 from dcae_bench.evaluation.protocols import protocol_of
@@ -17,6 +17,7 @@ from dcae_bench.models.cost import autoencoder_cost, denoiser_cost
 from dcae_bench.models.pca import fit_mac
 from dcae_bench.planning.diffusion import DiffusionEstimator
 from dcae_bench.planning.hours import Hours
+from dcae_bench.planning.memory import fits, training_memory
 from dcae_bench.planning.plan import GIB, Plan, PlanRow
 from dcae_bench.planning.rates import Rates
 from dcae_bench.planning.targets import EvaluationJob, Needs, needs_of
@@ -59,9 +60,9 @@ class Estimator:
         assumptions = [
             *ASSUMPTIONS,
             *(ASSUMPTIONS_OF_DIFFUSION if needs.encodings or needs.samplings else ()),
-            *self.rates.used,
         ]
-        return Plan(self.profile.name, targets, tuple(rows), tuple(assumptions))
+        on_gpus = fits(rows, self.rates) if self.hours.device == "cuda" else ()
+        return Plan(self.profile.name, targets, tuple(rows), (*assumptions, *self.rates.used), on_gpus)
 
     def _splits_to_read(self, needs: Needs) -> dict[str, list[str]]:
         """Splits that the jobs read, by data set."""
@@ -160,7 +161,7 @@ class Estimator:
             f"{name} phase {number}",
             1,
             **self.hours.columns(hours),
-            memory_gib=training_bytes(cost, part, profile.precision, profile.required_training.execution) / GIB,
+            **training_memory(profile, cost, part, profile.precision, profile.required_training.execution),
             disk_gib=cost.parameters * FP32 / GIB,
             unfinished_gib=unfinished_run_bytes(cost) / GIB,
             source=source,
@@ -231,7 +232,8 @@ ASSUMPTIONS = (
     "arithmetic: multiply-accumulates of convolutions and matrix products, counted on the models themselves; includes "
     "losses and recomputation, excludes backward passes of frozen parts; the assumed utilisation covers other work",
     "memory of a training: weights, EMA weights, gradients, Adam's state, autocast copies and kept activations, for "
-    "one device's share of an accumulated part of a batch; memory of an evaluation: weights, and the largest of "
+    "one device's share of an accumulated part of a batch; with 'sharding: full' a share of the first four, and whole "
+    "weights for two blocks and all that is outside of blocks; memory of an evaluation: weights, and the largest of "
     "encoding, decoding, LPIPS and SSIM; excludes the networks of distances, library workspace and fragmentation",
     "disk: packs, manifests, latents, samples and finished weights; excludes images of data sets of files and the "
     "originals' features in the user's cache; 'while running' is the saved state of a training and the next save",

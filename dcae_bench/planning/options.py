@@ -28,6 +28,7 @@ OPTIONS = {
     "degraded": "also show timings in a degraded state",
     "other_configurations": "true: tables also show records of another configuration, marked",
     "adm_batch": "path of another batch of samples for ADM's evaluator",
+    "longest_minutes": "longest time limit that a job asks a cluster for",
 }
 """What ``--config`` takes, by key."""
 
@@ -45,9 +46,18 @@ def check_options(config: Mapping[str, Any]) -> None:
             remedy = f"choose from {', '.join(OPTIONS)}"
         raise ConfigError(f"--config {key}={config[key]}: there is no such key; {remedy}")
     sweep_scales(config.get("scales", SWEEP))
+    longest_minutes(config)
     for switch in ("degraded", "other_configurations"):
         if not isinstance(shown := config.get(switch, False), bool):
             raise ConfigError(f"--config {switch}={shown}: is neither True nor False")
+
+
+def longest_minutes(config: Mapping[str, Any]) -> int | None:
+    """Longest time limit of a submitted job; None: as its estimate says. Raises :class:`ConfigError`."""
+    minutes = config.get("longest_minutes")
+    if minutes is None or (isinstance(minutes, int) and not isinstance(minutes, bool) and minutes > 0):
+        return minutes
+    raise ConfigError(f"--config longest_minutes={minutes}: is no number of minutes, as in longest_minutes=1440")
 
 
 def any_of(names: Iterable[str]) -> str:

@@ -28,7 +28,10 @@ def render(plan: Plan) -> Group:
     if any(row.download_gib is None for row in plan.rows):
         cells[-2] += " and more"
     table.add_row(*cells, style="bold")
-    return Group(table, Text("Assumptions", style="bold"), *(Text(f"- {line}") for line in plan.assumptions))
+    notes = (
+        [Text("Memory of the trainings", style="bold"), *(Text(f"- {line}") for line in plan.fits)] if plan.fits else []
+    )
+    return Group(table, *notes, Text("Assumptions", style="bold"), *(Text(f"- {line}") for line in plan.assumptions))
 
 
 def _cells(row: PlanRow) -> list[str]:

@@ -22,6 +22,10 @@ class PlanRow:
     """Further disk space that one job needs until it is done."""
     download_gib: float | None = 0.0
     """None: not known."""
+    plain_gib: float | None = None
+    """Memory of a training with a copy of the weights in each process; None: no training on steps."""
+    sharded_gib: float | None = None
+    """Memory of a training with ``sharding: full``; None: no training on steps, or one process."""
     source: str = "stated"
     """Where the rate behind the hours comes from: ``stated``, or ``measured on`` a device."""
 
@@ -34,6 +38,8 @@ class Plan:
     targets: tuple[str, ...]
     rows: tuple[PlanRow, ...]
     assumptions: tuple[str, ...]
+    fits: tuple[str, ...] = ()
+    """Lines that say which trainings fit the memory of a GPU, with and without sharding."""
 
     def total(self) -> PlanRow:
         """Sum up jobs, hours, disk and known downloads; take the maximum of memory and of unfinished jobs' disk."""

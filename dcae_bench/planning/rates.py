@@ -18,15 +18,23 @@ REFERENCE = REPOSITORY / places.REFERENCE
 
 
 class Rate(Strict):
-    """How fast one kind of work runs on one kind of device in one precision."""
+    """How fast one kind of work runs on one kind of device in one precision, or how much memory it has."""
 
     what: Literal[
-        "peak", "training", "inference", "denoiser-training", "denoiser-sampling", "dopri5", "metrics", "prepare"
+        "peak",
+        "training",
+        "inference",
+        "denoiser-training",
+        "denoiser-sampling",
+        "dopri5",
+        "metrics",
+        "prepare",
+        "memory",
     ]
     device: Literal["cpu", "cuda"] | None
     precision: Literal["fp32", "bf16", "fp16"] | None
     rate: PositiveFloat
-    unit: Literal["TFLOP/s", "of peak", "img/s", "Mpx/s", "NFE"]
+    unit: Literal["TFLOP/s", "of peak", "img/s", "Mpx/s", "NFE", "GB"]
     source: Literal["measured", "stated"]
     how: str
 

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Protocol, Self, TypeVar, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -204,6 +204,22 @@ class Metric(Strict):
 
 Kind = Literal["training", "reconstruction", "latents", "diffusion_training", "generation"]
 """What a record is the result of."""
+SCORE: Literal["score"] = "score"
+"""Kind of the records of :mod:`dcae_bench.records.score`, which are about images and no autoencoder."""
+
+
+class Measured(Protocol):
+    """A record of any class."""
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """What was measured, by key."""
+        ...
+
+    @classmethod
+    def model_validate_json(cls, json_data: str) -> Self:
+        """Read a record. Raises ValidationError."""
+        ...
 
 
 class Record(Strict):
@@ -251,6 +267,9 @@ class Record(Strict):
         return sha256_json(parts if self.denoiser is None else (*parts, self.denoiser.weights_sha256))
 
 
+Content = TypeVar("Content", bound=Measured)
+
+
 def save(record: Record, path: Path) -> None:
     """Write a record with its digest as JSON, atomically. Raises :class:`ResultsError` when it cannot be written."""
     write_text(path, with_digest(record.model_dump_json(), indent=2))
@@ -261,12 +280,19 @@ def load(path: Path) -> Record:
 
     Raises :class:`ResultsError` when the file is missing, is not a record, or was edited after it was written.
     """
+    return load_as(path, Record)
+
+
+def load_as(path: Path, model: type[Content]) -> Content:
+    """Read a record of the class ``model`` and check it like :func:`load`."""
     try:
         text = read_text(path)
-        record = Record.model_validate_json(text)
+        record = model.model_validate_json(text)
     except OSError as error:
         raise ResultsError(f"{path}: cannot be read ({error.strerror}); run the rule that makes it") from error
     except (ValidationError, UnicodeDecodeError) as error:
+        if isinstance(error, ValidationError) and (kind := other_kind(error)) is not None:
+            raise ResultsError(f"{path}: is a record of {kind}, which has no place here; pass another") from error
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise ResultsError(f"{path}: is not a record of DC-AE Bench ({reason}); delete it and run again") from error
     if (problem := digest_problem(json.loads(text)) or next(contradictions(record), None)) is not None:
@@ -274,7 +300,14 @@ def load(path: Path) -> Record:
     return record
 
 
-def contradictions(record: Record) -> Iterator[str]:
+def other_kind(error: ValidationError) -> str | None:
+    """Kind of the record that could not be read as one of another class; None for any other fault."""
+    kinds = (*get_args(Kind), SCORE)
+    found = [one["input"] for one in error.errors() if one["loc"] == ("kind",)]
+    return found[0] if found and found[0] in kinds else None
+
+
+def contradictions(record: Measured) -> Iterator[str]:
     """What a record says that cannot be: no metrics, or a value outside its own interval."""
     if not record.metrics:
         yield "it holds no metrics"

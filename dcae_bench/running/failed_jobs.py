@@ -13,6 +13,8 @@ from pathlib import Path
 from snakemake.logging import LogEvent, logger
 
 PREFIX = "dcae-bench: error: "
+ADVICE = "For further error details"
+"""Begin of what Snakemake appends to the message of a cluster's job."""
 TAIL_BYTES = 16384
 """Length of a log's end that is searched for the error."""
 
@@ -21,8 +23,9 @@ class FailedJobs(logging.Handler):
     """Collects the failed jobs that Snakemake reports, and prints one line for each when the process ends."""
 
     def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.lines: list[str] = []
+        super().__init__(logging.INFO)
+        self.lines: dict[int, str] = {}
+        """One line per job, by Snakemake's number of the job."""
 
     @classmethod
     def watch(cls) -> "FailedJobs":
@@ -33,24 +36,31 @@ class FailedJobs(logging.Handler):
         return watching
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Note the error of a failed job; other messages are not for this handler."""
-        if getattr(record, "event", None) == LogEvent.JOB_ERROR:
-            line = describe(record.rule_name, [Path(path) for path in record.log or ()])  # type: ignore[attr-defined]
-            if line not in self.lines:  # a group reports its jobs twice
-                self.lines.append(line)
+        """Note the error of a failed job, and forget it when a retry succeeds."""
+        found = vars(record)
+        if found.get("event") == LogEvent.JOB_ERROR:
+            logs = [Path(path) for path in found["log"] or ()]
+            self.lines[found["jobid"]] = describe(found["rule_name"], logs, found.get("rule_msg"))
+        elif found.get("event") == LogEvent.JOB_FINISHED:
+            self.lines.pop(found["job_id"], None)
 
     def print(self) -> None:
         """Print the collected lines on standard error."""
-        for line in self.lines:
+        for line in dict.fromkeys(self.lines.values()):
             print(line, file=sys.stderr, flush=True)
 
 
-def describe(rule: str, logs: list[Path]) -> str:
-    """One line for a failed job of a rule: its error, and where its log lies."""
+def describe(rule: str, logs: list[Path], message: str | None = None) -> str:
+    """One line for a failed job of a rule: its error, and where its log lies.
+
+    ``message`` is what a cluster says of a job that could not say anything, as its state ``TIMEOUT``.
+    """
     last = [line for log in logs for line in _last_lines(log)]
     errors = [line.removeprefix(PREFIX) for line in last if line.startswith(PREFIX)]
     if errors:
         reason = errors[-1]
+    elif told := (message or "").strip().partition("\n")[0].partition(ADVICE)[0]:
+        reason = f"job {rule} ended without an error of its own: {told}"
     elif last:
         reason = f"job {rule} ended without an error of its own; its last line is: {last[-1]}"
     else:

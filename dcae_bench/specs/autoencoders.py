@@ -3,9 +3,10 @@
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
 from dcae_bench.base.typed import Strict
+from dcae_bench.specs.diffusers_classes import CLASSES, refusal
 
 Block = Literal["res", "evit_glu", "evits5_glu"]
 Norm = Literal["trms2d", "bn2d"]
@@ -141,12 +142,20 @@ class SDVAESpec(Strict):
         return 2 ** (len(self.widths) - 1)
 
 
+def _known_class(name: str) -> str:
+    if name not in CLASSES:
+        raise ValueError(f"{refusal(name)}; take another autoencoder")
+    return name
+
+
 class DiffusersSpec(Strict):
     """An autoencoder class of diffusers, with config and weights from a hub repository or a local folder."""
 
     family: Literal["diffusers"]
     source: str = Field(min_length=1, description="hub id (owner/name) or folder with config.json and weights")
-    class_name: Literal["AutoencoderKL", "AutoencoderDC", "AutoencoderTiny", "AsymmetricAutoencoderKL"]
+    class_name: Annotated[str, AfterValidator(_known_class)] = Field(
+        json_schema_extra=lambda schema: schema.update(enum=[*sorted(CLASSES)]), description="its class in diffusers"
+    )
     subfolder: str = Field(default="", description="folder inside the source, e.g. vae")
     revision: str | None = Field(default=None, description="commit of the hub repository; null: the newest")
     config: dict[str, Any] | None = Field(

@@ -54,21 +54,21 @@ def open_autoencoder(
     if sha256 is None or (chosen.source == "own" and isinstance(unfolded(chosen.spec), CustomSpec)):
         sha256 = state_sha256(model)
     parameters = model.count_parameters()
-    notes: tuple[str, ...] = ()
+    notes = model.notes
     if custom is not None:
         if made := use_once(custom.eval()):
             sha256 = digest_of_values(made, sha256.encode())
             parameters += count_made(made)
         if images is not None:
-            notes = try_class(model, custom, images())
+            notes = (*notes, *try_class(model, custom, images()))
         if (reason := custom.unidentified) is not None:
             notes = (f"{NOT_IDENTIFIED}: {reason}", *notes)
         if notes and notes[0].startswith(NOT_IDENTIFIED):
             sha256 = unidentified_sha256()
         sha256 = trained_here or sha256
-        console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
-        for note in notes:
-            console.print(f"{chosen.name}: {note}", soft_wrap=True, markup=False)
+    console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
+    for note in notes:
+        console.print(f"{chosen.name}: {note}", soft_wrap=True, markup=False)
     return model, describe_autoencoder(chosen, parameters, sha256, notes)
 
 

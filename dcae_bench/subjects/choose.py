@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.catalogue.autoencoders import catalogue
@@ -15,6 +16,7 @@ from dcae_bench.profile.evaluation import EvaluationSet
 from dcae_bench.profile.profile import Profile
 from dcae_bench.records.record import TrainedPhase
 from dcae_bench.specs.autoencoders import AutoencoderSpec, CustomSpec, DiffusersSpec
+from dcae_bench.specs.diffusers_classes import CLASSES, refusal
 from dcae_bench.specs.protocols import WeightsSource
 from dcae_bench.specs.variants import Variant
 from dcae_bench.subjects.own import latent_weights, own_files_sha256, own_weights
@@ -26,6 +28,8 @@ from dcae_bench.weights.diffusers_folder import read_config
 CLASS = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 OFFICIAL_FILE = "model.safetensors"
 """Weights in the authors' own repositories on the hub."""
+SUBFOLDERS = ("vae", "vqvae", "vqgan", "movq")
+"""Where pipelines of diffusers keep their autoencoder."""
 PROBE_SIDE = 256
 """Side in pixels of the grey image that is encoded to find f and c."""
 
@@ -222,19 +226,22 @@ def _named_weights(source: str) -> Path:
 
 
 def _diffusers_spec(source: str, f: int | None, c: int | None) -> DiffusersSpec:
-    """Make a spec from the config.json of a source. The source may be a pipeline with its autoencoder in ``vae``."""
-    subfolder = ""
-    try:
-        config = read_config(_source(source))
-    except hub.NoSuchFile:
-        config = read_config(_source(source, subfolder=(subfolder := "vae")))
-    known = get_args(DiffusersSpec.model_fields["class_name"].annotation)
+    """Make a spec from the config.json of a source. The source may be a pipeline with its autoencoder in a folder."""
+    subfolder, config = _find_config(source)
     class_name = config.get("_class_name")
-    if not isinstance(class_name, str) or class_name not in known:
-        raise ConfigError(f"--autoencoder {source}: its config.json is of {class_name}, not of {', '.join(known)}")
+    if not isinstance(class_name, str) or class_name not in CLASSES:
+        raise ConfigError(f"--autoencoder {source}: its config.json is of another class: {refusal(class_name)}")
     spec = _source(source, class_name, subfolder, f or 1, c or 1)
     f, c = (f, c) if f and c else _probe_shape(spec, f, c)
     return spec.model_copy(update={"compression": f, "latent_channels": c})
+
+
+def _find_config(source: str) -> tuple[str, dict[str, Any]]:
+    """The subfolder of a source that holds its autoencoder, and the config there. Raises :class:`WeightsError`."""
+    for subfolder in ("", *SUBFOLDERS):
+        with suppress(hub.NoSuchFile):
+            return subfolder, read_config(_source(source, subfolder=subfolder))
+    return SUBFOLDERS[0], read_config(_source(source, subfolder=SUBFOLDERS[0]))
 
 
 def _probe_shape(spec: CustomSpec | DiffusersSpec, f: int | None, c: int | None) -> tuple[int, int]:
@@ -244,29 +251,28 @@ def _probe_shape(spec: CustomSpec | DiffusersSpec, f: int | None, c: int | None)
     """
     import torch
 
-    from dcae_bench.models.external import CustomAutoencoder, DiffusersAutoencoder
-    from dcae_bench.models.outputs import ENCODE_RETURNS, describe_output, latent_of
+    from dcae_bench.models.diffusers_autoencoder import DiffusersAutoencoder
+    from dcae_bench.models.external import CustomAutoencoder
 
     model = CustomAutoencoder(spec) if isinstance(spec, CustomSpec) else DiffusersAutoencoder(spec)
-    net = model.eval().net
+    side = model.eval().side or PROBE_SIDE
     name = spec.class_name if isinstance(spec, CustomSpec) else spec.source
     try:
         with torch.inference_mode():
-            output = net.encode(torch.zeros(1, 3, PROBE_SIDE, PROBE_SIDE))
-            z = latent_of(output)
+            z = model.raw_latent(torch.zeros(1, 3, side, side))
+    except ConfigError as error:
+        raise ConfigError(f"--autoencoder {error}") from error
     except Exception as error:  # code of the user may raise any error
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(
-            f"--autoencoder {name}: encoding {PROBE_SIDE} px to find f and c failed ({reason}); state --f and --c"
+            f"--autoencoder {name}: encoding {side} px to find f and c failed ({reason}); state --f and --c"
         ) from error
-    if z is None:
-        raise ConfigError(f"--autoencoder {name}: encode returned {describe_output(output)}; {ENCODE_RETURNS}")
     if z.ndim != 4:
         raise ConfigError(
             f"--autoencoder {name}: encode returned a tensor of shape {tuple(z.shape)}, which has no grid; return "
             "(n, c, H/f, W/f)"
         )
-    channels, side = z.shape[1], z.shape[-1]
-    if not side or PROBE_SIDE % side:
-        raise ConfigError(f"--autoencoder {name}: {PROBE_SIDE} px became a latent of {side}; state --f and --c")
-    return f or PROBE_SIDE // side, c or channels
+    channels, cells = z.shape[1], z.shape[-1]
+    if not cells or side % cells:
+        raise ConfigError(f"--autoencoder {name}: {side} px became a latent of {cells}; state --f and --c")
+    return f or side // cells, c or channels

@@ -7,10 +7,21 @@ from rich.table import Table
 from rich.text import Text
 
 from dcae_bench.records.record import Record
+from dcae_bench.records.score import ScoredSet, ScoreRecord
 
 
-def render(record: Record) -> Group:
+def render(record: Record | ScoreRecord) -> Group:
     """Render a record for rich: subject, data and protocol, metrics with units and notes, provenance."""
+    if isinstance(record, ScoreRecord):
+        return Group(
+            Text(f"{record.kind} of {record.images.source}, profile {record.profile}", style="bold"),
+            Text(""),
+            _facts("Images", [*_scored("images", record.images), *(("note", note) for note in record.notes)]),
+            _facts("Held against", [*_scored(record.against, record.reference), *_how(record)]),
+            _metrics(record),
+            Text(""),
+            _facts("Provenance", _provenance(record)),
+        )
     return Group(
         Text(f"{record.kind} of {record.subject.autoencoder}, profile {record.profile}", style="bold"),
         Text(""),
@@ -84,7 +95,21 @@ def _measured_on(record: Record) -> list[tuple[str, str]]:
     ]
 
 
-def _metrics(record: Record) -> Table:
+def _scored(what: str, side: ScoredSet) -> list[tuple[str, str]]:
+    facts = [(what, side.source)]
+    facts += [] if side.images is None else [("number", f"{side.images:,}")]
+    facts += [("left out", f"{side.left_out:,} without a partner")] if side.left_out else []
+    facts += [("cropped", f"{side.cropped:,}")] if side.cropped else []
+    facts += [("statistics", f"mu and sigma of {side.statistics_of}")] if side.statistics_of else []
+    return [*facts, ("sha256", side.sha256)]
+
+
+def _how(record: ScoreRecord) -> list[tuple[str, str]]:
+    settings = ((switch.replace("_", " "), value) for switch, value in record.settings.items())
+    return [("measured at", f"{record.resolution} px"), ("protocol", record.protocol), *settings]
+
+
+def _metrics(record: Record | ScoreRecord) -> Table:
     better = {"higher": "higher is better", "lower": "lower is better", "neither": ""}
     table = Table(title="Metrics", title_justify="left", title_style="bold", header_style="dim", padding=(0, 1))
     table.add_column("metric")
@@ -103,7 +128,7 @@ def _metrics(record: Record) -> Table:
     return table
 
 
-def _provenance(record: Record) -> list[tuple[str, str]]:
+def _provenance(record: Record | ScoreRecord) -> list[tuple[str, str]]:
     made = record.provenance
     device = made.device
     commit = "none (outside a git checkout)" if made.commit is None else made.commit

@@ -11,8 +11,9 @@ from dcae_bench.base.errors import DataError
 from dcae_bench.base.files import sha256_file
 from dcae_bench.data.samples import ArrayImages, Samples
 from dcae_bench.evaluation.features import FeaturePass
+from dcae_bench.evaluation.gaussian import load_reference_batch
 from dcae_bench.evaluation.protocols import GenerationProtocol
-from dcae_bench.evaluation.samples import generation_metrics, load_reference_batch
+from dcae_bench.evaluation.samples import generation_metrics
 from dcae_bench.running.processes import Worker
 
 CPU = torch.device("cpu")

@@ -13,6 +13,7 @@ from dcae_bench.data.labelled import open_labelled
 from dcae_bench.data.sample_manifest import SampleManifest, recipe_asked, write_sample_manifest
 from dcae_bench.records.provenance import Device, Provenance
 from dcae_bench.records.record import Data, DenoiserSubject, Metric, Record, Subject, load, save
+from dcae_bench.records.score import load_score
 from tests import tiny_diffusion as tiny
 
 
@@ -147,6 +148,18 @@ def test_samples_equal_to_the_reference(place, monkeypatch):
     place.write_samples(place.pixels[::-1])
     assert place.run(monkeypatch) == 0
     assert load(place.folder / "out.json").provenance.config_sha256 != before, "other samples, another key"
+
+
+def test_a_score_of_the_same_images_has_the_same_numbers(place, monkeypatch):
+    place.write_samples(place.pixels[::-1] // 2)
+    np.savez(place.folder / "adm.npz", arr_0=place.pixels)
+    assert place.run(monkeypatch) == 0
+    wanted = load(place.folder / "out.json").metrics
+    arguments = ["score", "samples/samples.npy", "--reference", "adm.npz", "--output", "score.json"]
+    monkeypatch.setattr(sys, "argv", ["dcae-bench", *arguments, "--profile", "tiny.yaml"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code and load_score(place.folder / "score.json").metrics == wanted
 
 
 def test_a_reference_batch_adds_a_distance_to_it(place, monkeypatch, capsys):

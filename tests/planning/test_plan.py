@@ -16,9 +16,11 @@ from dcae_bench.evaluation.reconstruction import reconstructor
 from dcae_bench.extractors.lpips import LPIPS
 from dcae_bench.models.zoo import build
 from dcae_bench.planning.estimate import INCEPTION_GIB, Estimator
-from dcae_bench.planning.plan import GIB
+from dcae_bench.planning.memory import fits
+from dcae_bench.planning.plan import GIB, PlanRow
 from dcae_bench.planning.rates import RATES, Rates
 from dcae_bench.planning.targets import EvaluationJob, needs_of
+from dcae_bench.profile.execution import ExecutionSpec
 from dcae_bench.profile.profile import load_profile, parse_profile
 from dcae_bench.specs.autoencoders import CustomSpec, DiffusersSpec
 from tests.planning.measured import measured
@@ -85,6 +87,30 @@ def test_parameter_bytes_are_exact(paper):
         paper.autoencoders["dc-ae-f64c128-in"].model, paper.training.phases[3], paper.training.loss, paper.precision
     )
     assert (third.trained, third.other_trained) == (28_172, 2_765_633)
+
+
+def test_shards_of_weights_are_counted_and_the_plan_says_what_fits(paper):
+    cost = step_cost(
+        paper.autoencoders["dc-ae-f64c128-in"].model, paper.training.phases[1], paper.training.loss, paper.precision
+    )
+    gathered = 4 * (2 * cost.parameters_outside + 3 * cost.largest_block_parameters)
+    copied = 2 * (cost.parameters_outside + cost.largest_block_parameters)
+    fixed = training_bytes(cost, 0, paper.precision, paper.training.execution, shards=8)
+    assert fixed == 676_896_140 * (4 + 4 + 4 + 8) / 8 + 14_716_160 * 4 + gathered + copied
+    assert 0 < cost.parameters_outside < cost.largest_block_parameters < cost.parameters / 4
+    kept = training_bytes(cost, 0, paper.precision, ExecutionSpec(), shards=8)
+    assert kept - fixed == 2 * cost.parameters - copied, "the backward pass keeps every block's copies"
+    plain = Estimator(paper, Rates.read()).training("dc-ae-f64c128-in", 1)
+    whole = Estimator(paper.model_copy(update={"sharding": "full"}), Rates.read()).training("dc-ae-f64c128-in", 1)
+    assert plain.memory_gib == plain.plain_gib == whole.plain_gib
+    assert whole.memory_gib == whole.sharded_gib == plain.sharded_gib < plain.plain_gib
+    alone = Estimator(paper.model_copy(update={"processes": 1}), Rates.read())
+    assert alone.training("dc-ae-f64c128-in", 1).sharded_gib is None
+    large = PlanRow("train", "large", 1, plain_gib=90.0, sharded_gib=41.0)
+    assert fits([large, plain], Rates.read()) == (
+        "1 of 2 trainings fit 80 GB (74.5 GiB) with a copy of the weights in each process; too large: large (90.0 GiB)",
+        "2 of 2 trainings fit 80 GB (74.5 GiB) with 'sharding: full'; the largest: large (41.0 GiB)",
+    )
 
 
 def test_frozen_layers_and_a_late_discriminator_cost_less(demo):

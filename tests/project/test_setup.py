@@ -16,7 +16,12 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
-PINNED_FILES = ["requirements.txt", "requirements-build.txt"]
+PINNED_FILES = ["requirements.txt", "requirements-build.txt", "requirements-cluster.txt"]
+FILE_OF_EXTRA = {
+    "dev": "requirements.txt",
+    "slurm": "requirements-cluster.txt",
+    "kubernetes": "requirements-cluster.txt",
+}
 
 
 def read_pins(name: str) -> list[tuple[Requirement, int]]:
@@ -40,12 +45,19 @@ def pinned_versions(name: str) -> dict[str, list[Version]]:
     return versions
 
 
+def dependencies_by_file() -> list[tuple[str, Requirement]]:
+    """What pyproject.toml asks for, each with the file that pins it: to run, to develop, to build, and for clusters."""
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    lines = [("requirements.txt", line) for line in pyproject["project"]["dependencies"]]
+    lines += [("requirements.txt", line) for line in pyproject["build-system"]["requires"]]
+    extras = pyproject["project"]["optional-dependencies"]
+    lines += [(FILE_OF_EXTRA[name], line) for name, extra in extras.items() for line in extra]
+    return [(name, Requirement(line)) for name, line in lines]
+
+
 def direct_dependencies() -> list[Requirement]:
     """What pyproject.toml asks for: to run, to develop and to build."""
-    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    extras = pyproject["project"]["optional-dependencies"]
-    lines = pyproject["project"]["dependencies"] + [line for extra in extras.values() for line in extra]
-    return [Requirement(line) for line in lines + pyproject["build-system"]["requires"]]
+    return [requirement for name, requirement in dependencies_by_file() if name == "requirements.txt"]
 
 
 def makefile_versions() -> list[str]:
@@ -85,11 +97,17 @@ def make(*arguments: str) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.parametrize("requirement", direct_dependencies(), ids=lambda requirement: requirement.name)
-def test_direct_dependency_is_pinned_within_its_range(requirement):
-    versions = pinned_versions("requirements.txt").get(canonicalize_name(requirement.name))
+@pytest.mark.parametrize(("name", "requirement"), dependencies_by_file(), ids=str)
+def test_direct_dependency_is_pinned_within_its_range(name, requirement):
+    versions = pinned_versions(name).get(canonicalize_name(requirement.name))
     assert versions, "not pinned; run `make requirements`"
     assert all(requirement.specifier.contains(version) for version in versions), "run `make requirements`"
+
+
+def test_plugins_for_clusters_change_no_other_package():
+    """`make cluster` installs on top of `make setup`."""
+    base, added = pinned_versions("requirements.txt"), pinned_versions("requirements-cluster.txt")
+    assert all(base[name] == versions for name, versions in added.items() if name in base), "run `make requirements`"
 
 
 @pytest.mark.parametrize("name", PINNED_FILES)

@@ -1,6 +1,7 @@
 """What a user sees of a workflow that fails, and what it refuses before the first job."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -9,11 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from snakemake.logging import LogEvent
 
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.base.files import REPOSITORY
 from dcae_bench.planning.options import check_options
-from dcae_bench.running.failed_jobs import describe
+from dcae_bench.running.failed_jobs import FailedJobs, describe
 from tests.workflow.test_workflow import PROFILE, Checkout
 
 OWN_IMAGES = PROFILE.replace("dataset: photos-indoor", "dataset: mine") + "data_roots: {mine: images}\n"
@@ -78,6 +80,35 @@ def test_a_failed_job_is_described_in_one_line(tmp_path, text, reason):
     assert line.startswith(f"dcae-bench: error: {reason}") and line.endswith(f" (log: {log})") and "\n" not in line
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "job train ended without an error of its own: SLURM status is: 'TIMEOUT'."),
+        ("step 7\n", "job train ended without an error of its own: SLURM status is: 'TIMEOUT'."),
+        ("dcae-bench: error: no space\n", "no space"),
+    ],
+)
+def test_what_a_cluster_says_of_a_job_stands_in_for_its_own_error(tmp_path, text, reason):
+    log = tmp_path / "train.log"
+    log.write_text(text)
+    line = describe("train", [log], "SLURM status is: 'TIMEOUT'.For further error details see the log\nsbatch call: x")
+    assert line == f"dcae-bench: error: {reason} (log: {log})"
+
+
+def test_a_job_that_a_retry_mends_is_no_failed_job(capsys):
+    watching = FailedJobs()
+    told = {"rule_name": "train", "log": [], "rule_msg": None}
+    for job in (3, 4, 4):
+        error = {"levelno": logging.ERROR, "event": LogEvent.JOB_ERROR, "jobid": job, **told}
+        watching.handle(logging.makeLogRecord(error))
+    watching.handle(logging.makeLogRecord({"levelno": logging.INFO, "event": LogEvent.JOB_FINISHED, "job_id": 4}))
+    watching.print()
+    assert capsys.readouterr().err.count("job train ended") == 1
+    watching.handle(logging.makeLogRecord({"levelno": logging.INFO, "event": LogEvent.JOB_FINISHED, "job_id": 3}))
+    watching.print()
+    assert not capsys.readouterr().err
+
+
 def test_the_end_of_a_log_of_any_bytes_is_read(tmp_path):
     log = tmp_path / "train.log"
     log.write_bytes(b"\xff\xfe" * 20_000 + b"\r50 %\rdcae-bench: error: odd \xff\n")
@@ -94,6 +125,9 @@ def test_the_end_of_a_log_of_any_bytes_is_read(tmp_path):
         ({"scales": "1,nan"}, "nan is no scale of guidance"),
         ({"scales": -1}, "-1 is no scale of guidance"),
         ({"degraded": "maybe"}, "is neither True nor False"),
+        ({"longest_minutes": "1d"}, "is no number of minutes"),
+        ({"longest_minutes": 0}, "is no number of minutes"),
+        ({"longest_minutes": True}, "is no number of minutes"),
     ],
 )
 def test_a_wrong_option_names_the_remedy(options, remedy):

@@ -24,6 +24,7 @@ if JOBS.ablations.labels:
             "../../environment.yml"
         threads: JOBS.threads
         resources:
+            **LIMITS.evaluation_of_variant,
             gpu=JOBS.gpus,
         params:
             profile=lambda wildcards: PROFILE_SOURCE,

@@ -5,10 +5,20 @@ from pathlib import Path
 from dcae_bench.base.errors import UserError
 from dcae_bench.base.files import require_free_space
 from dcae_bench.measurement.plans import plan_for, plan_recipe
+from dcae_bench.planning.limits import Limits
 from dcae_bench.planning.owner import note_owner, require_own_folder
 from dcae_bench.planning.meaning import Meaning, Meanings
 from dcae_bench.planning.outdated import age_outdated, reason_to_run
-from dcae_bench.planning.options import SCALE, SWEEP, any_of, check_options, chosen_profile, option, sweep_scales
+from dcae_bench.planning.options import (
+    SCALE,
+    SWEEP,
+    any_of,
+    check_options,
+    chosen_profile,
+    longest_minutes,
+    option,
+    sweep_scales,
+)
 from dcae_bench.planning.workflow import FREE_MIB, REPORTED, Workflow
 from dcae_bench.records import places
 from dcae_bench.records.fingerprint import code_of_command
@@ -25,6 +35,12 @@ try:
     require_own_folder(PROFILE_SOURCE, JOBS.profile)
     require_free_space(Path(places.RESULTS), FREE_MIB)
     SWEEP_SCALES = sweep_scales(config.get("scales", SWEEP))
+    # Only the process that submits jobs (it has a number of --jobs) asks for time and memory.
+    LIMITS = Limits(
+        JOBS,
+        submitted=workflow.is_main_process and workflow.resource_settings.nodes is not None,
+        longest=longest_minutes(config),
+    )
     if workflow.is_main_process:
         FailedJobs.watch()
         # The locks of a killed run must not stop this run.

@@ -14,6 +14,8 @@ rule prepare:
         dataset=any_of(JOBS.embedded),
     conda:
         "../../environment.yml"
+    resources:
+        **LIMITS.preparation,
     params:
         profile=lambda wildcards: PROFILE_SOURCE,
         folder=lambda wildcards, output: Path(output[0]).parent,
@@ -36,6 +38,8 @@ rule prepare_files:
     conda:
         "../../environment.yml"
     threads: PROFILE.threads
+    resources:
+        **LIMITS.listing,
     params:
         profile=lambda wildcards: PROFILE_SOURCE,
         folder=lambda wildcards, output: Path(output.manifest).parent,

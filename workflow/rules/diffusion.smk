@@ -22,6 +22,7 @@ rule encode:
         "../../environment.yml"
     threads: JOBS.threads
     resources:
+        **LIMITS.encoding,
         gpu=JOBS.gpus,
     params:
         profile=lambda wildcards: PROFILE_SOURCE,
@@ -55,6 +56,7 @@ rule train_diffusion:
         "../../environment.yml"
     threads: JOBS.threads
     resources:
+        **LIMITS.diffusion_training,
         gpu=JOBS.gpus,
     params:
         profile=lambda wildcards: PROFILE_SOURCE,
@@ -86,6 +88,7 @@ rule sample:
         "../../environment.yml"
     threads: JOBS.threads
     resources:
+        **LIMITS.sampling,
         gpu=JOBS.gpus,
     params:
         profile=lambda wildcards: PROFILE_SOURCE,
@@ -115,6 +118,7 @@ rule evaluate_samples:
         "../../environment.yml"
     threads: JOBS.threads
     resources:
+        **LIMITS.evaluation_of_samples,
         gpu=JOBS.gpus,
     params:
         profile=lambda wildcards: PROFILE_SOURCE,

@@ -22,6 +22,7 @@ if JOBS.retrained_labels:
             "../../environment.yml"
         threads: JOBS.threads
         resources:
+            **LIMITS.evaluation,
             gpu=JOBS.gpus,
         params:
             profile=lambda wildcards: PROFILE_SOURCE,
@@ -51,6 +52,7 @@ rule evaluate_as_is:
         "../../environment.yml"
     threads: JOBS.threads
     resources:
+        **LIMITS.evaluation_as_is,
         gpu=JOBS.gpus,
     params:
         profile=lambda wildcards: PROFILE_SOURCE,

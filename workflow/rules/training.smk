@@ -18,6 +18,7 @@ rule train_phase:
         "../../environment.yml"
     threads: JOBS.threads
     resources:
+        **LIMITS.training,
         gpu=JOBS.gpus,
     params:
         profile=lambda wildcards: PROFILE_SOURCE,
