@@ -70,6 +70,11 @@ class LatentManifest(Strict):
         description="wall-clock seconds of encoding, summed over resumed runs; left out: an older version wrote it",
         exclude_if=lambda seconds: seconds is None,
     )
+    notes: tuple[str, ...] = Field(
+        default=(),
+        exclude_if=lambda notes: not notes,
+        description="what a reader must know of the autoencoder, e.g. that the encode of a user's class draws noise",
+    )
     sha256: str = Field(description="hash of latents.npy")
     labels_sha256: str
     recipe_sha256: str = Field(description="hash of everything that shaped the latents, code included")

@@ -299,6 +299,7 @@ class Encoding:
             ),
             path=self.path,
             seconds=round(clock.seconds, 3),
+            notes=self.subject.notes,
             sha256=digest,
             labels_sha256=sha256_file(self.output / LABELS),
             recipe_sha256=self.recipe_sha256,

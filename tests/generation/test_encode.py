@@ -310,6 +310,41 @@ def test_a_profile_that_cannot_work_is_refused(path, value, wanted):
         tiny.profile({("diffusion", *path): value})
 
 
+NOISY = """
+import torch, torch.nn.functional as F
+from torch import nn
+
+class AE(nn.Module):
+    def __init__(self, noise):
+        super().__init__()
+        self.noise, self.scale = noise, nn.Parameter(torch.ones(1))
+
+    def encode(self, x):
+        z = self.scale * F.avg_pool2d(x, 4)
+        return z + self.noise * torch.randn_like(z)
+
+    def decode(self, z):
+        return F.interpolate(z, scale_factor=4)
+"""
+
+
+def test_what_the_trial_of_an_own_class_told_stands_in_the_manifest(tmp_path, data, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("noisy_class.py").write_text(NOISY)
+    manifests = {}
+    for noise in (0.0, 0.1):
+        model = {"family": "custom", "class_name": "noisy_class:AE", "compression": 4, "latent_channels": 3}
+        changes = {("autoencoders", "mine"): {"model": {**model, "kwargs": {"noise": noise}}, "weights": "own"}}
+        changes |= {("diffusion", "rows"): {"uvit": {**tiny.ROW, "latent": "mine@own"}}}
+        folder = tmp_path / f"latents-{noise}"
+        encode_dataset(tiny.profile(changes), "mine@own", "two", data=data, output=folder)
+        manifests[noise] = json.loads((folder / MANIFEST).read_text())
+    (note,) = manifests[0.1]["notes"]
+    assert note.startswith("encode draws noise: two passes over one batch differ by")
+    assert "notes" not in manifests[0.0], "manifests without notes stay what they were"
+    assert read_latent_manifest(tmp_path / "latents-0.1").notes == (note,)
+
+
 def test_a_declared_shift_may_be_left_out_as_the_authors_do(tmp_path, data, monkeypatch):
     """Flux-VAE declares one, and the commands of DC-AE's authors multiply by the factor alone."""
     tiny_released.install(monkeypatch)
