@@ -19,6 +19,7 @@ from dcae_bench.evaluation.suite import Suite
 from dcae_bench.models.autoencoder import Autoencoder, images_at_once
 from dcae_bench.running.precision import pinned
 from dcae_bench.running.processes import Worker, batches_of
+from dcae_bench.specs.protocols import Precision
 
 Reconstruct = Callable[[Tensor, range], Tensor]
 """Maps uint8 images (n, 3, H, W) and their indices to uint8 reconstructions of equal shape on the same device."""
@@ -157,21 +158,28 @@ def reconstruct_part(model: Autoencoder, noise: IndexNoise | None, images: Tenso
     return model.decode(model.encode(x) if draw is None else model.draw(x, draw))
 
 
-def reconstructor(model: Autoencoder, noise: IndexNoise | None) -> Reconstruct:
+def reconstructor(model: Autoencoder, noise: IndexNoise | None, precision: Precision = "fp32") -> Reconstruct:
     """Make a :data:`Reconstruct` of an autoencoder in evaluation mode.
 
     ``noise`` draws latents from the posterior; each draw depends on the image, not on the batch. None takes the
     posterior's mean. A batch of large images is split into parts that fit in memory. The reconstruction raises
-    :class:`WeightsError` for values that are not finite, which rounding to 8 bits would hide.
+    :class:`WeightsError` for values that are not finite, which rounding to 8 bits would hide; it names the
+    ``precision`` of the autoencoder.
     """
+    remedy = {
+        "fp32": "check the autoencoder's weights",
+        "bf16": "check the autoencoder's weights, or measure it in fp32",
+        "fp16": "numbers above 65,504 are infinite in it; measure the autoencoder in bf16 or fp32",
+    }
 
     def part(images: Tensor, indices: range) -> Tensor:
         y = reconstruct_part(model, noise, images, indices)
         finite = y.isfinite().flatten(1).all(dim=1)
         if not finite.all():
             index = indices[int(finite.logical_not().nonzero()[0])]
+            where = "" if precision == "fp32" else f" in {precision}"
             raise WeightsError(
-                f"image {index}: its reconstruction holds values that are not finite; check the autoencoder's weights"
+                f"image {index}: its reconstruction{where} holds values that are not finite; {remedy[precision]}"
             )
         return to_uint8(y)
 

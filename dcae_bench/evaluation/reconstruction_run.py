@@ -26,12 +26,15 @@ from dcae_bench.evaluation.reconstruction import (
 from dcae_bench.evaluation.store import remove_other_states
 from dcae_bench.evaluation.suite import Suite
 from dcae_bench.evaluation.summary import summarise
+from dcae_bench.evaluation.tiling import measure_tiling
+from dcae_bench.execution.half import HalfPrecision, in_precision
 from dcae_bench.execution.inference import error_of, fast_autoencoder
 from dcae_bench.execution.path import EAGER, choose_path
+from dcae_bench.execution.tiles import Tiled
 from dcae_bench.generation.posterior import posterior_noise
 from dcae_bench.models.autoencoder import Autoencoder, images_at_once
 from dcae_bench.models.cost import autoencoder_cost
-from dcae_bench.profile.evaluation import EvaluationSet
+from dcae_bench.profile.evaluation import EvaluationSet, TilesSpec
 from dcae_bench.profile.profile import Profile
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.path import ComputePath, PathRequest
@@ -102,8 +105,11 @@ class Evaluation:
         self.profile, self.subject, self.device, self.process = profile, subject, device, process
         self.settings = settings_of(profile, model, subject)
         self.gmacs = _gmacs(profile, subject)
-        self.model, self.noise, self.request = model, _noise(profile, self.settings), path or profile.path
-        self.reconstruct = reconstructor(model, self.noise)
+        self.half = in_precision(model, spec.precision)
+        self.tiled = None if spec.tiles is None else _tiled(self.half, spec.tiles)
+        self.model: Autoencoder = self.tiled or self.half
+        self.noise, self.request = _noise(profile, self.settings), path or profile.path
+        self.reconstruct = reconstructor(self.model, self.noise, spec.precision)
         self.path: ComputePath = EAGER
         self.png = png
         self.suite = Suite.load(protocol_of(profile), device, inception)
@@ -150,16 +156,21 @@ class Evaluation:
             self.evaluator.forget(state)
             raise ResultsError(f"{gone}: was removed while the pass was interrupted; run the same command again")
         if self.process.first:
+            tiling = None
+            if self.tiled is not None and spec.tiles is not None:
+                tiling = measure_tiling(self.tiled, spec.tiles, self.noise, crops, self.device)
+                self.console.print(f"{self.subject.autoencoder} on {item.label}: {tiling.described}", soft_wrap=True)
             metrics = summarise(measured, self.suite, crops, resamples=spec.bootstrap, seed=self.profile.seed)
             record = Record(
                 kind="reconstruction",
                 profile=self.profile.name,
                 protocol=spec.protocol,
                 settings=self.settings,
-                subject=self.subject.model_copy(update={"gmacs": self.gmacs.get(item.resolution)}),
+                subject=self._described(item),
                 data=describe_data(item, crops),
                 metrics=metrics,
                 path=self.path,
+                tiling=tiling,
                 provenance=self._provenance(item, crops, clock),
             )
             write_images(output / f"{item.label}.images.parquet", measured, crops)
@@ -171,6 +182,14 @@ class Evaluation:
             self.console.print(
                 f"{self.subject.autoencoder} on {item.label}: {shown}{_speed_text(measured.speed)}", soft_wrap=True
             )
+
+    def _described(self, item: EvaluationSet) -> Subject:
+        """The subject as the record of a set holds it."""
+        note = self.half.note if isinstance(self.half, HalfPrecision) else None
+        if note is not None:
+            self.console.print(f"{self.subject.autoencoder}: {note}", soft_wrap=True)
+        notes = (*self.subject.notes, *([note] if note is not None else []))
+        return self.subject.model_copy(update={"gmacs": self.gmacs.get(item.resolution), "notes": notes})
 
     def _choose_path(self, crops: Crops) -> None:
         """Take the path of a set, before the state of its pass is named: a pass never goes on by another path."""
@@ -191,14 +210,18 @@ class Evaluation:
                 error,
                 what=f"reconstructions of the first {size} images, fast beside eager",
                 tf32=tf32,
+                precision=self.profile.evaluation.precision,
                 process=self.process,
                 say=lambda text: self.console.print(f"{self.subject.autoencoder}: {text}", soft_wrap=True),
             )
-        self.path, self.reconstruct = chosen.path, reconstructor(chosen.network, self.noise)
+        self.path, self.reconstruct = (
+            chosen.path,
+            reconstructor(chosen.network, self.noise, self.profile.evaluation.precision),
+        )
 
     def _recipe(self, crops: Crops) -> str:
         """Hash of everything that shapes the per-image state: a pass never resumes the state of another recipe."""
-        spec = self.profile.evaluation_recipe()
+        spec = self.profile.evaluation_recipe(reconstructs=True)
         networks = {name: network.weights_sha256 for name, network in self.suite.networks.items()}
         code = fingerprint(__name__)
         device = self.device.type
@@ -211,10 +234,10 @@ class Evaluation:
         subject = self.subject
         return collect(
             code=fingerprint(__name__),
-            config={**self.profile.evaluation_recipe(), "crops": crops.sha256},
+            config={**self.profile.evaluation_recipe(reconstructs=True), "crops": crops.sha256},
             recipe=self.profile.reconstruction_recipe(subject.autoencoder, subject.weights_source, subject.phase, item),
             seed=self.profile.seed,
-            device=describe(self.device, self.profile, self.process.count),
+            device=describe(self.device, self.profile, self.process.count, self.profile.evaluation.precision),
             clock=clock,
         )
 
@@ -239,7 +262,7 @@ def settings_of(profile: Profile, model: Autoencoder, subject: Subject) -> dict[
     The switch ``posterior`` is left out for a model without a posterior, such as DC-AE, and for every retrained
     autoencoder: the three phases train only the mean, which is the latent, and never the spread.
     """
-    settings = profile.evaluation.settings
+    settings = profile.evaluation.settings | profile.evaluation.computation
     if model.has_posterior and subject.weights_source != "retrained":
         return settings
     return {key: value for key, value in settings.items() if key != "posterior"}
@@ -263,6 +286,10 @@ def _gmacs(profile: Profile, subject: Subject) -> dict[int, float]:
         return {}
     passes = autoencoder_cost(entry.model, {item.resolution for item in profile.sets_of(subject.autoencoder)}).passes
     return {side: cost.encode_gmacs + cost.decode_gmacs for side, cost in passes.items()}
+
+
+def _tiled(model: Autoencoder, tiles: TilesSpec) -> Tiled:
+    return Tiled(model, tiles.size, tiles.overlap, encodes=tiles.encode).eval()
 
 
 def _noise(profile: Profile, settings: dict[str, str]) -> IndexNoise | None:

@@ -14,6 +14,7 @@ from dcae_bench.base.files import sha256_json
 from dcae_bench.execution.agreement import LIMITS
 from dcae_bench.records.path import ComputePath, PathAgreement, PathRequest
 from dcae_bench.running.processes import Worker
+from dcae_bench.specs.protocols import Precision
 
 Network = TypeVar("Network")
 EAGER = ComputePath(name="eager", how="eager PyTorch")
@@ -67,20 +68,23 @@ def choose_path(
     *,
     what: str,
     tf32: bool = False,
+    precision: Precision = "fp32",
     process: Worker | None = None,
     say: Callable[[str], None] = lambda _text: None,
 ) -> Chosen[Network]:
     """Take the fast way if it agrees with ``eager``, in every process; otherwise take ``eager`` and say why.
 
     ``error_of`` computes the first batch both ways and returns the relative error of the outputs named by ``what``,
-    NaN for outputs that are not finite. Its limit is that of timings in fp32; with ``tf32`` both ways round their
-    operands, and the limit is that of TF32. Raises :class:`ConfigError` where the fast path was asked for by name and
-    cannot be taken.
+    NaN for outputs that are not finite. Its limit is that of timings in the ``precision``; with ``tf32`` both ways
+    round their operands, and the limit of fp32 is that of TF32. Raises :class:`ConfigError` where the fast path was
+    asked for by name and cannot be taken.
     """
     if not wants_fast(request, device):
         reason: str | None = "asked for" if request == "eager" else "the default without a GPU"
         return Chosen(eager, EAGER.model_copy(update={"reason": reason}))
-    fast, agreement, reason = _try(make_fast, error_of, what, LIMITS["tf32" if tf32 else "fp32"])
+    fast, agreement, reason = _try(
+        make_fast, error_of, what, LIMITS["tf32" if tf32 and precision == "fp32" else precision]
+    )
     process = process or Worker()
     if not process.names_everywhere(["fast"] if fast is not None else []):
         fast, reason = None, reason or "another process cannot take the fast path"

@@ -83,4 +83,4 @@ class AblationJobs:
     def evaluation_recipe(self) -> dict[str, Any]:
         """Everything that shapes the measurement of a variant, except weights, data and code; the same for all."""
         first = next(iter(self.variants.values()), None)
-        return {} if first is None else ablated(self.profile, first).evaluation_recipe()
+        return {} if first is None else ablated(self.profile, first).evaluation_recipe(reconstructs=True)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from dcae_bench.base.typed import Name, Strict
-from dcae_bench.specs.protocols import EXTRACTORS, LPIPS_MIN_RESOLUTION, PAPER, SETTINGS
+from dcae_bench.specs.protocols import EXTRACTORS, LPIPS_MIN_RESOLUTION, PAPER, SETTINGS, Precision
 
 # Fields that did not exist when the first records were made. At their defaults they change no measurement. The recipe
 # then leaves them out, so the hash of an old recipe stays valid.
@@ -32,6 +32,37 @@ class EvaluationSet(Strict):
         return content if self.upscale else {key: value for key, value in content.items() if key != "upscale"}
 
 
+class TilesSpec(Strict):
+    """Tiles in which large images are decoded, and by default encoded."""
+
+    size: PositiveInt = Field(description="side of a tile in px, a multiple of f")
+    overlap: NonNegativeInt = Field(
+        description="px that neighbours share, a multiple of f; they are blended linearly there. By default a quarter "
+        "of the size"
+    )
+    encode: bool = Field(default=True, description="false: images are encoded whole, and only latents are decoded so")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _quarter(cls, tiles: Any) -> Any:
+        if isinstance(tiles, dict) and "overlap" not in tiles and isinstance(tiles.get("size"), int):
+            return {**tiles, "overlap": tiles["size"] // 4}
+        return tiles
+
+    @model_validator(mode="after")
+    def _half_at_most(self) -> Self:
+        if 2 * self.overlap > self.size:
+            raise ValueError(
+                f"overlap {self.overlap} of the tiles is more than half of their size {self.size}; lower it"
+            )
+        return self
+
+    @property
+    def text(self) -> str:
+        """The tiles as the settings of a record hold them."""
+        return f"{self.size} px, overlap {self.overlap} px" + ("" if self.encode else ", decoder only")
+
+
 class EvaluationSpec(Strict):
     """Protocol, evaluation sets and settings of reconstruction."""
 
@@ -49,6 +80,13 @@ class EvaluationSpec(Strict):
     tf32: bool | None = Field(
         default=None,
         description="convolutions in TF32 on GPUs that have it; null: the protocol's choice (paper-v1: true)",
+    )
+    precision: Precision = Field(
+        default="fp32",
+        description="weights and activations of the autoencoder; metrics and their networks stay as they are",
+    )
+    tiles: TilesSpec | None = Field(
+        default=None, description="tiles in which images are reconstructed; null: each image as a whole"
     )
     extractors: tuple[Name, ...] = Field(
         default=(), description="further networks that Fréchet distances are measured with, e.g. dinov2"
@@ -93,7 +131,10 @@ class EvaluationSpec(Strict):
 
     @property
     def settings(self) -> dict[str, str]:
-        """Settings that change numbers, as records hold them: the protocol's values, unless the profile sets others."""
+        """Settings that change numbers, as records hold them: the protocol's values, unless the profile sets others.
+
+        Those of :attr:`computation` come on top for reconstructions.
+        """
         chosen = dict(SETTINGS[self.protocol])
         if self.posterior is not None:
             chosen["posterior"] = self.posterior
@@ -101,13 +142,23 @@ class EvaluationSpec(Strict):
             chosen["tf32"] = "on" if self.tf32 else "off"
         return chosen
 
-    def recipe(self) -> dict[str, Any]:
-        """Everything that shapes a measurement, except weights, data and code."""
+    @property
+    def computation(self) -> dict[str, str]:
+        """How an autoencoder reconstructs, where that is another way than in fp32 and as a whole."""
+        half = {"precision": self.precision} if self.precision != "fp32" else {}
+        return half | ({"tiles": self.tiles.text} if self.tiles is not None else {})
+
+    def recipe(self, *, reconstructs: bool = False) -> dict[str, Any]:
+        """Everything that shapes a measurement, except weights, data and code.
+
+        ``reconstructs``: the measurement is of reconstructions, so that :attr:`computation` is part of it.
+        """
         content = self.model_dump(
             mode="json", include={"protocol", "crops_per_photo", "batch_size", "samples", *self._changed()}
         )
         usual = SETTINGS[self.protocol]
         switches = {key: value for key, value in self.settings.items() if usual.get(key) != value}
+        switches |= self.computation if reconstructs else {}
         return content | {"sets": [item.recipe() for item in self.sets]} | ({"settings": switches} if switches else {})
 
     def _changed(self) -> list[str]:

@@ -156,6 +156,8 @@ class Profile(Strict):
             if entry.weights == "retrained" and self.training:
                 wanted = {f"phase {n}": self.training.phase(n).resolution for n in self.phases_of(name)}
             wanted |= {f"evaluation set {item.label}": item.resolution for item in self.sets_of(name)}
+            if (tiles := self.evaluation.tiles) is not None:
+                wanted |= {"the tiles": tiles.size, "the tiles' overlap": tiles.overlap}
             for where, resolution in wanted.items():
                 if resolution % f:
                     raise ValueError(f"resolution {resolution} of {where} is not a multiple of {f}, the f of {name}")
@@ -411,9 +413,9 @@ class Profile(Strict):
             recipe |= {"released": resolved.spec.released, "scaling": resolved.scaling.model_dump(mode="json")}
         return recipe
 
-    def evaluation_recipe(self) -> dict[str, Any]:
-        """Everything that shapes an evaluation, except weights, data and code."""
-        return {**self._path_conditions(), **self.evaluation.recipe()}
+    def evaluation_recipe(self, *, reconstructs: bool = False) -> dict[str, Any]:
+        """Everything that shapes an evaluation, of reconstructions or not, except weights, data and code."""
+        return {**self._path_conditions(), **self.evaluation.recipe(reconstructs=reconstructs)}
 
     def trained_recipes(self, autoencoder: str, phase: int) -> list[dict[str, Any]]:
         """Recipes of the phases that retrained weights went through, up to ``phase``."""
@@ -430,7 +432,7 @@ class Profile(Strict):
         known = entry is not None and entry.weights == weights
         trained = known and weights == "retrained" and phase is not None
         return {
-            **self.evaluation_recipe(),
+            **self.evaluation_recipe(reconstructs=True),
             "set": item.recipe(),
             "autoencoder": [autoencoder, weights, phase],
             "model": entry.model.model_dump(mode="json") if entry is not None and known else None,

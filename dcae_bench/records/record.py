@@ -14,6 +14,7 @@ from dcae_bench.base.typed import Sha256, Strict
 from dcae_bench.records.digest import digest_problem, with_digest
 from dcae_bench.records.path import ComputePath
 from dcae_bench.records.provenance import Provenance
+from dcae_bench.records.tiling import Tiling
 from dcae_bench.specs.protocols import WeightsSource
 from dcae_bench.specs.variants import Variant
 
@@ -240,6 +241,11 @@ class Record(Strict):
         default=None,
         description="how the network was computed that reconstructed or sampled; null: not stated, or a training",
         exclude_if=lambda path: path is None,  # so that tables hold older records as they were written
+    )
+    tiling: Tiling | None = Field(
+        default=None,
+        description="tiles of the reconstructions and their error; null: images were computed whole",
+        exclude_if=lambda tiling: tiling is None,
     )
     provenance: Provenance
     digest: Sha256 | None = Field(

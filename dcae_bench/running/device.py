@@ -5,6 +5,7 @@ import torch
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.profile.profile import Profile
 from dcae_bench.records.provenance import Device, processor_name
+from dcae_bench.specs.protocols import Precision
 
 
 def choose(profile: Profile) -> torch.device:
@@ -18,13 +19,16 @@ def choose(profile: Profile) -> torch.device:
     return torch.device("cuda" if profile.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def describe(device: torch.device, profile: Profile, processes: int = 1) -> Device:
-    """Device as records hold it; ``processes`` is the number of processes that shared the work."""
+def describe(device: torch.device, profile: Profile, processes: int = 1, precision: Precision | None = None) -> Device:
+    """Device as records hold it; ``processes`` is the number of processes that shared the work.
+
+    ``precision`` is that of the work, by default the profile's.
+    """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
     return Device(
         kind=device.type,
         name=name,
         threads=torch.get_num_threads(),
-        precision=profile.precision,
+        precision=precision or profile.precision,
         processes=processes,
     )

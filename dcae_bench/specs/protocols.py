@@ -31,6 +31,9 @@ EXTRACTORS = (
 LPIPS_MIN_RESOLUTION = 32
 """Smallest side in pixels: the poolings of AlexNet and VGG16 reduce a smaller image to nothing."""
 
+Precision = Literal["fp32", "bf16", "fp16"]
+"""Type of the numbers that a network computes with."""
+
 WeightsSource = Literal["retrained", "released", "own"]
 """Origin of weights: trained by this harness, published by the authors, or brought by the user."""
 WEIGHTS_SOURCES: tuple[WeightsSource, ...] = get_args(WeightsSource)

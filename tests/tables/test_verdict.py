@@ -22,7 +22,9 @@ def test_the_reason_states_the_interval(verified_row, make_released):
     assert judge(verified_row, make_released(psnr=25.0), "psnr").reason.endswith("worse by 1.1500")
 
 
-@pytest.mark.parametrize("settings", [{"tf32": "off"}, {"posterior": "mean", "tf32": "on"}, {"tile": "on"}])
+@pytest.mark.parametrize(
+    "settings", [{"tf32": "off"}, {"posterior": "mean", "tf32": "on"}, {"precision": "bf16"}, {"tiles": "on"}]
+)
 def test_other_switches_than_the_protocols_are_not_compared(verified_row, make_released, settings):
     judgement = judge(verified_row, make_released(settings=settings), "rfid")
     assert judgement.verdict is Verdict.NOT_COMPARABLE

@@ -72,7 +72,8 @@ def _obstacles(reported: ReconstructionRow, record: Record, metric: Reconstructi
     usual = SETTINGS.get(reported.protocol, {})
     for switch, value in record.settings.items():
         if value != usual.get(switch):
-            yield f"{switch} differs: {usual.get(switch, 'none')} in {reported.protocol}, {value} measured"
+            theirs = usual.get(switch, "fp32" if switch == "precision" else "none")
+            yield f"{switch} differs: {theirs} in {reported.protocol}, {value} measured"
     parameters = record.subject.parameters
     if reported.parameters is not None and parameters != reported.parameters:
         yield f"parameters differ: {reported.parameters:,} reported, {parameters:,} measured"

@@ -8,6 +8,8 @@ from dcae_bench.tables.answers import Answer, AnswersTable, ReportedResult
 from dcae_bench.tables.reported.reconstruction import ReconstructionMetric, ReconstructionRow
 from dcae_bench.tables.runs import CONTROL, Run, family_rank
 
+COMPUTATION = ("precision", "tiles")
+"""Settings of records that say how reconstructions were computed; rows that differ in them are never compared."""
 REPORTED_LABELS: dict[ReconstructionMetric, str] = {"rfid": "rFID", "psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS"}
 """Printed names of the paper's metrics."""
 
@@ -17,11 +19,12 @@ class Reconstruction(Run):
     """One measured row: an autoencoder after one phase, on one data set at one resolution."""
 
     @property
-    def setting(self) -> tuple[str, str, int, int, int, str, tuple[str, ...]]:
+    def setting(self) -> tuple[str, str, int, int, int, str, tuple[str, ...], tuple[str, ...]]:
         """Everything that SD-VAE and DC-AE must share to be compared."""
         subject, data = self.record.subject, self.record.data
         size = (data.resolution, subject.compression, subject.latent_channels)
-        return data.name, data.split, *size, subject.weights_source, subject.trained_on or ()
+        way = tuple(self.record.settings.get(key, "") for key in COMPUTATION)
+        return data.name, data.split, *size, subject.weights_source, subject.trained_on or (), way
 
     @property
     def order(self) -> tuple:
@@ -31,8 +34,11 @@ class Reconstruction(Run):
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """What makes the row another than the paper's, for a footnote."""
-        return self.record.subject.peculiarities
+        """What makes the row another than the usual ones, for a footnote."""
+        record = self.record
+        half = [f"computed in {record.settings['precision']}"] if "precision" in record.settings else []
+        tiles = [record.tiling.described] if record.tiling is not None else []
+        return (*half, *tiles, *record.subject.peculiarities)
 
     @property
     def latent_shape(self) -> str:
