@@ -6,6 +6,7 @@ from typing import Self
 from pydantic import Field, PositiveFloat, model_validator
 
 from dcae_bench.base.typed import Commit, Sha256, Strict
+from dcae_bench.specs.latent_scale import Numbers
 
 
 class ReleasedWeights(Strict):
@@ -33,11 +34,37 @@ class ReleasedWeights(Strict):
 
 
 class Scaling(Strict):
-    """Scaling of a latent z before diffusion: (z - shift) * factor."""
+    """Scaling of a latent z before diffusion: (z - shift) * factor, or (z - mean) / std * factor by channel."""
 
     factor: PositiveFloat
     shift: float = 0.0
+    # Recipes leave the vectors out where there are none, so hashes from before them stay valid.
+    mean: tuple[float, ...] | None = Field(
+        default=None,
+        min_length=1,
+        exclude_if=lambda mean: mean is None,
+        description="mean of each channel, in the place of the shift; more where cells are packed into channels",
+    )
+    std: tuple[PositiveFloat, ...] | None = Field(
+        default=None, min_length=1, exclude_if=lambda std: std is None, description="deviation of each channel"
+    )
     source: str = Field(description="where the numbers are published")
+
+    @model_validator(mode="after")
+    def _one_shift(self) -> Self:
+        if self.mean is not None and (self.shift or self.std is None or len(self.mean) != len(self.std)):
+            raise ValueError("a 'mean' by channel needs a 'std' of the same length, and no 'shift'")
+        return self
+
+    @property
+    def factors(self) -> Numbers:
+        """The factor of all channels, or of each."""
+        return self.factor if self.std is None else tuple(self.factor / std for std in self.std)
+
+    @property
+    def shifts(self) -> Numbers:
+        """The number to subtract from all channels, or from each."""
+        return self.shift if self.mean is None else self.mean
 
 
 class Elsewhere(Strict):

@@ -9,6 +9,7 @@ from dcae_bench.base.terminal import Console
 from dcae_bench.cli.options import DataOption, PathOption, ProfileOption, parse_path, writable_folder
 from dcae_bench.profile.profile import load_profile
 from dcae_bench.running.launch import start_processes
+from dcae_bench.specs.latent_scale import told
 
 
 def encode(
@@ -46,6 +47,6 @@ def encode(
     manifest = encode_dataset(loaded, latent, images, data=data, output=output, weights=weights, path=asked)
     Console(stderr=True).print(
         f"{latent} of {images}: {manifest.count} latents {manifest.shape} in {manifest.dtype}, RMS "
-        f"{manifest.statistics.rms:.4g}, scaling factor {manifest.scaling_factor:.4g} ({manifest.scaling})",
+        f"{manifest.statistics.rms:.4g}, scaling factor {told(manifest.scaling_factor, 4)} ({manifest.scaling})",
         soft_wrap=True,
     )

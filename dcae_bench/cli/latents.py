@@ -52,7 +52,8 @@ def latents(
 ) -> None:
     """Encode an evaluation set once and record mean, RMS and standard deviation, overall and per channel.
 
-    A declared scaling factor matches if it differs from 1/RMS by at most 1 %.
+    A declared scaling factor matches if it differs from 1/RMS by at most 1 %, and declared statistics by channel if
+    each mean and deviation differs by at most 1 % of the declared deviation.
     """
     if declared is not None and not math.isfinite(declared):
         raise ConfigError(f"--declared {declared}: is not a finite number; name the published scaling factor")
@@ -63,13 +64,6 @@ def latents(
 
     chosen = choose_autoencoder(loaded, autoencoder, weights, f=f, c=c, sets=[item], phase=phase)
     scaling = None if declared is None else Scaling(factor=declared, source="--declared")
-    if scaling is None:
-        from dcae_bench.subjects.scaling import declared_scaling
-
-        scaling = declared_scaling(chosen)
-    if strict and scaling is None:
-        raise ConfigError("--strict: there is nothing to compare with; add --declared FACTOR")
-
     from dcae_bench.evaluation.latents import measure_latents
 
     record = measure_latents(loaded, chosen, item, data=data, output=output, declared=scaling, strict=strict)

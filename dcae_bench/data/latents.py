@@ -19,6 +19,7 @@ from dcae_bench.profile.rows import TrainedRow
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.path import ComputePath
 from dcae_bench.specs.autoencoders import AutoencoderSpec
+from dcae_bench.specs.latent_scale import Factor, Offset, over_cells
 from dcae_bench.specs.protocols import WeightsSource
 
 LATENTS, LABELS, MANIFEST = "latents.npy", "labels.npy", "manifest.json"
@@ -58,8 +59,10 @@ class LatentManifest(Strict):
     count: int = Field(description="number of latents, mirrored ones included")
     shape: tuple[int, int, int] = Field(description="c, h, w of one latent")
     dtype: Literal["float16", "float32"]
-    scaling_factor: float = Field(gt=0, description="a denoiser works on (latent - shift) * scaling_factor")
-    shift: float = 0.0
+    scaling_factor: Factor = Field(
+        description="a denoiser works on (latent - shift) * scaling_factor; a list has a number for each channel"
+    )
+    shift: Offset = 0.0
     scaling: Literal["declared", "measured"] = Field(
         description="declared: stated by the authors of the weights; measured: 1/RMS of these latents"
     )
@@ -143,8 +146,8 @@ class Latents:
                 f"{self.path}: latent {bad[0]} is not finite; delete {self.folder} and encode again with other weights "
                 "or dtype float32"
             )
-        latents -= np.float32(self.manifest.shift)
-        latents *= np.float32(self.manifest.scaling_factor)
+        latents -= over_cells(self.manifest.shift, self.manifest.shape)
+        latents *= over_cells(self.manifest.scaling_factor, self.manifest.shape)
         return latents
 
     def _verify(self) -> None:

@@ -13,6 +13,7 @@ from dcae_bench.profile.profile import Profile
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.path import ComputePath
 from dcae_bench.specs.diffusion import GuidanceSpec, SamplerSpec
+from dcae_bench.specs.latent_scale import Factor, Numbers, Offset
 
 SAMPLES, LABELS, MANIFEST = "samples.npy", "labels.npy", "samples.json"
 """Files of a folder of samples; the manifest is written last."""
@@ -34,8 +35,10 @@ class SampleManifest(Strict):
     latents_sha256: str | None = Field(
         description="hash of the latents that the denoiser learned from; null for a released denoiser"
     )
-    scaling_factor: float = Field(description="the denoiser works on (latent - shift) * scaling_factor")
-    shift: float
+    scaling_factor: Factor = Field(
+        description="the denoiser works on (latent - shift) * scaling_factor; a list has a number for each channel"
+    )
+    shift: Offset
     crops_sha256: str | None = Field(
         description="hash of the images behind those latents, the reference set; null for a released denoiser"
     )
@@ -74,8 +77,8 @@ def samples_recipe_sha256(
     denoiser_sha256: str,
     autoencoder_sha256: str,
     latents_sha256: str | None,
-    scaling_factor: float,
-    shift: float,
+    scaling_factor: Numbers,
+    shift: Numbers,
 ) -> str:
     """Hash of everything that shapes the samples that the profile asks of ``row`` now, code included.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dcae_bench.base.errors import CheckError, DataError, WeightsError
+from dcae_bench.base.errors import CheckError, ConfigError, DataError, WeightsError
 from dcae_bench.base.files import write_text
 from dcae_bench.catalogue.entries import Scaling
 from dcae_bench.data.images import open_crops
@@ -17,9 +17,11 @@ from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.provenance import Stopwatch, collect
 from dcae_bench.records.record import Metric, Record, save
 from dcae_bench.running.device import choose, describe
+from dcae_bench.specs.latent_scale import packing_of
 from dcae_bench.subjects.autoencoders import open_autoencoder
 from dcae_bench.subjects.choose import ChosenAutoencoder
 from dcae_bench.subjects.own_class import first_images
+from dcae_bench.subjects.scaling import declared_scaling
 
 PROTOCOL = "latents/photos-v1"
 TOLERANCE = 0.01
@@ -29,14 +31,32 @@ TOLERANCE = 0.01
 def check_declared(found: LatentStatistics, declared: Scaling) -> Metric:
     """Compare a declared scaling factor with 1/RMS of the latents, after the declared shift if there is one.
 
-    The first word of the metric's note is the verdict, ``match`` or ``deviates``.
+    Declared statistics by channel are compared with those of each channel instead. The first word of the metric's note
+    is the verdict, ``match`` or ``deviates``.
     """
+    if declared.std is not None:
+        return _check_channels(found, declared.mean or (0.0,) * len(declared.std), declared.std)
     rms = found.rms_about(declared.shift)
     deviation = declared.factor * rms - 1
     verdict = "match" if abs(deviation) <= TOLERANCE else "deviates"
     shifted = f" after a shift of {declared.shift:g}" if declared.shift else ""
     note = f"{verdict}: {deviation:+.2%} from 1/RMS = {1 / rms:.5g}{shifted}, tolerance {TOLERANCE:.0%}"
     return Metric(label="declared scaling factor", value=declared.factor, notes=(note,))
+
+
+def _check_channels(found: LatentStatistics, mean: tuple[float, ...], std: tuple[float, ...]) -> Metric:
+    """The largest deviation of a channel's mean or standard deviation, in units of the declared deviation."""
+    measured = found.channels
+    away = np.abs(np.subtract(measured.mean, mean)) / std, np.abs(np.subtract(measured.std, std)) / std
+    worst = int(np.argmax(np.maximum(*away)))
+    value = float(max(away[0][worst], away[1][worst]))
+    verdict = "match" if value <= TOLERANCE else "deviates"
+    note = (
+        f"{verdict}: channel {worst} has mean {measured.mean[worst]:.4g} and standard deviation "
+        f"{measured.std[worst]:.4g}, declared are {mean[worst]:.4g} and {std[worst]:.4g}, {value:.2%} of the latter "
+        f"apart, tolerance {TOLERANCE:.0%}"
+    )
+    return Metric(label="largest deviation from the declared channel statistics", value=value, notes=(note,))
 
 
 def measure_latents(
@@ -52,15 +72,20 @@ def measure_latents(
     """Measure the latents of one evaluation set and return the record.
 
     Writes the record to ``output`` and the statistics of each channel to ``<output>.channels.json``; ``data`` is the
-    folder of the prepared data sets. Raises :class:`ConfigError`, :class:`DataError` and :class:`WeightsError`. With
-    ``strict``, raises :class:`CheckError` for a ``declared`` factor that deviates, after writing the record.
+    folder of the prepared data sets. ``declared`` is by default what is declared for the weights. Raises
+    :class:`ConfigError`, :class:`DataError` and :class:`WeightsError`. With ``strict``, raises :class:`CheckError` for
+    declared numbers that deviate, after writing the record, and :class:`ConfigError` where none are declared.
     """
     device, clock = choose(profile), Stopwatch()
     crops = open_crops(profile, item, data)
     model, subject = open_autoencoder(chosen, partial(first_images, crops, device))
+    declared = declared_scaling(chosen, model) if declared is None else declared
+    if strict and declared is None:
+        raise ConfigError("--strict: there is nothing to compare with; add --declared FACTOR")
     spec = profile.evaluation
+    packing = packing_of(declared.std, subject.latent_channels) if declared and declared.std else 1
     found = LatentStatistics.of(
-        model.to(device), crops, batch_size=spec.batch_size, device=device, threads=spec.workers
+        model.to(device), crops, batch_size=spec.batch_size, device=device, threads=spec.workers, packing=packing
     )
     if not np.isfinite(found.rms):
         raise WeightsError(
@@ -75,7 +100,8 @@ def measure_latents(
         "scaling_factor": Metric(label="scaling factor (1/RMS)", value=1 / found.rms),
     }
     if declared is not None:
-        metrics["declared_scaling_factor"] = check_declared(found, declared)
+        key = "declared_scaling_factor" if declared.std is None else "declared_statistics"
+        metrics[key] = check_declared(found, declared)
     recipe = {**profile.evaluation_recipe(), "crops": crops.sha256, "set": item.label}
     recipe["declared"] = declared and declared.model_dump(mode="json")
     record = Record(
@@ -97,7 +123,12 @@ def measure_latents(
     write_text(output.with_suffix(".channels.json"), found.channels.model_dump_json(indent=2) + "\n")
     save(record, output)
     if strict and declared is not None:
-        (note,) = metrics["declared_scaling_factor"].notes
+        (note,) = metrics[key].notes
+        if not note.startswith("match") and declared.std is not None:
+            raise CheckError(
+                f"{chosen.name}: declared channel statistics ({declared.source}) {note}; declare those of "
+                f"{output.with_suffix('.channels.json')} or leave out --strict"
+            )
         if not note.startswith("match"):
             factor = 1 / found.rms_about(declared.shift)
             raise CheckError(

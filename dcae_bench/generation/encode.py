@@ -46,6 +46,7 @@ from dcae_bench.running.kept_clock import forget_clocks, kept_clock
 from dcae_bench.running.output_lock import sole_writers
 from dcae_bench.running.precision import pinned
 from dcae_bench.running.processes import Worker, batches_of, join_processes
+from dcae_bench.specs.latent_scale import Numbers, over_cells, told
 from dcae_bench.subjects.autoencoders import open_autoencoder
 from dcae_bench.subjects.choose import choose_for_latents
 from dcae_bench.subjects.own_class import first_images
@@ -89,7 +90,8 @@ def encode_dataset(
         digest = latents_recipe_sha256(
             profile, latent, images, crops_sha256=crops.sha256, weights_sha256=subject.weights_sha256
         )
-        scaling = spec.scaling(declared_scaling(chosen))
+        scaling = spec.scaling(declared_scaling(chosen, model))
+        _require_packing(subject, scaling, spec.resolution // model.compression)
         model.to(device)
         request = path or profile.path
         encoding = Encoding(profile, spec, crops, model, subject, device, process, output, digest, scaling, request)
@@ -159,7 +161,7 @@ class Encoding:
                 f"{self.recipe_sha256[:12]}; take another folder, or delete this one and encode again"
             )
         stated = (manifest.scaling_factor, manifest.shift) if manifest.scaling == "declared" else None
-        declared = (self.scaling.factor, self.scaling.shift) if self.scaling else None
+        declared = (self.scaling.factors, self.scaling.shifts) if self.scaling else None
         if stated != declared:
             raise DataError(
                 f"{self.output}: its scaling is {_told(stated)}, that of {self.subject.autoencoder} is now "
@@ -286,8 +288,8 @@ class Encoding:
             count=self.count,
             shape=self.shape,
             dtype=self.spec.dtype,
-            scaling_factor=scaling.factor if scaling else 1 / statistics.rms,
-            shift=scaling.shift if scaling else 0.0,
+            scaling_factor=scaling.factors if scaling else 1 / statistics.rms,
+            shift=scaling.shifts if scaling else 0.0,
             scaling="declared" if scaling else "measured",
             statistics=LatentSummary(
                 mean=statistics.mean,
@@ -319,8 +321,20 @@ class Encoding:
         return LatentStatistics(self.count * self.shape[1] * self.shape[2], total, squares), digest.hexdigest()
 
 
-def _told(scaling: tuple[float, float] | None) -> str:
-    return f"x {scaling[0]:g} after a shift of {scaling[1]:g}, as declared" if scaling else "measured"
+def _told(scaling: tuple[Numbers, Numbers] | None) -> str:
+    return f"x {told(scaling[0])} after a shift of {told(scaling[1])}, as declared" if scaling else "measured"
+
+
+def _require_packing(subject: Subject, scaling: Scaling | None, side: int) -> None:
+    """Check that latents of ``side`` cells can be packed as the scaling wants. Raises :class:`ConfigError`."""
+    try:
+        for numbers in (scaling.factors, scaling.shifts) if scaling else ():
+            over_cells(numbers, (subject.latent_channels, side, side))
+    except ValueError as error:
+        raise ConfigError(
+            f"{subject.autoencoder}: the scale of its latents ({scaling and scaling.source}) does not fit: {error}; "
+            "take another resolution, or correct the source"
+        ) from error
 
 
 class _Mirrored:

@@ -23,7 +23,7 @@ from dcae_bench.data.sample_manifest import (
     write_sample_manifest,
 )
 from dcae_bench.data.samples import open_samples
-from dcae_bench.diffusion.decode import decode
+from dcae_bench.diffusion.decode import decode, unscale
 from dcae_bench.diffusion.noise import PAPER_BATCH, PAPER_RANKS, Noise, SampleNoise, paper_batches, paper_labels
 from dcae_bench.diffusion.processes import build_process
 from dcae_bench.diffusion.sampling import sample
@@ -227,7 +227,7 @@ class Sampling:
             latent = self.resolved.denoiser.latent
             noise = SampleNoise(self.profile.seed, first, (latent.channels, latent.side, latent.side), self.device)
             compared = Compared(plain.model, fast.model)
-            z = self._latents(compared, first, noise) / plain.scaling_factor + plain.shift
+            z = unscale(self._latents(compared, first, noise), plain)
             return largest(compared.error, error_of(fast.autoencoder.decode(z), plain.autoencoder.decode(z)))
 
         console = Console(stderr=True, quiet=not self.process.first)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from dcae_bench.base.errors import DataError
 from dcae_bench.base.typed import Strict
@@ -35,15 +37,25 @@ class LatentStatistics:
 
     @classmethod
     def of(
-        cls, model: Autoencoder, crops: Crops, *, batch_size: int, device: torch.device, threads: int = 0
+        cls,
+        model: Autoencoder,
+        crops: Crops,
+        *,
+        batch_size: int,
+        device: torch.device,
+        threads: int = 0,
+        packing: int = 1,
     ) -> "LatentStatistics":
-        """Encode every crop once and sum the latents. Raises :class:`DataError` when there are no crops."""
+        """Encode every crop once and sum the latents, whose ``packing`` x ``packing`` cells become channels first.
+
+        Raises :class:`DataError` when there are no crops, and for latents that cannot be packed.
+        """
         if not len(crops):
             raise DataError("0 images have no latents; choose a data set with photographs")
         count, total, squares = 0, np.zeros(()), np.zeros(())
         with torch.inference_mode():
             for _, batch in read_ahead(crops, batches_of(len(crops), batch_size), threads):
-                z = model.encode(normalise(batch.to(device))).double()
+                z = _packed(model.encode(normalise(batch.to(device))).double(), packing)
                 count += z.numel() // z.shape[1]
                 # The sums run image by image, so that the batch size changes no bit of them.
                 total = sum(z.sum(dim=(2, 3)).cpu().numpy(), start=total)
@@ -75,3 +87,12 @@ class LatentStatistics:
         mean, square = self.total / self.count, self.squares / self.count
         std = np.sqrt(np.maximum(square - mean**2, 0.0))
         return ChannelStatistics(mean=tuple(mean), rms=tuple(np.sqrt(square)), std=tuple(std))
+
+
+def _packed(z: Tensor, packing: int) -> Tensor:
+    if z.shape[2] % packing or z.shape[3] % packing:
+        raise DataError(
+            f"latents of {z.shape[2]} x {z.shape[3]} cells cannot be packed {packing} x {packing}, as the declared "
+            "statistics want; choose a set of another resolution"
+        )
+    return z if packing == 1 else F.pixel_unshuffle(z, packing)

@@ -68,7 +68,7 @@ class LatentDataSpec(Strict):
         """The scaling of these latents, of that which is declared for their autoencoder."""
         if declared is None or self.shift:
             return declared
-        return declared.model_copy(update={"shift": 0.0})
+        return declared.model_copy(update={"shift": 0.0, "mean": None})
 
     @property
     def class_count(self) -> int | None:

@@ -20,12 +20,13 @@ from dcae_bench.models.zoo import build_denoiser
 from dcae_bench.profile.profile import Profile
 from dcae_bench.profile.rows import ReleasedRow, Row, TrainedRow
 from dcae_bench.records.record import DenoiserSubject, Subject
+from dcae_bench.specs.latent_scale import Numbers, told
 from dcae_bench.subjects.autoencoders import open_autoencoder
 from dcae_bench.subjects.choose import choose_for_latents
 from dcae_bench.subjects.initial import Initial
 from dcae_bench.subjects.trained import describe_weights, require_description
 from dcae_bench.weights import released as store
-from dcae_bench.weights.trained import model_sha256
+from dcae_bench.weights.trained import TrainedWeights, model_sha256
 
 
 class Identity(TypedDict):
@@ -34,8 +35,8 @@ class Identity(TypedDict):
     denoiser_sha256: str
     autoencoder_sha256: str
     latents_sha256: str | None
-    scaling_factor: float
-    shift: float
+    scaling_factor: Numbers
+    shift: Numbers
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class OpenDenoiser:
     sha256: str
     autoencoder: Autoencoder
     autoencoder_sha256: str
-    scaling_factor: float
-    shift: float
+    scaling_factor: Numbers
+    shift: Numbers
     cache: LatentManifest | None
     """Manifest of the latents that the denoiser learned from; None for a released denoiser."""
 
@@ -114,7 +115,7 @@ def open_released(
     decoder, subject = open_decoder(profile, resolved, None)
     model = build_denoiser(resolved.denoiser)
     sha256 = load_denoiser(model, local.path, sha256=local.sha256)
-    scale = resolved.scaling.factor, resolved.scaling.shift
+    scale = resolved.scaling.factors, resolved.scaling.shifts
     return OpenDenoiser(model.eval(), sha256, decoder, subject.weights_sha256, *scale, None)
 
 
@@ -160,15 +161,15 @@ def scale_of_others(initial: Initial, latents: LatentManifest) -> str | None:
     preset = denoiser_catalogue().denoisers.get(initial.name)
     stated = describe_weights(initial.path)
     if preset is not None:
-        scale: tuple[float | None, float | None] = preset.scaling.factor, preset.scaling.shift
+        scale: tuple[Numbers | None, Numbers | None] = preset.scaling.factors, preset.scaling.shifts
     else:
         scale = (stated.scaling_factor, stated.shift) if stated is not None else (None, None)
     mine = latents.scaling_factor, latents.shift
     if scale[0] is None or scale == mine:
         return None
     return (
-        f"its initial weights {initial.name} learned from latents scaled by {scale[0]:.6g} "
-        f"(shift {scale[1] or 0:.6g}), these are scaled by {mine[0]:.6g} (shift {mine[1]:.6g})"
+        f"its initial weights {initial.name} learned from latents scaled by {told(scale[0])} "
+        f"(shift {told(scale[1] or 0)}), these are scaled by {told(mine[0])} (shift {told(mine[1])})"
     )
 
 
@@ -188,6 +189,10 @@ def _require_denoiser(path: Path, resolved: TrainedRow, latents: LatentManifest)
     stated = found.latents_sha256, found.scaling_factor, found.shift
     if found.latents_sha256 and stated != (latents.sha256, latents.scaling_factor, latents.shift):
         raise WeightsError(
-            f"{path}: learned from latents {found.latents_sha256[:12]} scaled by {found.scaling_factor}, these are "
-            f"{latents.sha256[:12]} scaled by {latents.scaling_factor}; pass the latents that it learned from"
+            f"{path}: learned from latents {found.latents_sha256[:12]} scaled by {_told(found)}, these are "
+            f"{latents.sha256[:12]} scaled by {_told(latents)}; pass the latents that it learned from"
         )
+
+
+def _told(found: TrainedWeights | LatentManifest) -> str:
+    return "nothing" if found.scaling_factor is None else told(found.scaling_factor)

@@ -10,7 +10,7 @@ from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.files import sha256_json, write_bytes
 from dcae_bench.base.reading import load_array
 from dcae_bench.base.terminal import Console
-from dcae_bench.data.latents import Latents, require_latents_of_weights
+from dcae_bench.data.latents import LatentManifest, Latents, require_latents_of_weights
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.weight_files import weights_sha256
 from dcae_bench.profile.profile import Profile
@@ -18,6 +18,7 @@ from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.provenance import Stopwatch, collect
 from dcae_bench.records.record import Data, DenoiserSubject, Metric, Record, Subject, save
 from dcae_bench.running import device
+from dcae_bench.specs.latent_scale import told
 from dcae_bench.subjects.denoisers import describe_denoiser, open_decoder, scale_of_others
 from dcae_bench.subjects.initial import find_initial
 from dcae_bench.training.diffusion import QUARTERS, DiffusionRun, DiffusionTrainer, require_fit
@@ -53,7 +54,7 @@ def train_diffusion(
     recipe = {
         **profile.diffusion_recipe(row),
         **({"initial": weights_sha256(initial.path)} if initial is not None else {}),
-        "cache": [cache.manifest.sha256, cache.manifest.labels_sha256, cache.manifest.scaling_factor],
+        "cache": cache_key(cache.manifest),
         "code": fingerprint(__name__),
     }
     recipe_sha256 = sha256_json(recipe)
@@ -89,6 +90,13 @@ def train_diffusion(
             console.print(
                 f"row {row}: {resolved.spec.images} images in {clock.seconds:.0f} s -> {output}", soft_wrap=True
             )
+
+
+def cache_key(manifest: LatentManifest) -> list[object]:
+    """What of a cache shapes a training: its numbers and their scale."""
+    # Without a shift the list has none, so that hashes from before it stay valid.
+    shift = [manifest.shift] if manifest.shift != 0.0 else []
+    return [manifest.sha256, manifest.labels_sha256, manifest.scaling_factor, *shift]
 
 
 def _statement(run: DiffusionRun) -> TrainedWeights:
@@ -151,7 +159,7 @@ def _record(
         metrics=metrics,
         settings={
             "precision": resolved.training.precision or run.profile.precision,
-            "scaling_factor": f"{manifest.scaling_factor:.6g} ({manifest.scaling})",
+            "scaling_factor": f"{told(manifest.scaling_factor)} ({manifest.scaling})",
             "posterior": manifest.posterior,
             "flips": "yes" if manifest.flips else "no",
             **run.profile.layout,

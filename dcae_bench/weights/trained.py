@@ -11,6 +11,7 @@ from dcae_bench.base.errors import WeightsError
 from dcae_bench.base.files import open_regular, sha256_json
 from dcae_bench.base.typed import Strict
 from dcae_bench.records.record import TrainedPhase
+from dcae_bench.specs.latent_scale import Factor, Offset
 
 METADATA = "dcae_bench"
 """Key of the statement in the metadata of a safetensors file."""
@@ -29,10 +30,10 @@ class TrainedWeights(Strict):
         default=None, description="phases that an autoencoder went through, in order; null: not stated"
     )
     latents_sha256: str | None = Field(default=None, description="hash of the latents that a denoiser learned from")
-    scaling_factor: float | None = Field(
+    scaling_factor: Factor | None = Field(
         default=None, description="scale of those latents, to which the weights belong"
     )
-    shift: float | None = Field(default=None, description="shift of those latents")
+    shift: Offset | None = Field(default=None, description="shift of those latents")
 
 
 def model_sha256(spec: BaseModel) -> str:

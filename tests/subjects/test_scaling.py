@@ -11,6 +11,7 @@ from dcae_bench.base.errors import ConfigError, DataError
 from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.cli.main import main
 from dcae_bench.generation.encode import encode_dataset
+from dcae_bench.models.zoo import build
 from dcae_bench.records.record import load
 from dcae_bench.specs.autoencoders import DiffusersSpec
 from dcae_bench.subjects.choose import ChosenAutoencoder, choose_autoencoder
@@ -48,24 +49,29 @@ def chosen(source="vae", config=None):
     return ChosenAutoencoder("mine", spec, None, "own")
 
 
+def declared(mine):
+    """What is declared for an autoencoder whose weights state nothing."""
+    return declared_scaling(mine, build(mine.spec))
+
+
 def test_what_stands_in_a_config_is_taken(folder):
-    scaling = declared_scaling(chosen())
+    scaling = declared(chosen())
     assert (scaling.factor, scaling.shift, scaling.source) == (0.4, 0.1, "config.json of vae")
-    assert declared_scaling(choose_autoencoder(tiny.profile(), "vae", None)) == scaling
-    stated = declared_scaling(chosen(config={**KL, "scaling_factor": 2}))
+    assert declared(choose_autoencoder(tiny.profile(), "vae", None)) == scaling
+    stated = declared(chosen(config={**KL, "scaling_factor": 2}))
     assert (stated.factor, stated.shift) == (2, 0)
     rewrite(folder, scaling_factor=None)
-    assert declared_scaling(chosen()) is None, "a default of the class is not declared"
+    assert declared(chosen()) is None, "a default of the class is not declared"
 
 
 def test_weights_of_a_known_family_from_a_folder(folder):
     spec = tiny.profile().autoencoders["sd-vae"].model
     mine = ChosenAutoencoder("mine", spec, folder, "own")
-    assert declared_scaling(mine).factor == 0.4
-    assert declared_scaling(ChosenAutoencoder("mine", spec, folder, "retrained")) is None
-    assert declared_scaling(ChosenAutoencoder("mine", spec, folder / "model.safetensors", "own")) is None
+    assert declared(mine).factor == 0.4
+    assert declared(ChosenAutoencoder("mine", spec, folder, "retrained")) is None
+    assert declared(ChosenAutoencoder("mine", spec, folder / "model.safetensors", "own")) is None
     (folder / "config.json").write_text(json.dumps({"model_name": "dc-ae-f64c128-in-1.0"}))
-    assert declared_scaling(mine) == catalogue().preset("dc-ae-f64c128-in-1.0").scaling
+    assert declared(mine) == catalogue().preset("dc-ae-f64c128-in-1.0").scaling
 
 
 @pytest.mark.parametrize(
@@ -82,7 +88,7 @@ def test_weights_of_a_known_family_from_a_folder(folder):
 def test_what_is_no_number_is_refused_by_name(folder, changes, words):
     rewrite(folder, **changes)
     with pytest.raises(ConfigError) as caught:
-        declared_scaling(chosen())
+        declared(chosen())
     assert words in str(caught.value)
 
 
