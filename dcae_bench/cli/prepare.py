@@ -23,9 +23,10 @@ def prepare(
     root: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of a data set of files; by default from the profile's data_roots, else $DCAE_BENCH_DATA/NAME. "
-            "With an unknown name, all images in the folder are the data set.",
-            metavar="DIR",
+            help="Folder of a data set of files, or its container (.zip, .tar, .parquet), or a pattern of containers "
+            "('train-*.tar'); by default from the profile's data_roots, else $DCAE_BENCH_DATA/NAME. With an unknown "
+            "name, all images there are the data set.",
+            metavar="PATH",
         ),
     ] = None,
     split: Annotated[
@@ -45,7 +46,17 @@ def prepare(
             min=1,
         ),
     ] = None,
-    partial: Annotated[bool, typer.Option("--partial", help="Accept an unexpected number of images.")] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Accept an unexpected number of images, as partial of the profile does.")
+    ] = False,
+    follow_links: Annotated[
+        bool,
+        typer.Option(
+            "--follow-links",
+            help="Follow links that lead out of the folder, as follow_links of the profile does: you vouch for what is "
+            "there.",
+        ),
+    ] = False,
     profile: ProfileOption = "demo",
 ) -> None:
     """Check a data set and prepare it: pack embedded photographs, or write manifests of files that stay in place.
@@ -58,12 +69,15 @@ def prepare(
     console = Console(stderr=True)
     if dataset in DATASETS:
         given = {"--root": root, "--split": split, "--workers": workers, "--min-side": min_side, "--partial": partial}
+        given["--follow-links"] = follow_links
         for option, value in given.items():
             if value:
                 raise ConfigError(f"{option}: data set '{dataset}' comes with the packages; leave the option out")
         _write_packs(dataset, output, loaded, console)
     else:
-        _write_manifests(dataset, output, loaded, console, root, split, workers, min_side, partial)
+        partial = partial or loaded.accepts_part(dataset)
+        follow_links = follow_links or loaded.follows_links(dataset)
+        _write_manifests(dataset, output, loaded, console, root, split, workers, min_side, partial, follow_links)
 
 
 def _write_packs(dataset: str, output: Path, loaded: Profile, console: Console) -> None:
@@ -86,6 +100,7 @@ def _write_manifests(
     workers: int | None,
     min_side: int | None,
     partial: bool,
+    follow_links: bool,
 ) -> None:
     from dcae_bench.data.external import external_datasets, find_dataset
     from dcae_bench.data.layout import FileSplit
@@ -109,11 +124,13 @@ def _write_manifests(
             output,
             min_side=min_side or loaded.largest_resolution(name, split),
             partial=partial,
+            follow_links=follow_links,
             workers=workers or _cpus(),
             console=console,
         )
         found = [f"{count:,} {status}" for status, count in info.problems.items()]
         found += [f"{info.left_out:,} other files left out"] if info.left_out else []
+        found += [f"in {len(info.containers):,} containers"] if info.containers else []
         found += [f"expected {info.expected:,}"] if info.partial else []
         console.print(
             f"{name} {split}: {info.count:,} images{''.join(f', {part}' for part in found)}, tree sha256 "

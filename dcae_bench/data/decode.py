@@ -52,7 +52,10 @@ def path_inside(root: Path, relative: str) -> Path:
     path = Path(root, relative)
     real, base = os.path.realpath(path), os.path.realpath(root)
     if os.path.commonpath([real, base]) != base:
-        raise DataError(f"{path}: leads out of {root} to {real}; copy the files themselves into the folder")
+        raise DataError(
+            f"{path}: leads out of {root} to {real}; copy the files themselves into the folder, or let links be "
+            "followed (--follow-links, or follow_links of the profile)"
+        )
     return path
 
 
@@ -126,11 +129,16 @@ def _eight_bits(image: Image.Image) -> np.ndarray:
 
 
 def read_rgb(path: Path, sha256: str | None = None) -> np.ndarray:
-    """Read a file as uint8 RGB (height, width, 3).
+    """Read a file as uint8 RGB (height, width, 3). Raises :class:`DataError` as :func:`decode_rgb` does."""
+    return decode_rgb(read_file(path), path, sha256)
 
-    Raises :class:`DataError` for a file that cannot be decoded, or whose SHA-256 is not ``sha256`` where one is given.
+
+def decode_rgb(content: bytes, name: Path | str, sha256: str | None = None) -> np.ndarray:
+    """Decode the content of an image file as uint8 RGB (height, width, 3).
+
+    Raises :class:`DataError` for an image that cannot be decoded, or whose SHA-256 is not ``sha256``, where
+    one is given.
     """
-    content = read_file(path)
     if sha256 is not None and (found := hashlib.sha256(content).hexdigest()) != sha256:
-        raise DataError(f"{path}: sha256 is {found}, the manifest says {sha256}; restore it or prepare the data again")
-    return np.asarray(to_rgb(open_image(content, path)))
+        raise DataError(f"{name}: sha256 is {found}, the manifest says {sha256}; restore it or prepare the data again")
+    return np.asarray(to_rgb(open_image(content, name)))

@@ -11,7 +11,8 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from dcae_bench.base.errors import DataError
 from dcae_bench.base.typed import Strict
-from dcae_bench.data.layout import ANY, FileSplit, describe_folder, describe_patterns, find_pattern
+from dcae_bench.data.containers.kinds import COMPRESSED, KINDS, is_container
+from dcae_bench.data.layout import ANY, FileSplit
 from dcae_bench.data.photos import DATASETS
 
 ROOT_VARIABLE = "DCAE_BENCH_DATA"
@@ -52,6 +53,11 @@ class ExternalDataset(Strict):
         return self
 
     @property
+    def is_own(self) -> bool:
+        """Whether this is the user's own folder or container, without a layout."""
+        return self.home is None
+
+    @property
     def splits(self) -> tuple[FileSplit, ...]:
         """Names of the data set's splits."""
         return tuple(self.images)
@@ -69,9 +75,9 @@ class ExternalDataset(Strict):
         return self.images[self._require_split(split)]
 
     def root(self, roots: Mapping[str, str]) -> Path | None:
-        """Folder of the data set: the entry of ``roots`` (the profile's data_roots), else ``$DCAE_BENCH_DATA/<name>``.
+        """Folder or containers of the data set: the entry of ``roots``, else ``$DCAE_BENCH_DATA/<name>``.
 
-        None if neither is given.
+        ``roots`` are the profile's data_roots. None if neither is given.
         """
         if self.name in roots:
             return Path(roots[self.name]).expanduser()
@@ -79,30 +85,22 @@ class ExternalDataset(Strict):
         return Path(base).expanduser() / self.name if base else None
 
     def require_root(self, roots: Mapping[str, str]) -> Path:
-        """Existing folder of the data set. Raises :class:`DataError`, which says how to get the data set."""
-        root = self.root(roots)
-        if root is not None and root.is_dir():
-            return root
-        place = f"{root} is not a folder" if root else "its folder is not known"
-        remedy = f"set --root, data_roots.{self.name} of the profile, or ${ROOT_VARIABLE} (which holds {self.name}/)"
-        raise DataError(f"data set '{self.name}': {place}; {self._how_to_get()}{remedy}")
+        """Existing folder of the data set, or its container, or a pattern of containers.
 
-    def find_pattern(self, root: Path, split: str) -> str:
-        """The first of the split's patterns that a file below ``root`` fits.
-
-        Raises :class:`DataError`, which names the patterns and the folder's content, where no pattern fits.
+        Raises :class:`DataError`, which says how to get the data set.
         """
-        patterns = self.patterns(split)
-        found = find_pattern(root, patterns)
-        if found is None:
-            there = [other for other in self.splits if other != split and find_pattern(root, self.patterns(other))]
-            options = " ".join(f"--split {other}" for other in there)
-            only = f", or prepare only what is there ({options})" if there else ""
-            raise DataError(
-                f"{root}: holds no {split} images of data set '{self.name}'; looked for {describe_patterns(patterns)}, "
-                f"found {describe_folder(root)}; {self._how_to_get()}set --root to the folder that holds them{only}"
-            )
-        return found
+        root = self.root(roots)
+        if root is not None and is_there(root):
+            return root
+        if root is None:
+            place = "its folder is not known"
+        elif root.is_file():
+            place = f"{root} is a file and no container ({', '.join(KINDS)})"
+            place += ", decompress it first" if root.name.lower().endswith(COMPRESSED) else ""
+        else:
+            place = f"{root} is not a folder"
+        remedy = f"set --root, data_roots.{self.name} of the profile, or ${ROOT_VARIABLE} (which holds {self.name}/)"
+        raise DataError(f"data set '{self.name}': {place}; {self.how_to_get()}{remedy}")
 
     def _require_split(self, name: str) -> FileSplit:
         for split in self.images:
@@ -110,11 +108,19 @@ class ExternalDataset(Strict):
                 return split
         raise DataError(f"data set '{self.name}': has no {name} split ({self.split}); it has {', '.join(self.images)}")
 
-    def _how_to_get(self) -> str:
+    def how_to_get(self) -> str:
+        """Beginning of a remedy for a message: where to get the data set; empty for the user's own."""
         if self.home is None:
             return ""
         counts = ", ".join(f"{count:,} {split}" for split, count in self.images.items() if count)
         return f"get {self.title} from {self.home} ({self.access}; {counts or self.split}) and "
+
+
+def is_there(root: Path) -> bool:
+    """Whether ``root`` is a folder, a container, or a pattern that containers in a folder fit (``train-*.tar``)."""
+    if root.is_dir():
+        return True
+    return is_container(root) and (root.is_file() or next(root.parent.glob(root.name), None) is not None)
 
 
 @cache
@@ -125,13 +131,16 @@ def external_datasets() -> dict[str, ExternalDataset]:
 
 
 def image_folder(name: str) -> ExternalDataset:
-    """A data set of all images in a folder, whatever their number: each split holds every image."""
+    """A data set of all images in a folder, whatever their number: each split holds every image.
+
+    Only where containers say in their names of which split they are, each split holds its own.
+    """
     return ExternalDataset(
         name=name,
         title="images of a folder",
         images={"train": None, "eval": None},
         split="every image of the folder, for training as for evaluation",
-        layout=Layout(version=1, train=(ANY,), eval=(ANY,)),
+        layout=Layout(version=2, train=(ANY,), eval=(ANY,)),
     )
 
 

@@ -103,9 +103,10 @@ class FileCrops:
         )
         if not upscale and manifest.shortest_side() < resolution:
             small = (manifest.sizes.min(axis=1) < resolution).nonzero()[0]
-            row = manifest[int(small[0])]
+            first = int(small[0])
+            row = manifest[first]
             raise DataError(
-                f"{manifest.root / row.path}: is {row.width}x{row.height} and would be enlarged to {resolution} px, as "
+                f"{manifest.describe(first)}: is {row.width}x{row.height} and would be enlarged to {resolution} px, as "
                 f"{len(small):,} of {len(manifest):,} images of {self.name}; set 'upscale: true' on evaluation set "
                 f"{self.name}-{resolution} if that is what the protocol asks for, or lower its resolution"
             )

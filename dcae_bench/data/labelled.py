@@ -9,6 +9,7 @@ from torch import Tensor
 from dcae_bench.base.errors import DataError
 from dcae_bench.base.files import sha256_json
 from dcae_bench.data.images import Crops, FileCrops, PackedCrops
+from dcae_bench.data.layout import enumerate_names
 from dcae_bench.data.manifest import FileManifest
 from dcae_bench.data.packed import PackedPhotos
 from dcae_bench.data.photo_sets import is_packed
@@ -83,10 +84,18 @@ def _folder_labels(manifest: FileManifest, classes: int | None) -> np.ndarray:
     """Label of every file, as the label's place in the sorted list of labels. Raises :class:`DataError`."""
     names, labels = manifest.labels()
     if None in names:
-        raise DataError(f"{manifest.path}: has images without a label; lay them out in one folder per class")
-    if len(names) != classes:
+        without = np.flatnonzero(labels == names.index(None))
+        # Manifests of folders did not hold labels before version 2 of their layout.
         raise DataError(
-            f"{manifest.path}: has {len(names)} classes, the profile says {classes}; correct 'classes' or the data"
+            f"{manifest.path}: {len(without):,} of {len(manifest):,} images have no class, the first of them "
+            f"{manifest.describe(int(without[0]))}; lay images out in one folder per class, or give each row of a "
+            "container a label, and prepare them again"
+        )
+    if len(names) != classes:
+        found = enumerate_names([str(name) for name in names])
+        raise DataError(
+            f"{manifest.path}: has {len(names)} classes ({found}), the profile says {classes}; correct 'classes' or "
+            "the data"
         )
     return labels
 

@@ -1,10 +1,9 @@
 """Layouts: patterns that say where a data set keeps the images of a split, and the listing of those images."""
 
-import fnmatch
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -35,46 +34,65 @@ class Listed(NamedTuple):
 
 @dataclass
 class LeftOut:
-    """Count of the files beside the images that are not part of the layout, with the first one's path."""
+    """The files beside the images that are not part of the layout: their number, the first one, and containers."""
 
     count: int = 0
     first: str | None = None
+    containers: list[str] = field(default_factory=list)
 
     def add(self, path: str) -> None:
         """Count one more file."""
         self.count += 1
         self.first = self.first or path
+        if is_container(path):
+            self.containers.append(path)
 
 
-def list_images(root: Path, pattern: str, left_out: LeftOut | None = None) -> Iterator[Listed]:
+def list_images(
+    root: Path, pattern: str, left_out: LeftOut | None = None, *, follow_links: bool = False
+) -> Iterator[Listed]:
     """List the images that fit ``pattern``, sorted by the parts of their paths.
 
     A pattern is written as in a shell, one part per folder and one for the file: ``train/<n########>/*.JPEG``. In
-    addition ``#`` stands for a digit, and angle brackets mark the part that is the label. ``left_out`` counts the files
-    beside the images that do not fit. Memory holds the entries of the current folder and of its parents, never the
-    whole list. Raises :class:`DataError` for a folder that cannot be read, a link that leads out of the root, and a
-    name that is not UTF-8.
+    addition ``#`` stands for a digit, and angle brackets mark the text that is the label. ``left_out`` counts the files
+    beside the images that do not fit. ``follow_links`` takes what lies behind links out of the root for part of it.
+    Memory holds the entries of the current folder and of its parents, never the whole list. Raises :class:`DataError`
+    for a folder that cannot be read, a link that leads out of the root, images that links would count twice, and a name
+    that is not UTF-8.
     """
-    left_out = LeftOut() if left_out is None else left_out
+    walk = _Walk(root, LeftOut() if left_out is None else left_out, follow_links)
     if pattern == ANY:
-        yield from _below(root, "", left_out, _is_image)
+        yield from walk.below("", _is_image)
     else:
-        yield from _fitting(root, "", tuple(pattern.split("/")), None, left_out)
+        yield from walk.fitting("", tuple(pattern.split("/")), None)
 
 
-def list_containers(root: Path) -> list[str]:
+def list_containers(root: Path, *, follow_links: bool = False) -> list[str]:
     """Paths of the containers below ``root``, sorted by their parts; only "" where the root itself is one.
 
     Raises :class:`DataError` as :func:`list_images` does.
     """
     if root.is_file():
         return [""]
-    return [image.path for image in _below(root, "", LeftOut(), is_container)]
+    return [image.path for image in _Walk(root, LeftOut(), follow_links).below("", is_container)]
 
 
-def find_pattern(root: Path, patterns: Sequence[str]) -> str | None:
+def find_pattern(root: Path, patterns: Sequence[str], *, follow_links: bool = False) -> str | None:
     """The first pattern that any file below ``root`` fits, or None. Raises :class:`DataError`."""
-    return next((pattern for pattern in patterns if next(list_images(root, pattern), None) is not None), None)
+    for pattern in patterns:
+        if next(list_images(root, pattern, follow_links=follow_links), None) is not None:
+            return pattern
+    return None
+
+
+def fit(path: str, pattern: str) -> re.Match | None:
+    """Match the path of an image in a container with a pattern; its group ``label`` is the label, if there is one."""
+    return _whole(pattern).fullmatch(path)
+
+
+def label_of(match: re.Match) -> str | None:
+    """Label in a path that fits a pattern."""
+    return match.groupdict().get("label")
 
 
 def describe_patterns(patterns: Sequence[str]) -> str:
@@ -84,50 +102,96 @@ def describe_patterns(patterns: Sequence[str]) -> str:
 
 def describe_folder(root: Path, most: int = 4) -> str:
     """Name the first ``most`` entries of a folder in a message, and count the rest. Raises :class:`DataError`."""
-    names = [entry.name + ("/" if entry.is_dir() else "") for entry in _entries(root, "")]
+    return enumerate_names([entry.name + ("/" if entry.is_dir() else "") for entry in _entries(root, "")], most)
+
+
+def enumerate_names(names: Sequence[str], most: int = 4) -> str:
+    """Name the first ``most`` of some names in a message, and count the rest."""
     if not names:
         return "nothing"
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _fitting(root: Path, folder: str, parts: tuple[str, ...], label: str | None, out: LeftOut) -> Iterator[Listed]:
-    part, rest = parts[0], parts[1:]
-    fits = _expression(part).fullmatch
-    for entry in _entries(root, folder):
-        path = f"{folder}{entry.name}"
-        if not fits(entry.name) or entry.is_dir() != bool(rest):
-            if not rest and not entry.is_dir():
-                out.add(path)
-            continue
-        _check(root, entry, path)
-        found = entry.name if part.startswith("<") else label
-        if rest:
-            yield from _fitting(root, f"{path}/", rest, found, out)
+class _Walk:
+    """One pass over the folders below a root."""
+
+    def __init__(self, root: Path, left_out: LeftOut, follow_links: bool):
+        self.root, self.left_out, self.follow_links = root, left_out, follow_links
+        self._linked: set[Path] = set()
+        self._above: set[Path] = set()
+
+    def fitting(self, folder: str, parts: tuple[str, ...], label: str | None) -> Iterator[Listed]:
+        """Files whose further path fits ``parts``."""
+        part, rest = parts[0], parts[1:]
+        for entry in _entries(self.root, folder):
+            path = f"{folder}{entry.name}"
+            match = _expression(part).fullmatch(entry.name)
+            if match is None or entry.is_dir() != bool(rest):
+                if not rest and not entry.is_dir():
+                    self.left_out.add(path)
+                continue
+            self._check(entry, path)
+            found = label_of(match) or label
+            if rest:
+                yield from self.fitting(f"{path}/", rest, found)
+            else:
+                yield Listed(path, found)
+
+    def below(self, folder: str, wanted: Callable[[str], bool]) -> Iterator[Listed]:
+        """Files at any depth whose names are ``wanted``."""
+        for entry in _entries(self.root, folder):
+            path = f"{folder}{entry.name}"
+            hidden = entry.name.startswith(".")
+            if entry.is_dir():
+                if hidden:
+                    continue
+                if entry.is_symlink() and not self.follow_links:
+                    raise DataError(
+                        f"{self.root / path}: is a link to a folder, whose images might count twice; move the folder "
+                        "itself here, or let links be followed (--follow-links, or follow_links of the profile)"
+                    )
+                self._check(entry, path, once=True)
+                yield from self.below(f"{path}/", wanted)
+            elif hidden or not wanted(entry.name):
+                self.left_out.add(path)
+            else:
+                self._check(entry, path)
+                yield Listed(path, None)
+
+    def _check(self, entry: os.DirEntry, path: str, *, once: bool = False) -> None:
+        """Refuse an entry that may not be listed; ``once``: also a link to a folder that is listed anyway."""
+        if entry.is_symlink():
+            if not self.follow_links:
+                path_inside(self.root, path)
+            elif entry.is_dir():
+                self._require_new(path, once)
+        try:
+            entry.name.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"{self.root}: holds the name {entry.name!r}, which is not UTF-8; rename it") from error
+
+    def _require_new(self, path: str, once: bool) -> None:
+        """Refuse a link to a folder that the walk has behind another link, or would see for ever."""
+        real = Path(os.path.realpath(self.root / path))
+        root = Path(os.path.realpath(self.root))
+        if real == root or real in root.parents or (once and root in real.parents):
+            twice = str(root)
+        elif root in real.parents:
+            return  # a layout does not list both
         else:
-            yield Listed(path, found)
+            twice = next((str(other) for other in (real, *real.parents) if other in self._linked), "")
+            twice = twice or (str(real) if real in self._above else "")
+        if twice:
+            raise DataError(
+                f"{self.root / path}: is a link to {real}, whose images would count twice, because {twice} is listed "
+                "too; remove the link"
+            )
+        self._linked.add(real)
+        self._above.update(real.parents)
 
 
 def _is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES
-
-
-def _below(root: Path, folder: str, out: LeftOut, wanted: Callable[[str], bool]) -> Iterator[Listed]:
-    for entry in _entries(root, folder):
-        path = f"{folder}{entry.name}"
-        hidden = entry.name.startswith(".")
-        if entry.is_dir():
-            if hidden:
-                continue
-            if entry.is_symlink():
-                raise DataError(
-                    f"{root / path}: is a link to a folder, whose images might count twice; move the folder itself here"
-                )
-            yield from _below(root, f"{path}/", out, wanted)
-        elif hidden or not wanted(entry.name):
-            out.add(path)
-        else:
-            _check(root, entry, path)
-            yield Listed(path, None)
 
 
 def _entries(root: Path, folder: str) -> list[os.DirEntry]:
@@ -139,15 +203,23 @@ def _entries(root: Path, folder: str) -> list[os.DirEntry]:
         raise DataError(f"{root / folder}: cannot be listed ({error.strerror}); make the folder readable") from error
 
 
-def _check(root: Path, entry: os.DirEntry, path: str) -> None:
-    if entry.is_symlink():
-        path_inside(root, path)
-    try:
-        entry.name.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"{root}: holds the name {entry.name!r}, which is not UTF-8; rename it") from error
+@cache
+def _expression(part: str) -> re.Pattern:
+    return re.compile(_translated(part), re.DOTALL)
 
 
 @cache
-def _expression(part: str) -> re.Pattern:
-    return re.compile(fnmatch.translate(part.strip("<>").replace("#", "[0-9]")))
+def _whole(pattern: str) -> re.Pattern:
+    return re.compile("/".join(map(_translated, pattern.split("/"))), re.DOTALL)
+
+
+TOKEN = re.compile(r"\[[^]]+\]|.", re.DOTALL)
+MEANINGS = {"*": "[^/]*", "?": "[^/]", "#": "[0-9]", "<": "(?P<label>", ">": ")"}
+
+
+def _translated(part: str) -> str:
+    """Regular expression of one part of a pattern."""
+    tokens = TOKEN.findall(part)
+    return "".join(
+        token.replace("[!", "[^") if len(token) > 1 else MEANINGS.get(token, re.escape(token)) for token in tokens
+    )

@@ -18,7 +18,9 @@ from dcae_bench.base.files import atomic_write, require_regular_file
 from dcae_bench.base.known_hashes import known_sha256
 from dcae_bench.base.sealed import read_sealed, write_sealed
 from dcae_bench.base.typed import Strict
-from dcae_bench.data.decode import path_inside, read_rgb
+from dcae_bench.data.containers.kinds import place_of
+from dcae_bench.data.containers.member import Coding, Location
+from dcae_bench.data.decode import decode_rgb, path_inside
 from dcae_bench.data.layout import FileSplit
 
 ROWS = 2048
@@ -35,6 +37,16 @@ SCHEMA = pa.schema(
         pa.field("status", pa.string(), nullable=False),
     ]
 )
+PLACES = pa.schema(
+    [
+        pa.field("container", pa.string(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("length", pa.int64(), nullable=False),
+        pa.field("coding", pa.string(), nullable=False),
+    ]
+)
+"""Further columns of a manifest of images in containers (:class:`~dcae_bench.data.containers.member.Location`)."""
+IN_CONTAINERS = pa.schema([*SCHEMA, *PLACES])
 TREE = b"tree_sha256"
 """Key of the tree's hash in the Parquet file's own metadata."""
 KEPT_GROUPS = 4
@@ -42,7 +54,10 @@ KEPT_GROUPS = 4
 
 
 class ManifestRow(NamedTuple):
-    """One image file. ``status`` is ``ok``, ``greyscale``, ``small`` or ``greyscale+small``."""
+    """One image file. ``status`` is ``ok``, ``greyscale``, ``small`` or ``greyscale+small``.
+
+    The fields from ``container`` on are those of a location in a container; None for a file.
+    """
 
     path: str
     bytes: int
@@ -52,6 +67,17 @@ class ManifestRow(NamedTuple):
     mode: str
     label: str | None
     status: str
+    container: str | None = None
+    offset: int | None = None
+    length: int | None = None
+    coding: Coding | None = None
+
+    @property
+    def location(self) -> Location | None:
+        """Where the image lies in its container; None for a file."""
+        if self.container is None or self.offset is None or self.length is None or self.coding is None:
+            return None
+        return Location(self.container, self.offset, self.length, self.coding)
 
 
 class ManifestInfo(Strict):
@@ -60,7 +86,17 @@ class ManifestInfo(Strict):
     version: Literal[1] = 1
     name: str = Field(description="name of the data set")
     split: FileSplit
-    root: str = Field(description="folder that the rows' paths are relative to")
+    root: str = Field(description="folder that the rows' paths are relative to, or the container of all images")
+    containers: tuple[str, ...] = Field(
+        default=(),
+        exclude_if=lambda containers: not containers,
+        description="containers that hold the images, below the root ('': the root itself); none: the images are files",
+    )
+    follow_links: bool = Field(
+        default=False,
+        exclude_if=lambda follow: not follow,
+        description="whether links that lead out of the root are followed, because the user vouches for them",
+    )
     pattern: str = Field(description="pattern of the split's images below the root")
     layout_version: PositiveInt
     count: PositiveInt
@@ -79,8 +115,8 @@ class ManifestInfo(Strict):
 class ManifestWriter:
     """Writer of a manifest's rows. Use :func:`open_writer`."""
 
-    def __init__(self, writer: pq.ParquetWriter):
-        self._writer = writer
+    def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema):
+        self._writer, self._schema = writer, schema
         self._rows: list[ManifestRow] = []
         self._tree = hashlib.sha256()
         self.count, self.bytes = 0, 0
@@ -107,17 +143,21 @@ class ManifestWriter:
 
     def _flush(self) -> None:
         if self._rows:
-            columns = zip(*self._rows, strict=True)
-            arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
-            self._writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
+            columns = list(zip(*self._rows, strict=True))[: len(self._schema)]
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
+            self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
             self._rows.clear()
 
 
 @contextmanager
-def open_writer(path: Path) -> Iterator[ManifestWriter]:
-    """Open a writer whose file replaces ``path`` if the block ends without an error. Raises :class:`ResultsError`."""
-    with atomic_write(path) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
-        yield ManifestWriter(writer)
+def open_writer(path: Path, *, in_containers: bool = False) -> Iterator[ManifestWriter]:
+    """Open a writer whose file replaces ``path`` if the block ends without an error. Raises :class:`ResultsError`.
+
+    ``in_containers``: every row has a location.
+    """
+    schema = IN_CONTAINERS if in_containers else SCHEMA
+    with atomic_write(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        yield ManifestWriter(writer, schema)
 
 
 def info_path(path: Path) -> Path:
@@ -154,9 +194,10 @@ class FileManifest:
             raise DataError(f"{error.filename or self.path}: cannot be read ({_reason(error)}); {remedy}") from error
         except (pa.ArrowException, ValueError) as error:
             raise DataError(f"{self.path}: is not a manifest ({_reason(error)}); {remedy}") from error
+        self._schema = IN_CONTAINERS if self.info.containers else SCHEMA
         metadata = self._file.metadata
         found = (metadata.num_rows, (metadata.metadata or {}).get(TREE, b"").decode(errors="replace"))
-        if found != (self.info.count, self.info.tree_sha256) or not self._file.schema_arrow.equals(SCHEMA):
+        if found != (self.info.count, self.info.tree_sha256) or not self._file.schema_arrow.equals(self._schema):
             raise DataError(f"{self.path}: does not belong to {info_path(self.path).name}; {remedy}")
         if (sha256 := known_sha256(self.path)) != self.info.sha256:
             raise DataError(
@@ -183,10 +224,10 @@ class FileManifest:
                 f"{manifest.path}: lists {info.name} {info.split} images, not {dataset} {split}; prepare {dataset} "
                 "into this folder"
             )
-        if not manifest.root.is_dir():
+        if not manifest.root.exists():
             raise DataError(
-                f"{manifest.path}: its files lay in {manifest.root}, which is not there; bring the folder back, or "
-                "prepare it where it is now (dcae-bench prepare --root)"
+                f"{manifest.path}: its images lay in {manifest.root}, which is not there; bring it back, or prepare it "
+                "where it is now (dcae-bench prepare --root)"
             )
         return manifest
 
@@ -222,7 +263,7 @@ class FileManifest:
     def labels(self) -> tuple[list[str | None], np.ndarray]:
         """Return the distinct labels in sorted order, and the index of each file's label in them, int64 (n,).
 
-        Files without a label have the label None, which sorts first.
+        Files without a label have the label None, which sorts first. Labels that are all numbers are sorted by value.
         """
         codes: dict[str | None, int] = {}
         parts = []
@@ -230,7 +271,8 @@ class FileManifest:
             column = batch.column(0).dictionary_encode(null_encoding="encode")
             known = np.array([codes.setdefault(label, len(codes)) for label in column.dictionary.to_pylist()])
             parts.append(known[column.indices.to_numpy()])
-        names = sorted(codes, key=lambda label: (label is not None, label))
+        by_value = all(label is None or (label.isascii() and label.isdigit()) for label in codes)
+        names = sorted(codes, key=lambda label: (label is not None, int(label or 0) if by_value else 0, label))
         places = np.empty(len(names), np.int64)
         places[[codes[name] for name in names]] = np.arange(len(names))
         return names, places[np.concatenate(parts)]
@@ -242,14 +284,19 @@ class FileManifest:
         groups = range(metadata.num_row_groups)
         return min(metadata.row_group(group).column(column).statistics.min for group in groups for column in columns)
 
-    def file(self, index: int) -> Path:
-        """Path of a file. Raises :class:`DataError` if the path leads out of the root."""
-        return path_inside(self.root, self[index].path)
+    def describe(self, index: int) -> str:
+        """Place of an image for messages: its file, or its container and its name there."""
+        row = self[index]
+        return place_of(self.root, row.path, row.location).name
 
     def read(self, index: int) -> np.ndarray:
         """Read an image as uint8 RGB (height, width, 3) and check its hash. Raises :class:`DataError`."""
         row = self[index]
-        return read_rgb(path_inside(self.root, row.path), row.sha256)
+        below = row.path if row.container is None else row.container
+        if not self.info.follow_links and below:
+            path_inside(self.root, below)
+        place = place_of(self.root, row.path, row.location)
+        return decode_rgb(place.read(), place.name, row.sha256)
 
     def _group(self, group: int) -> pa.Table:
         with self._lock:

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dcae_bench.base.errors import DataError
-from dcae_bench.data.containers.index import MemberIndex
-from dcae_bench.data.containers.kinds import KINDS, place_of
+from dcae_bench.data.containers.kinds import place_of
 from dcae_bench.data.decode import open_image, to_rgb
-from dcae_bench.data.layout import ANY, Listed, list_containers, list_images
+from dcae_bench.data.layout import Listed
+from dcae_bench.data.listing import every_image
 
 
 class NamedImages:
@@ -21,18 +20,8 @@ class NamedImages:
 
     def __init__(self, root: Path):
         """List the images. Raises :class:`DataError` where there are none, and for a damaged container."""
-        self.root = Path(root).expanduser().absolute()
-        if not self.root.exists():
-            raise DataError(f"{self.root}: is not there; name a folder of images or a container ({', '.join(KINDS)})")
-        listed = [] if self.root.is_file() else list(list_images(self.root, ANY))
-        if not listed:
-            index = MemberIndex(self.root, list_containers(self.root))
-            listed = [Listed(*image) for image in index.sorted()]
-        if not listed:
-            raise DataError(
-                f"{self.root}: holds no images; name a folder of images or a container ({', '.join(KINDS)})"
-            )
-        self._listed = listed
+        found = every_image(root)
+        self.root, self._listed = found.root, list(found)
 
     def __len__(self) -> int:
         return len(self._listed)
@@ -53,7 +42,7 @@ class NamedImages:
     def content(self, index: int) -> bytes:
         """Content of an image file. Raises :class:`DataError`, which names the image."""
         image = self._listed[index]
-        return place_of(self.root, image.path, image.location).read(image.crc)
+        return place_of(self.root, image.path, image.location, image.crc).read()
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Return an image as uint8 RGB (height, width, 3). Raises :class:`DataError`, which names the image."""

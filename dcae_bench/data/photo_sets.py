@@ -59,8 +59,8 @@ class FilePhotos:
         return int(height), int(width)
 
     def key(self, index: int) -> str:
-        """Path of the file."""
-        return str(self._manifest.root / self._manifest[index].path)
+        """Path of the file, or its container and its name there."""
+        return self._manifest.describe(index)
 
     @property
     def sides(self) -> np.ndarray:

@@ -14,9 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 from dcae_bench.base.errors import DataError
 from dcae_bench.base.files import atomic_write, sha256_file
 from dcae_bench.base.terminal import Console, Progress, TextColumn
+from dcae_bench.data.containers.kinds import place_of
 from dcae_bench.data.decode import GREYSCALE
 from dcae_bench.data.external import ExternalDataset
-from dcae_bench.data.layout import FileSplit, LeftOut, Listed, list_images
+from dcae_bench.data.layout import FileSplit, Listed, enumerate_names
+from dcae_bench.data.listing import find_images
 from dcae_bench.data.manifest import ManifestInfo, ManifestRow, ManifestWriter, open_writer, write_info
 from dcae_bench.data.scan import Reading, ScanCache, scan
 
@@ -36,25 +38,34 @@ def prepare_files(
     *,
     min_side: int | None = None,
     partial: bool = False,
+    follow_links: bool = False,
     workers: int = 1,
     console: Console | None = None,
 ) -> ManifestInfo:
     """Write ``<split>.parquet``, ``<split>.json`` and ``<split>.problems.csv`` of the images below ``root``.
 
-    The three files go into ``output``. An image whose shorter side is below ``min_side`` pixels gets the status
-    ``small``. ``partial`` accepts a number of images other than the publisher's. After an interruption the same call
-    continues where it stopped (:class:`dcae_bench.data.scan.ScanCache`). Raises :class:`DataError` for a layout, a
-    count or images that do not fit, and :class:`ResultsError` when ``output`` cannot be written.
+    The three files go into ``output``. ``root`` is a folder, a container or a pattern of containers
+    (:func:`~dcae_bench.data.listing.find_images`). An image whose shorter side is below ``min_side`` pixels gets the
+    status ``small``. ``partial`` accepts a number of images other than the publisher's; ``follow_links`` follows links
+    out of the root. After an interruption the same call continues where it stopped
+    (:class:`dcae_bench.data.scan.ScanCache`). Raises :class:`DataError` for a layout, a count or images that do not
+    fit, and :class:`ResultsError` when ``output`` cannot be written.
     """
-    root = Path(root).absolute()
-    pattern = dataset.find_pattern(root, split)
-    left_out = LeftOut()
-    count = sum(1 for _ in list_images(root, pattern, left_out))
+    with _counting(console, f"{dataset.name} {split}") as found:
+        images = find_images(dataset, Path(root), split, follow_links=follow_links, progress=found)
+    root, pattern, count, left_out = images.root, images.pattern, images.count, images.left_out
+    if left_out.containers and console is not None:
+        console.print(
+            f"{dataset.name} {split}: {enumerate_names(left_out.containers)} not read, because image files lie beside; "
+            "name containers as the root to read them",
+            soft_wrap=True,
+        )
     expected = dataset.expected_count(split)
     if expected is not None and count != expected and not partial:
         raise DataError(
             f"{root}: holds {count:,} {split} images of data set '{dataset.name}' as {pattern}, expected {expected:,}; "
-            "complete it or remove what does not belong to it, or accept the count with --partial"
+            "complete it or remove what does not belong to it, or accept the count (--partial, or "
+            "partial of the profile)"
         )
     path = output / f"{split}.parquet"
     failure: _Unusable | None = None
@@ -63,9 +74,12 @@ def prepare_files(
         atomic_write(path.with_suffix(".problems.csv")) as report,
         _progress(console, f"{dataset.name} {split}", count) as progress,
     ):
-        images = scan(root, list_images(root, pattern), cache, workers=workers, progress=progress)
         try:
-            with closing(images) as rows, open_writer(path) as writer:
+            # A first pass in the order of the containers reads each once; the second then finds all in the cache.
+            for _ in scan(root, images.in_stored_order(), cache, workers=workers, progress=progress):
+                pass
+            scanned = scan(root, images, cache, workers=workers, progress=progress)
+            with closing(scanned) as rows, open_writer(path, in_containers=bool(images.containers)) as writer:
                 _fill(writer, rows, min_side, _Problems(report), root)
                 if writer.count != count:
                     raise DataError(
@@ -81,6 +95,8 @@ def prepare_files(
         name=dataset.name,
         split=split,
         root=str(root),
+        containers=images.containers,
+        follow_links=follow_links,
         pattern=pattern,
         layout_version=dataset.layout.version,
         count=writer.count,
@@ -125,7 +141,8 @@ def _fill(
     first = ""
     for image, reading in rows:
         if reading.problem is not None:
-            first = first or f"{root / image.path}: {reading.problem} ({reading.detail})"
+            place = place_of(root, image.path, image.location)
+            first = first or f"{place.name}: {reading.problem} ({reading.detail})"
             bad[reading.problem] += 1
             problems.add(image.path, reading.problem, reading.detail)
             continue
@@ -145,6 +162,7 @@ def _fill(
                 reading.mode,
                 image.label,
                 "+".join(found) or "ok",
+                *(image.location or ()),
             )
         )
     if bad:
@@ -153,6 +171,25 @@ def _fill(
             f"{first}; {bad.total():,} of {bad.total() + writer.count:,} files cannot be used ({kinds}): replace them "
             "by their publisher's and prepare again, which reads only those"
         )
+
+
+@contextmanager
+def _counting(console: Console | None, name: str) -> Iterator[Callable[[str, int], None]]:
+    """Yield a function that shows how many images were found in containers, like :func:`_progress`."""
+    on_terminal = console is not None and console.is_terminal
+    said = time.monotonic()
+    with Progress(TextColumn("{task.description}"), console=console, disable=not on_terminal, transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def found(container: str, count: int) -> None:
+            nonlocal said
+            line = f"{name}: {count:,} images found, listing {container or 'the container'}"
+            bar.update(task, description=line)
+            if console is not None and not on_terminal and time.monotonic() - said > LINE_S:
+                said = time.monotonic()
+                console.print(line, soft_wrap=True)
+
+        yield found
 
 
 @contextmanager

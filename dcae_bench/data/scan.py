@@ -18,7 +18,8 @@ from typing import NamedTuple
 from dcae_bench.base.errors import DataError
 from dcae_bench.base.files import cache_dir, make_folder
 from dcae_bench.base.parent import end_with_parent
-from dcae_bench.data.decode import ImageError, open_image, read_file
+from dcae_bench.data.containers.kinds import Place, place_of
+from dcae_bench.data.decode import ImageError, open_image
 from dcae_bench.data.layout import Listed
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ VERSION = 3
 """Version of the way that files are read. Readings that another version cached are not used."""
 CHUNK = 8
 """Files that go to a process together; a killed scan loses the readings of unfinished chunks."""
+ROWS = 64
+"""Rows of Parquet files that go to a process together: to read one row is to read its group of rows."""
 WRITE_S = 1.0
 """Seconds between two writes of the cache; a killed scan loses the readings since the last write too."""
 
@@ -45,10 +48,14 @@ class Reading(NamedTuple):
 
 def read_image_file(path: Path) -> Reading:
     """Read, hash and decode one file. A file that is no usable image gives a reading with a ``problem``."""
+    return _read_image(Place(path, str(path)))
+
+
+def _read_image(place: Place) -> Reading:
     try:
-        content = read_file(path)
+        content = place.read()
         sha256 = hashlib.sha256(content).hexdigest()
-        image = open_image(content, path)
+        image = open_image(content, place.name)
     except ImageError as error:
         return Reading(0, "", 0, 0, "", error.problem, error.detail)
     return Reading(len(content), sha256, image.width, image.height, image.mode)
@@ -57,9 +64,9 @@ def read_image_file(path: Path) -> Reading:
 class ScanCache:
     """Readings of the usable files below one root, in an SQLite file in the user's cache directory.
 
-    A reading is used while its file keeps size and modification time (in nanoseconds). Readings with a problem are not
-    kept, so those files are read again. All splits and profiles of a root share one cache file. Deleting the cache
-    file is safe: the next scan then reads every file again.
+    A reading is used while its file, or its container, keeps size and modification time (in nanoseconds). Readings with
+    a problem are not kept, so those files are read again. All splits and profiles of a root share one cache file.
+    Deleting the cache file is safe: the next scan then reads every file again.
     """
 
     def __init__(self, root: Path):
@@ -113,7 +120,8 @@ class ScanCache:
     def recall(self, stats: dict[str, os.stat_result | None]) -> dict[str, Reading]:
         """Return the readings of the files whose size and modification time are unchanged. Raises :class:`DataError`.
 
-        ``stats`` holds each file's current state by path; None: the state cannot be read.
+        ``stats`` holds the current state of each file, or of its container, by the image's key (its path, for a file);
+        None: the state cannot be read.
         """
         marks = ",".join("?" * len(stats))
         query = (
@@ -124,7 +132,7 @@ class ScanCache:
             for *row, checksum in self._connection.execute(query, list(stats)):
                 path, mtime_ns, size, *rest = row
                 stat = stats[path]
-                if stat is None or (stat.st_mtime_ns, stat.st_size) != (mtime_ns, size) or checksum != _checksum(row):
+                if stat is None or not _is_of(path, stat, mtime_ns, size) or checksum != _checksum(row):
                     continue
                 found[path] = Reading(size, *rest)
         except sqlite3.Error as error:
@@ -136,7 +144,7 @@ class ScanCache:
         self._rows += [
             (*(row := (path, stat.st_mtime_ns, *reading[:5])), _checksum(row))
             for path, stat, reading in readings
-            if stat is not None and reading.problem is None and reading.bytes == stat.st_size
+            if stat is not None and reading.problem is None and _is_of(path, stat, stat.st_mtime_ns, reading.bytes)
         ]
         if time.monotonic() - self._written > WRITE_S:
             self._write()
@@ -211,28 +219,51 @@ class _Chunk:
     """Images that are read together: by the pool if there is one, else when they are needed."""
 
     def __init__(self, root: Path, images: list[Listed], cache: ScanCache, pool: ProcessPoolExecutor | None):
-        self.images = images
-        self.stats = {image.path: _stat(root / image.path) for image in images}
+        places = [place_of(root, image.path, image.location, image.crc) for image in images]
+        states = {place.file: _stat(place.file) for place in places}
+        self.stats = {
+            _key(image, states[place.file]): states[place.file] for image, place in zip(images, places, strict=True)
+        }
+        self.images = dict(zip(self.stats, images, strict=True))
         self.known = cache.recall(self.stats)
-        self.wanted = [path for path in self.stats if path not in self.known]
-        self.paths = [root / path for path in self.wanted]
-        self.future: Future[list[Reading]] | None = pool.submit(_read, self.paths) if pool and self.paths else None
+        self.wanted = {key: place for key, place in zip(self.stats, places, strict=True) if key not in self.known}
+        self.future: Future[list[Reading]] | None = None
+        if pool and self.wanted:
+            self.future = pool.submit(_read, list(self.wanted.values()))
 
     def finish(self, cache: ScanCache) -> list[tuple[Listed, Reading]]:
-        readings = self.future.result() if self.future else _read(self.paths)
+        readings = self.future.result() if self.future else _read(list(self.wanted.values()))
         found = dict(zip(self.wanted, readings, strict=True))
-        cache.remember((path, self.stats[path], reading) for path, reading in found.items())
-        return [(image, self.known.get(image.path) or found[image.path]) for image in self.images]
+        cache.remember((key, self.stats[key], reading) for key, reading in found.items())
+        return [(image, self.known.get(key) or found[key]) for key, image in self.images.items()]
+
+
+IN_CONTAINER = "//"
+"""Beginning of the keys of images in containers; no path below a root begins so."""
+
+
+def _key(image: Listed, stat: os.stat_result | None) -> str:
+    """Key of an image in the cache: its path, or its container with its size, and the image's place in it."""
+    if image.location is None:
+        return image.path
+    container, offset, length, coding = image.location
+    return f"{IN_CONTAINER}{container}/{stat.st_size if stat else 0}/{coding}/{offset}/{length}/{image.path}"
+
+
+def _is_of(key: str, stat: os.stat_result, mtime_ns: int, size: int) -> bool:
+    """Whether a reading with the given time and size is of the file, or of the container, in its current state."""
+    return stat.st_mtime_ns == mtime_ns and (key.startswith(IN_CONTAINER) or stat.st_size == size)
 
 
 def _chunks(images: Iterable[Listed]) -> Iterator[list[Listed]]:
     images = iter(images)
-    while chunk := list(itertools.islice(images, CHUNK)):
-        yield chunk
+    for first in images:
+        most = ROWS if first.location is not None and first.location.coding == "row" else CHUNK
+        yield [first, *itertools.islice(images, most - 1)]
 
 
-def _read(paths: list[Path]) -> list[Reading]:
-    return [read_image_file(path) for path in paths]
+def _read(places: list[Place]) -> list[Reading]:
+    return [read_image_file(place.file) if place.location is None else _read_image(place) for place in places]
 
 
 def _stat(path: Path) -> os.stat_result | None:

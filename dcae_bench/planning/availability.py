@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from dcae_bench.base.reading import read_json
-from dcae_bench.data.external import ROOT_VARIABLE, external_datasets
+from dcae_bench.data.external import ROOT_VARIABLE, external_datasets, is_there
 from dcae_bench.extractors import dinov2_files, inception_weights
 from dcae_bench.profile.diffusion import LatentSource
 from dcae_bench.profile.profile import Profile
@@ -99,7 +99,7 @@ def _data_reason(profile: Profile, name: str, data: Path, split: Literal["train"
     if dataset is None or name in profile.data_roots or _prepared(data / name / f"{split}.json"):
         return None
     root = dataset.root(profile.data_roots)
-    if root is not None and root.is_dir():
+    if root is not None and is_there(root):
         return None
     place = (
         f"put them at {root}"
@@ -113,9 +113,9 @@ def _data_reason(profile: Profile, name: str, data: Path, split: Literal["train"
 
 
 def _prepared(index: Path) -> bool:
-    """Whether a manifest exists and the folder of its images still exists."""
+    """Whether a manifest exists and the folder or the container of its images still exists."""
     try:
-        return Path(read_json(index)["root"]).is_dir()
+        return Path(read_json(index)["root"]).exists()
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

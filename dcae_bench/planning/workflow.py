@@ -145,7 +145,10 @@ class Workflow:
         known = find_dataset(dataset, self.profile.data_roots)
         root = known.root(self.profile.data_roots) or self._listed_root(dataset, split)
         described = known.model_dump(mode="json", include={"images", "split", "layout"})
-        return [described, str(root or ""), self.profile.largest_resolution(dataset, split)]
+        vouched = {"partial": self.profile.accepts_part(dataset), "links": self.profile.follows_links(dataset)}
+        # Left out where nothing is vouched for, so that a manifest from before these fields stays valid.
+        said = [name for name, value in vouched.items() if value]
+        return [described, str(root or ""), self.profile.largest_resolution(dataset, split), *said]
 
     def _listed_root(self, dataset: str, split: str) -> str | None:
         try:

@@ -57,8 +57,18 @@ class Profile(Strict):
     pack_short_side: PositiveInt = Field(description="largest shorter side of packed photographs, in pixels")
     data_roots: dict[Name, str] = Field(
         default={},
-        description="folder of each data set that is downloaded by hand, by default $DCAE_BENCH_DATA/<name>; a name of "
-        "your own makes the images in its folder a data set",
+        description="folder of each data set that is downloaded by hand, by default $DCAE_BENCH_DATA/<name>, or its "
+        "container (.zip, .tar, .parquet), or a pattern of containers (train-*.tar); a name of your own makes the "
+        "images there a data set",
+    )
+    partial: bool | tuple[Name, ...] = Field(
+        default=False,
+        description="data sets whose number of images may differ from the publisher's, such as a subset; true: all",
+    )
+    follow_links: bool | tuple[Name, ...] = Field(
+        default=False,
+        description="data sets whose links out of their folder are followed, because you vouch for what is there; "
+        "true: all",
     )
     training: TrainingSpec | None = Field(
         default=None, description="null: nothing is trained, weights are evaluated as they are"
@@ -105,6 +115,15 @@ class Profile(Strict):
             for label in entry.sets or ():
                 if label not in known:
                     raise ValueError(f"sets of {name} has '{label}'; the evaluation sets are {', '.join(known)}")
+        return self
+
+    @model_validator(mode="after")
+    def _named_data_exist(self) -> Self:
+        known = {*self.datasets(), *self.data_roots}
+        for field in ("partial", "follow_links"):
+            for name in names if isinstance(names := getattr(self, field), tuple) else ():
+                if name not in known:
+                    raise ValueError(f"{field} has '{name}'; the profile uses {', '.join(sorted(known))}")
         return self
 
     @model_validator(mode="after")
@@ -266,6 +285,14 @@ class Profile(Strict):
         return tuple(
             dict.fromkeys([*self.all_training_sets(), *(item.dataset for item in self.evaluation.sets), *of_rows])
         )
+
+    def accepts_part(self, dataset: str) -> bool:
+        """Whether the number of a data set's images may differ from the publisher's."""
+        return self.partial if isinstance(self.partial, bool) else dataset in self.partial
+
+    def follows_links(self, dataset: str) -> bool:
+        """Whether links that lead out of a data set's folder are followed."""
+        return self.follow_links if isinstance(self.follow_links, bool) else dataset in self.follow_links
 
     def largest_resolution(self, dataset: str, split: str) -> int | None:
         """Largest resolution (px) at which the profile uses a split of a data set; None: an unused split."""

@@ -20,6 +20,7 @@ from rich.console import Console
 from dcae_bench.base.errors import DataError
 from dcae_bench.base.files import cache_dir, sha256_file, sha256_json
 from dcae_bench.cli.main import main
+from dcae_bench.data import listing as listing_module
 from dcae_bench.data import prepare as prepare_module
 from dcae_bench.data import scan as scan_module
 from dcae_bench.data.external import external_datasets, image_folder
@@ -201,7 +202,7 @@ def test_a_folder_that_changes_meanwhile_is_refused(root, tmp_path, monkeypatch)
     write_images(root, ["a.png", "b.png"])
     turns = [1, 2]
     monkeypatch.setattr(
-        prepare_module, "list_images", lambda *given: itertools.islice(list_images(*given), turns.pop())
+        listing_module, "list_images", lambda *a, **k: itertools.islice(list_images(*a, **k), turns.pop())
     )
     with pytest.raises(DataError, match="held 2 eval images when they were counted and 1 when they were read"):
         own(root, tmp_path)

@@ -1,5 +1,6 @@
 """Index of the members of several containers: sorted, free of duplicates, and in memory of bounded size."""
 
+import itertools
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -28,7 +29,8 @@ class MemberIndex:
     """The images in the containers of a data set, as if each had been unpacked where it lies.
 
     The index lies in a temporary file that the system removes with the process. Rows of Parquet files bear the names
-    that the files give them, if every row has one and no two are equal; else all bear their file's name and number.
+    that the files give them, if every row has one and no two are equal; else all bear their file's name and their
+    number there (:attr:`numbered`). :attr:`others` counts the members that are no images.
     """
 
     def __init__(self, root: Path, containers: Iterable[str], progress: Callable[[str, int], None] = lambda *_: None):
@@ -37,7 +39,7 @@ class MemberIndex:
         ``progress`` is called with a container and the number of members found so far. Raises :class:`DataError` for a
         damaged container and for two images of one name.
         """
-        self.root, self.others = root, 0
+        self.root, self.others, self.numbered = root, 0, False
         self.first_other: str | None = None
         self._connection = sqlite3.connect("", check_same_thread=False)  # a temporary file on disk
         # Zero bytes in place of slashes make the order of keys that of the paths' parts.
@@ -54,6 +56,12 @@ class MemberIndex:
 
     def __len__(self) -> int:
         return self._connection.execute("SELECT COUNT(*) FROM members").fetchone()[0]
+
+    def describe(self, most: int = 3) -> str:
+        """Name the first ``most`` images in a message, and count the rest."""
+        names = [image.path for image in itertools.islice(self.sorted(), most)]
+        further = f" and {len(self) - most:,} more" if len(self) > most else ""
+        return ", ".join(names) + further if names else "no images"
 
     def sorted(self) -> Iterator[Indexed]:
         """Yield the images ordered by the parts of their paths, whatever their order in the containers is."""
@@ -96,7 +104,10 @@ class MemberIndex:
         try:
             self._connection.executemany("INSERT INTO sides VALUES (?, ?)", sides)
         except sqlite3.IntegrityError as error:
-            raise DataError(f"{file}: holds two .cls files of one name; give each image a name of its own") from error
+            raise DataError(
+                f"{file}: holds a .cls file whose name is there already; give each image a name of its own, or each "
+                "container a folder of its own"
+            ) from error
         rows.clear()
         sides.clear()
 
@@ -131,6 +142,8 @@ class MemberIndex:
         return path, one or self.root.name, other or self.root.name
 
     def _number_rows(self) -> None:
+        self.numbered = True
+
         def name(container: str, row: int) -> str:
             folder = "".join(container.rpartition("/")[:2])
             return folder + numbered(Path(container or self.root.name), row)

@@ -38,33 +38,35 @@ def members(container: Path) -> Iterator[Entry]:
 
 
 class Place(NamedTuple):
-    """Where an image lies on this machine: a file, or a part of a container. ``name`` is its name in messages."""
+    """Where an image lies on this machine: a file, or a part of a container. ``name`` is its name in messages.
+
+    ``crc`` is the checksum of the content, where its container keeps one.
+    """
 
     file: Path
     name: str
     location: Location | None = None
+    crc: int | None = None
 
-    def read(self, crc: int | None = None) -> bytes:
+    def read(self) -> bytes:
         """Content of the image, at most :data:`~dcae_bench.data.decode.MAX_BYTES`. Raises :class:`ImageError`."""
         if self.location is None:
             return read_file(self.file)
-        if self.location.coding == "row":
-            content = _rows(self.file, *_state(self)).read(self.location.offset)
-        else:
-            content = _stretch(self, self.location)
+        row = self.location.coding == "row"
+        content = _row(self, self.location.offset) if row else _stretch(self, self.location)
         if len(content) > MAX_BYTES:
             raise ImageError(self.name, "too large", f"more than {MAX_BYTES >> 20} MiB")
-        if crc is not None and zlib.crc32(content) != crc:
+        if self.crc is not None and zlib.crc32(content) != self.crc:
             raise ImageError(self.name, "corrupt", "its checksum is not that of the archive")
         return content
 
 
-def place_of(root: Path, path: str, location: Location | None) -> Place:
+def place_of(root: Path, path: str, location: Location | None, crc: int | None = None) -> Place:
     """Place of the image ``path`` of a data set below ``root``."""
     if location is None:
         return Place(root / path, str(root / path))
     container = root / location.container if location.container else root
-    return Place(container, f"{container}: {path}", location)
+    return Place(container, f"{container}: {path}", location, crc)
 
 
 def _stretch(place: Place, location: Location) -> bytes:
@@ -82,6 +84,15 @@ def _stretch(place: Place, location: Location) -> bytes:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, MAX_BYTES + 1)
     except zlib.error as error:
         raise ImageError(place.name, "corrupt", str(error)) from error
+
+
+def _row(place: Place, row: int) -> bytes:
+    try:
+        return _rows(place.file, *_state(place)).read(row)
+    except ImageError:
+        raise
+    except DataError as error:
+        raise ImageError(place.name, "unreadable", str(error)) from error
 
 
 def _state(place: Place) -> tuple[int, int]:

@@ -21,12 +21,12 @@ LABEL_NAMES = ("label", "cls", "class", "category")
 """Names of the column of classes, where ``datasets`` describes none; the first that is there counts."""
 UNLABELLED = "-1"
 """What ``datasets`` writes for an image without a class."""
-GROUP_BYTES = 2**28
+GROUP_BYTES = 2**27
 """Row groups whose images take more are read in steps, which is slower, so that memory stays bounded."""
-KEPT_BYTES = 2**28
-"""Bytes of row groups that stay in memory."""
+KEPT_BYTES = 2**27
+"""Bytes of row groups and steps that stay in memory."""
 STEP = 16
-"""Rows of a step, and the smallest number of rows that are kept together."""
+"""Rows of a step."""
 
 
 class Columns(NamedTuple):
@@ -152,7 +152,8 @@ def _is_label(kind: pa.DataType) -> bool:
 class Rows:
     """Images of a Parquet file by row. Several threads may share them.
 
-    Row groups that were read last stay in memory, in all :data:`KEPT_BYTES` of a process.
+    What was read last stays in memory, in all :data:`KEPT_BYTES` of a process. A row group is kept whole,
+    or in steps if it is large.
     """
 
     def __init__(self, container: Path):
@@ -168,6 +169,9 @@ class Rows:
             for number in range(metadata.num_columns)
             if metadata.schema.column(number).path == self._columns.content
         )
+        self._steps: Iterator[pa.RecordBatch] = iter(())
+        self._at: tuple[int, int] | None = None
+        """Row group and step that :attr:`_steps` gives next."""
         self._lock = RLock()
 
     def __len__(self) -> int:
@@ -189,17 +193,25 @@ class Rows:
         with self._lock, faults_named(self.container, "Parquet file", pa.ArrowException):
             if self._file.metadata.row_group(group).column(self._column).total_uncompressed_size > GROUP_BYTES:
                 return self._in_steps(group, inner)
-            return _KEPT.group(self, group)[inner].as_py()
+            key = (self.number, group, 0)
+            if (found := _KEPT.find(key)) is None:
+                found = _KEPT.keep(key, self._read_group(group))
+            return found[inner].as_py()
 
     def _in_steps(self, group: int, inner: int) -> bytes | None:
-        batches = self._file.iter_batches(STEP, row_groups=[group], columns=[self._columns.content], use_threads=False)
-        for batch in batches:
-            if inner < batch.num_rows:
-                return self._content(pa.Table.from_batches([batch]))[inner].as_py()
-            inner -= batch.num_rows
-        return None
+        step = inner // STEP
+        if (known := _KEPT.find((self.number, group, step))) is not None:
+            return known[inner % STEP].as_py()
+        if self._at != (group, step):
+            columns = [self._columns.content]
+            self._steps = self._file.iter_batches(STEP, row_groups=[group], columns=columns, use_threads=False)
+            for _ in itertools.islice(self._steps, step):
+                pass
+        batch = self._content(pa.Table.from_batches([next(self._steps)]))
+        self._at = (group, step + 1)
+        return _KEPT.keep((self.number, group, step), batch)[inner % STEP].as_py()
 
-    def read_group(self, group: int) -> pa.ChunkedArray:
+    def _read_group(self, group: int) -> pa.ChunkedArray:
         """Contents of the images of a row group."""
         return self._content(self._file.read_row_group(group, columns=[self._columns.content], use_threads=False))
 
@@ -208,25 +220,31 @@ class Rows:
         return column if self._columns.content == table.column_names[0] else _field(column, "bytes")
 
 
+Key = tuple[int, int, int]
+"""Number of the file, row group, and step in it."""
+
+
 class _Kept:
-    """Row groups that were read last, of all files of this process."""
+    """Row groups and steps that were read last, of all files of this process."""
 
     def __init__(self) -> None:
-        self._groups: OrderedDict[tuple[int, int], pa.ChunkedArray] = OrderedDict()
+        self._parts: OrderedDict[Key, pa.ChunkedArray] = OrderedDict()
         self._lock = RLock()
 
-    def group(self, rows: Rows, group: int) -> pa.ChunkedArray:
-        key = (rows.number, group)
+    def find(self, key: Key) -> pa.ChunkedArray | None:
+        """A part that is kept, or None."""
         with self._lock:
-            if key in self._groups:
-                self._groups.move_to_end(key)
-                return self._groups[key]
-        found = rows.read_group(group)
+            if key in self._parts:
+                self._parts.move_to_end(key)
+            return self._parts.get(key)
+
+    def keep(self, key: Key, part: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Keep a part, and forget those that were not used for longest; returns the part."""
         with self._lock:
-            self._groups[key] = found
-            while sum(kept.nbytes for kept in self._groups.values()) > KEPT_BYTES and len(self._groups) > 1:
-                self._groups.popitem(last=False)
-        return found
+            self._parts[key] = part
+            while sum(kept.nbytes for kept in self._parts.values()) > KEPT_BYTES and len(self._parts) > 1:
+                self._parts.popitem(last=False)
+        return part
 
 
 _NUMBERS = itertools.count()
