@@ -130,7 +130,8 @@ def _write_manifests(
         )
         found = [f"{count:,} {status}" for status, count in info.problems.items()]
         found += [f"{info.left_out:,} other files left out"] if info.left_out else []
-        found += [f"in {len(info.containers):,} containers"] if info.containers else []
+        if number := len(info.containers):
+            found.append(f"in {number:,} container{'s' if number > 1 else ''}")
         found += [f"expected {info.expected:,}"] if info.partial else []
         console.print(
             f"{name} {split}: {info.count:,} images{''.join(f', {part}' for part in found)}, tree sha256 "

@@ -231,7 +231,7 @@ def test_containers_of_ones_own_are_of_the_splits_that_their_names_say(tmp_path)
     assert [image.path for image in find_images(OWN, tmp_path, "train")] == ["test.png"], "it is the only one"
 
 
-def test_files_go_before_containers_and_prepare_says_so(tmp_path, capsys):
+def test_files_go_before_containers(tmp_path):
     write_images(tmp_path / "root", ["a.png"])
     write_zip(tmp_path / "root" / "all.zip", contents(["b.png"]))
     found = find_images(OWN, tmp_path / "root", "eval")

@@ -13,12 +13,13 @@ import time
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
 from dcae_bench.base.errors import DataError
-from dcae_bench.base.files import cache_dir, sha256_file, sha256_json
+from dcae_bench.base.files import CONFIG, cache_dir, sha256_file, sha256_json
 from dcae_bench.cli.main import main
 from dcae_bench.data import listing as listing_module
 from dcae_bench.data import prepare as prepare_module
@@ -28,6 +29,7 @@ from dcae_bench.data.layout import Listed, list_images
 from dcae_bench.data.manifest import ROWS, FileManifest, ManifestInfo, ManifestRow, info_path, open_writer, write_info
 from dcae_bench.data.prepare import prepare_files
 from dcae_bench.data.scan import ScanCache, read_image_file, scan
+from tests.data.containers import write_zip
 from tests.data.image_files import LAYOUTS, encoded, write_images
 
 OWN = image_folder("own")
@@ -113,6 +115,40 @@ def test_a_wrong_count_is_refused_unless_accepted(root, tmp_path, monkeypatch, c
     for part in (f"{root}: holds 2 eval images", "mjhq30k_imgs/<*>/*.jpg", "expected 30,000", "--partial"):
         assert part in line
     assert not (tmp_path / "out").exists()
+
+
+def test_the_profile_accepts_a_subset_and_links(root, tmp_path, monkeypatch, capsys):
+    """As a rule of the workflow can, which passes nothing but the profile."""
+    write_images(tmp_path / "elsewhere", LAYOUTS["mjhq", "eval"]["alone"])
+    root.mkdir()
+    (root / "mjhq30k_imgs").symlink_to(tmp_path / "elsewhere")
+    content = yaml.safe_load((CONFIG / "paper.yaml").read_text()) | {"data_roots": {"mjhq": str(root)}}
+    profile = tmp_path / "mine.yaml"
+    arguments = ["mjhq", "--profile", profile, "--output", tmp_path / "out", "--workers", 1]
+    for vouched, code, words in [
+        ({}, 2, "leads out of "),
+        ({"follow_links": True}, 2, "accept the count (--partial, or partial of the profile)"),
+        ({"follow_links": ["mjhq"], "partial": ["mjhq"]}, 0, "mjhq eval: 2 images, 2 small, expected 30,000, tree"),
+        ({"partial": ["mjqh"]}, 2, "partial has 'mjqh'; the profile uses ffhq, imagenet, mapillary-vistas, mjhq"),
+    ]:
+        profile.write_text(yaml.safe_dump(content | vouched))
+        found, (line,) = run(monkeypatch, capsys, *arguments)
+        assert (found or 0, words in line) == (code, True), line
+    assert FileManifest(tmp_path / "out" / "eval.parquet").read(1).shape == (40, 48, 3)
+
+
+def test_files_are_prepared_and_containers_beside_them_named(root, tmp_path, monkeypatch, capsys):
+    write_images(root, ["a.png"])
+    write_zip(root / "all.zip", {"b.png": encoded(1, ".png")})
+    arguments = ["--output", tmp_path / "out", "--split", "eval", "--workers", 1]
+    code, (_, named, line) = run(monkeypatch, capsys, "own", "--root", root, *arguments)
+    assert not code and "all.zip not read, because image files lie beside" in named
+    assert line.startswith("own eval: 1 images, 1 other files left out, tree")
+    code, (_, line) = run(monkeypatch, capsys, "own", "--root", root / "all.zip", *arguments)
+    assert not code and line.startswith("own eval: 1 images, in 1 container, tree")
+    (root / "x.tar.gz").write_bytes(b"")
+    code, (line,) = run(monkeypatch, capsys, "own", "--root", root / "x.tar.gz", *arguments)
+    assert code == 2 and "x.tar.gz is a file and no container (.tar, .zip, .parquet), decompress it first; set" in line
 
 
 def test_a_missing_split_names_the_ones_there_are(root, tmp_path, monkeypatch, capsys):

@@ -15,6 +15,7 @@ import yaml
 from dcae_bench.base.errors import ConfigError, DataError, ResultsError
 from dcae_bench.base.files import sha256_file
 from dcae_bench.cli.main import main
+from dcae_bench.data.external import image_folder
 from dcae_bench.data.labelled import open_labelled
 from dcae_bench.data.latents import (
     LABELS,
@@ -26,6 +27,7 @@ from dcae_bench.data.latents import (
     write_latent_manifest,
 )
 from dcae_bench.data.pixels import normalise
+from dcae_bench.data.prepare import prepare_files
 from dcae_bench.generation import encode
 from dcae_bench.generation.encode import Encoding, encode_dataset
 from dcae_bench.models.checkpoints import load_weights, save_weights
@@ -35,6 +37,8 @@ from dcae_bench.running.processes import Worker
 from dcae_bench.weights.trained import TrainedWeights
 from tests import tiny_diffusion as tiny
 from tests import tiny_released
+from tests.data.containers import contents, write_parquet, write_zip
+from tests.data.image_files import write_images
 
 LATENT = "sd-vae@retrained"
 
@@ -410,3 +414,45 @@ def test_latents_do_not_depend_on_the_callers_tf32(tmp_path, data, weights, monk
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     encode_dataset(tiny.profile(), LATENT, "two", data=data, output=tmp_path, weights=weights)
     assert found == {(False, False)} and torch.backends.cudnn.allow_tf32
+
+
+CLASSES = [
+    ("cat", "cat/2.png"),
+    ("cat", "cat/9/1.png"),
+    ("dog", "dog/1.png"),
+    ("emu", "emu/0.png"),
+    ("emu", "emu/3.png"),
+]
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "Parquet"])
+def test_class_folders_of_ones_own_and_containers_are_encoded_with_their_classes(tmp_path, weights, monkeypatch, kind):
+    monkeypatch.setenv("DCAE_BENCH_CACHE", str(tmp_path / "cache"))
+    names, files = ["cat", "dog", "emu"], contents([path for _, path in CLASSES])
+    root = tmp_path / "animals"
+    if kind == "folder":
+        write_images(root, list(files))
+    elif kind == "zip":
+        write_zip(root / "x.zip", {f"animals/{path}": files[path] for path in reversed(files)})
+    else:
+        rows = [(f"{number}.png", files[path], names.index(label)) for number, (label, path) in enumerate(CLASSES)]
+        write_parquet(root / "x.parquet", rows, classes=names)
+    spec = {"datasets": ["animals"], "resolution": 16, "labels": "folder", "classes": 3}
+    profile = tiny.profile({("diffusion", "data", "mine"): spec, ("data_roots",): {"animals": str(root)}})
+    prepare_files(image_folder("animals"), "train", root, tmp_path / "data" / "animals")
+    options = {"data": tmp_path / "data", "output": tmp_path / "latents", "weights": weights}
+    manifest = encode_dataset(profile, LATENT, "mine", **options)
+    assert np.load(tmp_path / "latents" / LABELS).tolist() == [0, 0, 1, 2, 2] and manifest.classes == 3
+    wrong = tiny.profile({("diffusion", "data", "mine"): {**spec, "classes": 4}})
+    with pytest.raises(DataError, match=r"has 3 classes \((cat, dog, emu|0, 1, 2)\), the profile says 4; correct"):
+        open_labelled(wrong, wrong.diffusion.data["mine"], tmp_path / "data")
+
+
+def test_an_image_without_a_class_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("DCAE_BENCH_CACHE", str(tmp_path / "cache"))
+    write_parquet(tmp_path / "x.parquet", [("1.png", png := contents(["1.png"])["1.png"], 0), ("2.png", png, -1)])
+    prepare_files(image_folder("mine"), "train", tmp_path / "x.parquet", tmp_path / "data" / "mine")
+    spec = {"datasets": ["mine"], "resolution": 16, "labels": "folder", "classes": 1}
+    profile = tiny.profile({("diffusion", "data", "mine"): spec})
+    with pytest.raises(DataError, match=r"1 of 2 images have no class, the first of them .*x\.parquet: 2\.png; lay"):
+        open_labelled(profile, profile.diffusion.data["mine"], tmp_path / "data")
