@@ -1,5 +1,6 @@
 """``dcae-bench gpu-check``: tries on a GPU, at tiny size, what tests cannot try without one."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,6 +37,7 @@ def gpu_check(
     from dcae_bench.gpu_check.catalogue import all_checks
     from dcae_bench.gpu_check.runner import run_checks
     from dcae_bench.gpu_check.summary import device_name, summary_of
+    from dcae_bench.running.gpus import leased_gpu, usable_gpus
 
     checks = [check for check in all_checks() if not only or any(text in check.name for text in only)]
     if not checks:
@@ -46,7 +48,8 @@ def gpu_check(
         raise typer.Exit(SKIPPED)
     kind: Literal["cuda", "cpu"] = "cuda" if device == "cuda" else "cpu"
     typer.echo(f"{kind}: {name}")
-    outcomes = run_checks(checks, kind, budget_s=budget_s, say=lambda outcome: typer.echo(outcome.line))
+    with leased_gpu(say=typer.echo) if kind == "cuda" and usable_gpus() else nullcontext():
+        outcomes = run_checks(checks, kind, budget_s=budget_s, say=lambda outcome: typer.echo(outcome.line))
     summary = summary_of(kind, name, outcomes)
     if output is not None:
         write_text(output, summary.model_dump_json(indent=2) + "\n")

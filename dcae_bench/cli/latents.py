@@ -21,6 +21,7 @@ from dcae_bench.cli.options import (
 )
 from dcae_bench.profile.ablated import of_autoencoder
 from dcae_bench.profile.profile import load_profile
+from dcae_bench.running.gpus import take_gpus
 
 
 def latents(
@@ -59,6 +60,7 @@ def latents(
         raise ConfigError(f"--declared {declared}: is not a finite number; name the published scaling factor")
     loaded = of_autoencoder(load_profile(profile), autoencoder)
     item = find_sets(loaded, [label] if label else [])[0]
+    take_gpus(loaded, 1)
 
     from dcae_bench.subjects.choose import choose_autoencoder
 

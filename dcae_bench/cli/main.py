@@ -35,6 +35,7 @@ from dcae_bench.cli import (
     zoo,
 )
 from dcae_bench.running.launch import end_with_launcher, report_error
+from dcae_bench.running.lease import join_lease
 from dcae_bench.running.run_lock import join_jobs
 
 app = typer.Typer(
@@ -99,6 +100,7 @@ def main() -> None:
     end_with_launcher()
     join_jobs()
     try:
+        join_lease()
         sys.exit(app(prog_name="dcae-bench", standalone_mode=False) or 0)
     except CliError as error:
         _report_usage(error)

@@ -9,6 +9,7 @@ from dcae_bench.base.errors import CheckError
 from dcae_bench.base.terminal import Console
 from dcae_bench.cli.options import DataOption, InceptionOption, ProfileOption, find_sets, writable_file
 from dcae_bench.profile.profile import load_profile
+from dcae_bench.running.gpus import take_gpus
 
 
 def sanity(
@@ -24,6 +25,7 @@ def sanity(
     """Check the evaluator on your data: identity, JPEG at falling quality, other batches, threads, order, processes."""
     loaded = load_profile(profile)
     item = find_sets(loaded, [label] if label else [])[0]
+    take_gpus(loaded, 1)
 
     from dcae_bench.base.files import write_text
     from dcae_bench.evaluation.sanity import CheckedSet, measure_in_processes, measure_invariance, measure_ladder

@@ -16,6 +16,7 @@ from dcae_bench.cli.options import (
 )
 from dcae_bench.profile.ablated import of_autoencoder
 from dcae_bench.profile.profile import load_profile
+from dcae_bench.running.gpus import take_gpus
 from dcae_bench.running.launch import start_processes
 
 Initial = Annotated[Path | None, typer.Option(help="Weights of the phase before (phases 2 and 3).", metavar="FILE")]
@@ -53,8 +54,9 @@ def train(
             f"--initial is missing: phase {phase} starts from the weights of {before[0]}, phase {before[1]}"
         )
 
-    # A control is fitted in seconds, in one process.
-    if not loaded.is_fitted(autoencoder) and start_processes(loaded, exactly=True):
+    if loaded.is_fitted(autoencoder):  # in seconds, in one process
+        take_gpus(loaded, 1)
+    elif start_processes(loaded, exactly=True):
         return
 
     from dcae_bench.training.run import train_phase

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dcae_bench.gpu_check.outcome import Check, Outcome, Skip, Status
+from dcae_bench.running.lease import join_lease
 
 PRELOADED = ["dcae_bench.gpu_check.catalogue"]
 """Modules that the server of processes imports once; a new process then starts in a fraction of a second."""
@@ -139,6 +140,7 @@ class _Processes:
 
 def _serve(pipe: Connection, device: str, log: Path) -> None:
     """Run the checks that come through ``pipe``, until it is closed. What they print goes to ``log``."""
+    join_lease()
     pipe.send("ready")
     with suppress(EOFError):
         while True:

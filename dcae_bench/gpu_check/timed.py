@@ -1,6 +1,5 @@
 """Checks of timed work: every protocol and kind of work, CUDA graphs, attention, memory, NVML and a whole session."""
 
-import os
 import time
 from dataclasses import replace
 from functools import partial
@@ -15,9 +14,8 @@ from dcae_bench.execution.attention import KERNELS, attention_kernel, fastest_at
 from dcae_bench.execution.graphs import CapturedGraph
 from dcae_bench.gpu_check import tiny
 from dcae_bench.gpu_check.outcome import Check, Skip, require, within
-from dcae_bench.measurement.instruments.lease import choose_gpu
 from dcae_bench.measurement.instruments.memory import OutOfMemory, catch_out_of_memory, largest_batch, release_memory
-from dcae_bench.measurement.instruments.nvml import Live, gpus
+from dcae_bench.measurement.instruments.nvml import Live
 from dcae_bench.measurement.instruments.timing import TimingSchedule
 from dcae_bench.measurement.record import Work, load
 from dcae_bench.measurement.session import Session, measure
@@ -26,6 +24,7 @@ from dcae_bench.measurement.workloads.denoisers import random_denoiser
 from dcae_bench.measurement.workloads.job import Job
 from dcae_bench.measurement.workloads.paper_phases import PHASE_WORK
 from dcae_bench.measurement.workloads.recipes import CPU, PAPER, RECIPES, TUNED
+from dcae_bench.running.gpus import gpu_of_timing
 
 BATCH = 4
 SHORT = TimingSchedule(blocks=3, block_s=0.02, warm_up_iterations=4, warm_up_s=0.0, window=2, warm_up_limit_s=1.0)
@@ -120,7 +119,7 @@ def run_out_of_memory(device: str, folder: Path) -> str:
 
 def read_nvml(device: str, folder: Path) -> str:
     """NVML live: identity, a sample, and an energy counter that moves under load."""
-    uuid = choose_gpu(gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("CUDA_DEVICE_ORDER"))
+    uuid = gpu_of_timing()
     source = Live(uuid, time.perf_counter)
     identity, first = source.identity(), source.sample()
     x = torch.randn(LOAD, LOAD, device=device)

@@ -1,6 +1,5 @@
 """The session of one process: lease the device, build the cases, time them in turn, write a record of each."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from dcae_bench.base.errors import MeasurementError, UserError
 from dcae_bench.base.files import write_text
 from dcae_bench.measurement.instruments.ceiling import Matmul
 from dcae_bench.measurement.instruments.environment import Environment, read_environment
-from dcae_bench.measurement.instruments.lease import CPU, choose_gpu, lease
 from dcae_bench.measurement.instruments.memory import (
     BatchSearch,
     OutOfMemory,
@@ -23,7 +21,7 @@ from dcae_bench.measurement.instruments.memory import (
     largest_batch,
     release_memory,
 )
-from dcae_bench.measurement.instruments.nvml import Live, Source, gpus
+from dcae_bench.measurement.instruments.nvml import Live, Source
 from dcae_bench.measurement.instruments.probe import probe
 from dcae_bench.measurement.instruments.timing import Clock, CudaClock, HostClock, time_of
 from dcae_bench.measurement.record import TRACE_SUFFIX, Restart, ThroughputRecord, derive, save
@@ -36,6 +34,8 @@ from dcae_bench.measurement.workloads.modes import reason_without_tensorrt
 from dcae_bench.measurement.workloads.recipes import PAPER, Mode, Recipe
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.provenance import Device, Provenance, Stopwatch, collect, processor_name
+from dcae_bench.running.gpus import leased_gpu
+from dcae_bench.running.lease import CPU, lease
 
 MEMORY_SHARE = 0.9
 """Share of the GPU's memory for all cases of a session. CUDA's context and the ceiling need the rest."""
@@ -205,8 +205,7 @@ def leased_device(recipe: Recipe, say: Callable[[str], None]) -> Iterator[_Lease
 @contextmanager
 def _leased_gpu(protocol: str, say: Callable[[str], None]) -> Iterator[tuple[torch.device, Clock, Source]]:
     """Lease a GPU. Nothing uses CUDA before the lease, because CUDA reads the visible devices when it starts."""
-    uuid = choose_gpu(gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("CUDA_DEVICE_ORDER"))
-    with lease([uuid], say=say):
+    with leased_gpu(say=say) as uuid:
         if not torch.cuda.is_available():
             raise MeasurementError(f"protocol {protocol}: torch sees no GPU; install a CUDA build of torch")
         yield torch.device("cuda"), CudaClock(), Live(uuid, time.perf_counter)

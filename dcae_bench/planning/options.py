@@ -7,6 +7,7 @@ from typing import Any
 
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.profile.profile import DEFAULT_PROFILE, Profile
+from dcae_bench.running.gpus import usable_gpus
 
 SWEEP = "1,1.25,1.5,2,3"
 """Default guidance scales of a sweep; ``--config scales=...`` names others."""
@@ -50,6 +51,15 @@ def check_options(config: Mapping[str, Any]) -> None:
     for switch in ("degraded", "other_configurations"):
         if not isinstance(shown := config.get(switch, False), bool):
             raise ConfigError(f"--config {switch}={shown}: is neither True nor False")
+
+
+def gpu_limit() -> int:
+    """GPUs that jobs of a run on this machine take at a time: all that it may use; 0 where there are none.
+
+    Snakemake gives a job that wants more as many as there are, which is what its command takes. Raises
+    :class:`MeasurementError` where ``CUDA_VISIBLE_DEVICES`` does not tell which these are.
+    """
+    return len(usable_gpus())
 
 
 def longest_minutes(config: Mapping[str, Any]) -> int | None:

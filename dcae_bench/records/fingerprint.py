@@ -19,6 +19,9 @@ SHAPES_NO_NUMBER: Mapping[str, str] = {
     "dcae_bench.base.errors": "the classes of errors: an error ends a command and leaves no number",
     "dcae_bench.base.terminal": "consoles and progress bars: what is printed while a command works",
     "dcae_bench.cli.main": "registers the verbs and prints errors: each verb is a module of its own, which is watched",
+    "dcae_bench.running.gpus": "which GPUs a command takes: records name the device that computed",
+    "dcae_bench.running.lease": "which GPUs a command takes",
+    "dcae_bench.running.lease_queue": "which GPUs a command takes",
     "dcae_bench.tables": "pages and figures print numbers that records hold; rules that make a page do watch it",
     "dcae_bench.training.progress": "the progress bar and the lines of a log file",
 }

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from dcae_bench.base.errors import ConfigError, ProcessError
 from dcae_bench.base.terminal import printable
 from dcae_bench.profile.profile import Profile
+from dcae_bench.running.gpus import take_gpus
 
 if TYPE_CHECKING:  # importing torch takes seconds, which a command in one process need not spend
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -31,12 +32,15 @@ WATCH_S = 0.5
 def start_processes(profile: Profile, *, exactly: bool = False) -> bool:
     """Run this command line in as many processes as the profile wants; return whether there were several.
 
-    If so, the call returns after all of them have ended, and the caller has nothing left to do. With fewer GPUs than
-    processes, there is one process per GPU. If the result depends on the number of processes, the caller sets
-    ``exactly``, and missing GPUs are an error. A process that ``torchrun`` started does not start others.
+    First takes a free GPU for each process (:func:`take_gpus`). With several processes, the call returns after all of
+    them have ended, and the caller has nothing left to do. With fewer GPUs than processes, there is one process per
+    GPU. If the result depends on the number of processes, the caller sets ``exactly``, and missing GPUs are an error. A
+    process that ``torchrun`` started does not start others.
 
-    Raises :class:`ConfigError` for missing GPUs and :class:`ProcessError` for a process that failed.
+    Raises :class:`ConfigError` for missing GPUs, :class:`MeasurementError` where their lease cannot be had, and
+    :class:`ProcessError` for a process that failed.
     """
+    take_gpus(profile, profile.processes, exactly=exactly)
     # WORLD_SIZE above 1 comes from torchrun. Job schedulers set it to 1 for a job of one command.
     if profile.processes == 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return False

@@ -151,8 +151,7 @@ def test_the_energy_counter_must_move(tmp_path, monkeypatch):
 
     monkeypatch.setattr(timed, "LOAD", 64)
     monkeypatch.setattr(timed, "Live", Source)
-    monkeypatch.setattr(timed, "gpus", lambda: ["GPU-0"])
-    monkeypatch.setattr(timed, "choose_gpu", lambda uuids, visible, order: uuids[0])
+    monkeypatch.setattr(timed, "gpu_of_timing", lambda: "GPU-0")
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     assert attempt(check("NVML live"), "cpu", tmp_path) == (
         "ok",

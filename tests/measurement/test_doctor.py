@@ -49,7 +49,7 @@ def test_machine_without_a_gpu_gets_reasons_not_errors(monkeypatch, capsys):
     def missing():
         raise MeasurementError("NVML: library not found")
 
-    monkeypatch.setattr(nvml, "gpus", missing)
+    monkeypatch.setattr("dcae_bench.running.gpus.gpus", missing)
     monkeypatch.setattr(doctor.time, "sleep", lambda _s: None)
     monkeypatch.setattr(sys, "argv", ["dcae-bench", "doctor", "--json"])
     with pytest.raises(SystemExit) as ended:
@@ -66,7 +66,7 @@ def test_machine_without_a_gpu_gets_reasons_not_errors(monkeypatch, capsys):
 
 
 def test_gpu_of_a_trace_is_worth_its_numbers_unless_it_is_hot(trace, monkeypatch):
-    monkeypatch.setattr(nvml, "gpus", lambda: [UUID])
+    monkeypatch.setattr(doctor, "gpu_of_timing", lambda: UUID)
     monkeypatch.setattr(doctor.time, "sleep", lambda _s: None)
     monkeypatch.setattr(doctor.os, "getpid", lambda: 42)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)

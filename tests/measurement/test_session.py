@@ -81,7 +81,7 @@ def test_protocols_of_a_gpu_say_that_there_is_none(tmp_path, monkeypatch):
     def none():
         raise MeasurementError("NVML: no driver; a machine with an NVIDIA GPU and its driver is needed")
 
-    monkeypatch.setattr(sessions, "gpus", none)
+    monkeypatch.setattr("dcae_bench.running.gpus.gpus", none)
     with pytest.raises(MeasurementError, match="NVIDIA GPU"):
         measure(Session(pair(), PAPER, tmp_path))
     with pytest.raises(MeasurementError, match="twice"):

@@ -15,6 +15,7 @@ from dcae_bench.planning.options import (
     any_of,
     check_options,
     chosen_profile,
+    gpu_limit,
     longest_minutes,
     option,
     sweep_scales,
@@ -42,6 +43,9 @@ try:
         longest=longest_minutes(config),
     )
     if workflow.is_main_process:
+        # The scheduler of a cluster counts the GPUs of its machines itself.
+        if workflow.local_exec and "gpu" not in workflow.global_resources:
+            workflow.register_resource("gpu", gpu_limit())
         FailedJobs.watch()
         # The locks of a killed run must not stop this run.
         if join_run(Path(".snakemake")):

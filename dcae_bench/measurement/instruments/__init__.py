@@ -1,1 +1,1 @@
-"""Instruments: clocks, NVML, the lease of a device, the state gate, and the statistics of samples."""
+"""Instruments: clocks, NVML, the state gate, and the statistics of samples."""

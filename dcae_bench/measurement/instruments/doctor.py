@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from dcae_bench.base.errors import MeasurementError
-from dcae_bench.measurement.instruments import host, lease, nvml
+from dcae_bench.measurement.instruments import host, nvml
 from dcae_bench.measurement.instruments.gate import FOREIGN_CPUS, THERMAL
 from dcae_bench.records.provenance import processor_name
+from dcae_bench.running.gpus import gpu_of_timing
+from dcae_bench.running.lease import CPU, holder
 
 Verdict = Literal["good", "note", "limits"]
 Answer = Literal["yes", "limited", "no"]
@@ -115,7 +117,7 @@ def _processors(seconds: float) -> list[Finding]:
     if seen.throttled_s:
         text = f"held back {seen.throttled_s:.2f} s in {seen.seconds:.1f} s"
         found.append(Finding("CPU quota", text, "limits", "the container's quota stops threads"))
-    who = lease.holder(lease.CPU)
+    who = holder(CPU)
     found.append(Finding("lease", who or "free", "note" if who else "good", "one timing at a time on a device"))
     return found
 
@@ -155,13 +157,12 @@ def _tensorrt() -> str | None:
 
 def _gpu() -> tuple[list[Finding], nvml.Source | None]:
     try:
-        uuids = nvml.gpus()
-        uuid = lease.choose_gpu(uuids, os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("CUDA_DEVICE_ORDER"))
+        uuid = gpu_of_timing()
         source = nvml.Live(uuid, time.perf_counter)
         found = gpu_findings(source, os.getpid())
     except MeasurementError as error:
         return [Finding("NVML", str(error), "limits", "no GPU's number and no energy")], None
-    who = lease.holder(uuid)
+    who = holder(uuid)
     found.append(Finding("GPU lease", who or "free", "note" if who else "good", "one timing at a time on a device"))
     return found, source
 

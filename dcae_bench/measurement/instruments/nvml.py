@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from dcae_bench.base.errors import MeasurementError
 from dcae_bench.base.reading import read_json
 from dcae_bench.base.typed import Strict
+from dcae_bench.running.gpus import nvml_library, text
 
 # Bits of the clocks event reasons, from nvml.h.
 IDLE, APPLICATION_CLOCKS, POWER_CAP, HARDWARE_SLOWDOWN = 0x1, 0x2, 0x4, 0x8
@@ -155,7 +156,7 @@ class Live:
         A UUID and not NVML's index, because NVML's order ignores ``CUDA_VISIBLE_DEVICES``. Raises
         :class:`MeasurementError` if NVML or the GPU is missing.
         """
-        self._n = n = _library()
+        self._n = n = nvml_library()
         self._now = now
         names = [uuid] if uuid.startswith(("GPU-", "MIG-")) else [f"GPU-{uuid}", f"MIG-{uuid}"]
         for name in names:
@@ -179,9 +180,9 @@ class Live:
         limits = ask("power_min_w", "nvmlDeviceGetPowerManagementLimitConstraints", handle) or (None, None)
         values = {
             "name": ask("name", "nvmlDeviceGetName", handle),
-            "pci": ask("pci", "nvmlDeviceGetPciInfo", handle, take=lambda info: _text(info.busId)),
+            "pci": ask("pci", "nvmlDeviceGetPciInfo", handle, take=lambda info: text(info.busId)),
             "vbios": ask("vbios", "nvmlDeviceGetVbiosVersion", handle),
-            "gsp_firmware": ask("gsp_firmware", "nvmlDeviceGetGspFirmwareVersion", handle, take=_text),
+            "gsp_firmware": ask("gsp_firmware", "nvmlDeviceGetGspFirmwareVersion", handle, take=text),
             "driver": ask("driver", "nvmlSystemGetDriverVersion"),
             "nvml": ask("nvml", "nvmlSystemGetNVMLVersion"),
             "cuda_driver": ask(
@@ -287,27 +288,6 @@ class Live:
         return int(value.value.uiVal)
 
 
-def gpus() -> list[str]:
-    """UUIDs of this machine's GPUs in PCI order. Raises :class:`MeasurementError` if NVML is missing."""
-    n = _library()
-    return [_text(n.nvmlDeviceGetUUID(n.nvmlDeviceGetHandleByIndex(i))) for i in range(n.nvmlDeviceGetCount())]
-
-
-def _library() -> Any:
-    """NVML's Python binding, initialised. Raises :class:`MeasurementError` if it cannot be used."""
-    try:
-        import pynvml
-    except ImportError as error:
-        raise MeasurementError("nvidia-ml-py: is not installed; install it to read a GPU's state") from error
-    if not hasattr(pynvml, "_nvmlGetFunctionPointer"):
-        raise MeasurementError("pynvml: another package of that name hides nvidia-ml-py; uninstall `pynvml`")
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        raise MeasurementError(f"NVML: {error}; a machine with an NVIDIA GPU and its driver is needed") from error
-    return pynvml
-
-
 def _ask(n: Any, why: dict[str, str], field: str, question: Callable[[], Any]) -> Any:
     """The answer; or None, with the reason in ``why``. Raises :class:`MeasurementError` if the GPU is lost."""
     try:
@@ -330,8 +310,3 @@ def _processes(found: list[Any]) -> tuple[GpuProcess, ...]:
 
 def _thousandth(value: int | None) -> float | None:
     return None if value is None else value / 1000
-
-
-def _text(value: Any) -> str:
-    """A text that some versions of the binding return as bytes or inside a structure."""
-    return value.decode() if isinstance(value, bytes) else str(getattr(value, "version", value))

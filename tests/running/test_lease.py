@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from dcae_bench.base.errors import MeasurementError
-from dcae_bench.measurement.instruments.lease import CPU, choose_gpu, holder, lease
+from dcae_bench.running.gpus import choose_gpu
+from dcae_bench.running.lease import CPU, holder, lease
 
 A, B = "GPU-aaaa", "GPU-bbbb"
 
@@ -26,7 +27,7 @@ def other():
 
     def hold(device: str) -> subprocess.Popen:
         code = (
-            "import sys\nfrom dcae_bench.measurement.instruments.lease import lease\n"
+            "import sys\nfrom dcae_bench.running.lease import lease\n"
             f"with lease([{device!r}]):\n print('held', flush=True)\n sys.stdin.read()"
         )
         process = subprocess.Popen(
