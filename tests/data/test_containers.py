@@ -1,8 +1,10 @@
 """Data sets in containers, from `prepare` to pixels: as their folder would be, without unpacking."""
 
 import csv
+import pickle
 import random
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from dcae_bench.data.external import external_datasets, image_folder
 from dcae_bench.data.images import FileCrops
 from dcae_bench.data.listing import find_images
 from dcae_bench.data.manifest import FileManifest
+from dcae_bench.data.photo_sets import FilePhotos
 from dcae_bench.data.prepare import prepare_files
 from tests.data.containers import contents, write_parquet, write_tar, write_zip
 from tests.data.image_files import LAYOUTS, write_images
@@ -102,6 +105,20 @@ def test_images_of_a_container_are_read_once_by_any_number_of_processes(tmp_path
     monkeypatch.undo()
     monkeypatch.setenv("DCAE_BENCH_CACHE", str(tmp_path / "other cache"))
     assert prepare_files(OWN, "eval", root, tmp_path / "three", workers=2) == again
+
+
+@pytest.mark.parametrize("kind", ["zip", "Parquet"])
+def test_threads_and_processes_read_one_container(tmp_path, kind):
+    files = contents([f"{number:02}.png" for number in range(12)])
+    prepare_files(OWN, "train", PACKS[kind](tmp_path, shuffled(files)), tmp_path / "data")
+    photos = FilePhotos(FileManifest(tmp_path / "data" / "train.parquet"))
+    one_by_one = [photos[index] for index in range(12)]
+    order = [*range(11, -1, -1), *range(12)]
+    copy = pickle.loads(pickle.dumps(photos))
+    with ThreadPoolExecutor(8) as pool:
+        for index, found in zip(order, pool.map(copy.__getitem__, order), strict=True):
+            assert np.array_equal(found, one_by_one[index])
+    assert photos.key(3).endswith(": 03.png") and photos.size(3) == (40, 48)
 
 
 def test_bad_images_of_a_container_are_all_listed(tmp_path):

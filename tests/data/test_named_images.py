@@ -103,6 +103,26 @@ def test_a_large_row_group_is_read_in_steps(tmp_path, monkeypatch):
     assert [found.content(index) for index in (0, 15, 16, 39)] == [list(files.values())[n] for n in (0, 15, 16, 39)]
 
 
+@pytest.mark.parametrize("limit", [10, 2**31])
+@pytest.mark.parametrize("before", [b"", b"#!/bin/sh\n"])
+def test_members_of_any_zip_archive_are_those_that_zipfile_finds(tmp_path, monkeypatch, limit, before):
+    """In archives of more than 4 GiB numbers have 64 bits; a low limit makes small archives such ones."""
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", limit)
+    files = contents([*PATHS, "\u00e9/\u4e2d.png"])
+    with zipfile.ZipFile(tmp_path / "plain.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.comment = b"of some length"
+        archive.mkdir("a")
+        for name, content in files.items():
+            archive.writestr(name, content)
+    monkeypatch.undo()
+    path = tmp_path / "x.zip"
+    path.write_bytes(before + (tmp_path / "plain.zip").read_bytes())
+    found = NamedImages(path)
+    with zipfile.ZipFile(path) as archive:
+        assert set(found.names) == {name for name in archive.namelist() if not name.endswith("/")} == set(files)
+        assert all(found.content(index) == archive.read(name) for index, name in enumerate(found.names))
+
+
 PNG = contents(["1.png"])["1.png"]
 
 
@@ -120,7 +140,8 @@ def concatenated(folder):
 
 
 def cut(path, length):
-    path.write_bytes(path.read_bytes()[:length])
+    part = length if isinstance(length, slice) else slice(length)
+    path.write_bytes(path.read_bytes()[part])
     return path
 
 
@@ -136,6 +157,23 @@ def linked(folder):
         info.type, info.linkname = tarfile.SYMTYPE, "2.png"
         archive.addfile(info, io.BytesIO())
     return folder / "x.tar"
+
+
+def linked_in_zip(folder):
+    info = zipfile.ZipInfo("1.png")
+    info.create_system, info.external_attr = 3, 0o120777 << 16
+    with zipfile.ZipFile(folder / "x.zip", "w") as archive:
+        archive.writestr(info, "2.png")
+    return folder / "x.zip"
+
+
+def locked(folder):
+    """:mod:`zipfile` writes no passwords; the flag alone tells."""
+    path = write_zip(folder / "x.zip", {"1.png": PNG})
+    content = bytearray(path.read_bytes())
+    content[content.rfind(b"PK\1\2") + 8] |= 1
+    path.write_bytes(content)
+    return path
 
 
 DAMAGED = {
@@ -159,6 +197,16 @@ DAMAGED = {
     "zip packed by LZMA": (
         lambda folder: write_zip(folder / "x.zip", {"1.png": PNG}, zipfile.ZIP_LZMA),
         "1.png is compressed by LZMA",
+    ),
+    "zip with a link": (linked_in_zip, "1.png is a link"),
+    "zip with a password": (locked, "1.png is encrypted"),
+    "zip without its beginning": (
+        lambda folder: cut(write_zip(folder / "x.zip", {"1.png": PNG}), slice(9, None)),
+        "its directory is not where it says",
+    ),
+    "zip with a damaged header": (
+        lambda folder: flipped(write_zip(folder / "x.zip", {"1.png": PNG}), 0),
+        "no header of 1.png at byte 0",
     ),
     "Parquet cut": (
         lambda folder: cut(write_parquet(folder / "x.parquet", [("1.png", PNG, 0)]), 300),

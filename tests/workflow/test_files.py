@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from dcae_bench.base.files import REPOSITORY
+from tests.data.containers import write_zip
 from tests.data.image_files import write_images
 
 PROFILE = """
@@ -47,11 +48,16 @@ paper_rows_not_run: this is a test
 
 
 @pytest.mark.long
-def test_a_folder_of_images_becomes_a_manifest(tmp_path):
-    write_images(tmp_path / "images", [f"{folder}/{number}.png" for folder in "ab" for number in range(4)])
-    write_images(tmp_path / "images", ["small.png"], size=(20, 30))
+@pytest.mark.parametrize("packed", [False, True])
+def test_images_of_a_folder_or_an_archive_become_a_manifest(tmp_path, packed):
+    root = tmp_path / "my {images}"
+    write_images(root, [f"{folder}/{number}.png" for folder in "ab" for number in range(4)])
+    write_images(root, ["small.png"], size=(20, 30))
+    if packed:
+        files = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*.png")}
+        root = write_zip(tmp_path / "my {images}.zip", files)
     config = tmp_path / "own.yaml"
-    config.write_text(yaml.safe_dump(yaml.safe_load(PROFILE) | {"data_roots": {"my-set": str(tmp_path / "images")}}))
+    config.write_text(yaml.safe_dump(yaml.safe_load(PROFILE) | {"data_roots": {"my-set": str(root)}}))
     environment = os.environ | {
         "PYTHONPATH": str(REPOSITORY),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
