@@ -11,9 +11,9 @@ from dcae_bench.base.errors import DataError
 from dcae_bench.base.files import sha256_file
 from dcae_bench.data.samples import ArrayImages, Samples
 from dcae_bench.evaluation.features import FeaturePass
-from dcae_bench.evaluation.gaussian import load_reference_batch
+from dcae_bench.evaluation.gaussian import load_reference_batch, read_gaussian
 from dcae_bench.evaluation.protocols import GenerationProtocol
-from dcae_bench.evaluation.samples import generation_metrics
+from dcae_bench.evaluation.samples import generation_metrics, statistics_metrics
 from dcae_bench.running.processes import Worker
 
 CPU = torch.device("cpu")
@@ -164,6 +164,19 @@ def test_reference_batch(features, extractor, sides, tmp_path, content):
     adm, own = found["gfid_torch_fidelity_adm"], found["gfid_torch_fidelity"]
     assert adm.value == pytest.approx(own.value, rel=1e-5)
     assert adm.label == "FID (torch-fidelity), ADM batch" and "batch.npz" in adm.notes[0]
+
+
+def test_a_reference_of_statistics_alone_leaves_out_what_needs_images(features, extractor, sides, measured, tmp_path):
+    real, fake = (features.extract(arrays(side), tmp_path / str(n)) for n, side in enumerate(sides))
+    own = real["pooled"]
+    np.savez(tmp_path / "s.npz", mu=own.mean(0), sigma=np.cov(own, rowvar=False))
+    reference = read_gaussian(tmp_path / "s.npz", "pooled", 12)
+    alone = statistics_metrics(PROTOCOL, {"pooled": extractor}, reference, None, fake)
+    assert alone.keys() == {"gfid_torch_fidelity", "inception_score"}
+    assert alone["gfid_torch_fidelity"].value == pytest.approx(measured["gfid_torch_fidelity"].value, rel=1e-5)
+    assert alone["gfid_torch_fidelity"].label == "gFID (torch-fidelity)"
+    both = statistics_metrics(PROTOCOL, {"pooled": extractor}, reference, real, fake)
+    assert both.keys() == measured.keys() and both["kid_torch_fidelity"] == measured["kid_torch_fidelity"]
 
 
 def test_other_files_are_no_reference_batch(features, tmp_path):

@@ -11,11 +11,14 @@ import yaml
 from PIL import Image
 
 from dcae_bench.cli.main import main
+from dcae_bench.data.external import image_folder
+from dcae_bench.data.prepare import prepare_files
 from dcae_bench.evaluation.store import Store
 from dcae_bench.extractors import by_name
 from dcae_bench.metrics.frechet import FeatureStatistics
 from dcae_bench.records.record import load
 from dcae_bench.records.score import load_score
+from tests.data.image_files import write_images
 from tests.fixtures.evaluation import Average
 
 SET = "photos-indoor-32"
@@ -109,6 +112,32 @@ def test_a_score_of_the_exported_pngs_is_the_evaluation_to_the_last_digit(tiny, 
     )
     assert ours.drop_columns("key").equals(theirs.drop_columns("key"))
     assert (found.images.images, found.reference.images, found.resolution) == (14, 14, 32)
+
+
+@pytest.mark.long
+def test_scores_by_the_papers_protocol_agree_with_the_evaluation_of_files(tiny, monkeypatch, score, inception_file):
+    """Of photographs in class folders, their exported crops, and the photographs themselves cropped anew."""
+    load_extractor = by_name.load
+
+    def load_any(name, weights=None, **_):
+        return load_extractor(name, inception_file if name.startswith("inception") else weights, any_hash=True)
+
+    monkeypatch.setattr(by_name, "load", load_any)
+    root, out, pngs = tiny.folder / "files", tiny.folder / "out", tiny.folder / "pngs"
+    paths = [f"{name}.{suffix}" for name in ("b/2", "b-1/x", "a/3", "a/30", "c") for suffix in ("jpg",)] + ["a-0.png"]
+    write_images(root, paths, size=(170, 90))
+    prepare_files(image_folder("own"), "eval", root, tiny.folder / "data" / "own")
+    profile = yaml.safe_load((tiny.folder / "tiny.yaml").read_text())
+    profile["evaluation"] |= {"protocol": "reconstruction/paper-v1", "crops_per_photo": 1, "bootstrap": 0}
+    profile["evaluation"]["sets"] = [{"dataset": "own", "resolution": 64}]
+    (tiny.folder / "tiny.yaml").write_text(yaml.safe_dump(profile))
+    assert run(monkeypatch, "evaluate", *tiny.options, "--output", out, "--png", pngs) == 0
+    evaluated = load(out / "own-64.json")
+    assert len(evaluated.metrics) == 3 + 1 + 5
+    sides = pngs / "own-64" / "reconstructions", pngs / "own-64" / "originals"
+    assert values(score(sides[0], "--originals", sides[1])) == values(evaluated)
+    anew = score(sides[0], "--originals", root, "--resolution", 64, "--pair-by", "order")
+    assert values(anew) == values(evaluated) and anew.reference.cropped == 6
 
 
 def test_a_killed_evaluation_goes_on_with_its_pngs(tiny, monkeypatch, capsys):
