@@ -14,7 +14,8 @@ from dcae_bench.specs.protocols import EXTRACTORS
 
 def score(
     images: Annotated[
-        Path, typer.Argument(help="Images to score: a folder, or a .npz or .npy file.", metavar="IMAGES")
+        Path,
+        typer.Argument(help="Images to score: a folder, a .zip, .tar, .parquet, .npz or .npy file.", metavar="IMAGES"),
     ],
     output: Annotated[
         Path,

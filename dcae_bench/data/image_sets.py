@@ -1,8 +1,6 @@
-"""Image sets: images that the user already has, in a folder or in an array, by index in the order of their names."""
+"""Image sets: images that the user already has, in a folder, containers or an array, by index in the order of names."""
 
-import hashlib
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -13,9 +11,10 @@ from dcae_bench.base.known_hashes import known_sha256
 from dcae_bench.base.npz import array_names, map_member
 from dcae_bench.base.reading import map_array
 from dcae_bench.base.terminal import Console
-from dcae_bench.data.decode import SUFFIXES
-from dcae_bench.data.external import image_folder
-from dcae_bench.data.layout import ANY, describe_folder, find_pattern
+from dcae_bench.data.containers.kinds import COMPRESSED, KINDS
+from dcae_bench.data.external import ExternalDataset, Layout, is_there
+from dcae_bench.data.layout import ANY, describe_folder, find_pattern, list_containers
+from dcae_bench.data.listing import every_image
 from dcae_bench.data.manifest import FileManifest
 from dcae_bench.data.prepare import prepare_files
 
@@ -48,38 +47,39 @@ class ImageSet(Protocol):
         """Height and width of each image, (n, 2)."""
         ...
 
+    def describe(self, index: int) -> str:
+        """An image in a message: its file, its container and name, or its array and number."""
+        ...
+
     def read(self, index: int) -> np.ndarray:
         """Pixels, uint8 RGB (height, width, 3). Raises :class:`DataError` for an image that is not what it was."""
         ...
 
 
 class FileSet:
-    """The files of a manifest, in the order of their paths, part by part, whatever order the manifest has."""
+    """The images of a manifest, files or parts of containers, in the order of their paths, part by part."""
 
     named = True
 
     def __init__(self, manifest: FileManifest, source: str):
-        self._manifest, self.source = manifest, source
-        paths = [row.path for row in manifest]
-        self._order = sorted(range(len(paths)), key=lambda index: paths[index].split("/"))
-        self.names = [paths[index] for index in self._order]
-        self.sha256 = manifest.info.tree_sha256
-        if self.names != paths:
-            rows = list(manifest)
-            texts = (f"{row.sha256} {row.bytes} {row.path}\0" for row in (rows[index] for index in self._order))
-            self.sha256 = hashlib.sha256("".join(texts).encode()).hexdigest()
+        self._manifest, self.source, self.sha256 = manifest, source, manifest.info.tree_sha256
+        self.names = [row.path for row in manifest]
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._manifest)
 
-    @cached_property
+    @property
     def sizes(self) -> np.ndarray:
-        """Height and width of each file, (n, 2)."""
-        return self._manifest.sizes[self._order]
+        """Height and width of each image, (n, 2)."""
+        return self._manifest.sizes
+
+    def describe(self, index: int) -> str:
+        """An image in a message."""
+        return self._manifest.describe(index)
 
     def read(self, index: int) -> np.ndarray:
-        """Pixels of a file, whose hash is checked."""
-        return self._manifest.read(self._order[index])
+        """Pixels of an image, whose hash is checked."""
+        return self._manifest.read(index)
 
 
 class ArraySet:
@@ -100,42 +100,63 @@ class ArraySet:
     def __len__(self) -> int:
         return len(self._images)
 
+    def describe(self, index: int) -> str:
+        """An image in a message."""
+        return f"{self.source}#{self.names[index]}"
+
     def read(self, index: int) -> np.ndarray:
         """Pixels of an image of the array."""
         return np.array(self._images[index])
 
 
 def require_source(source: Path) -> None:
-    """Check, before any work, that images may be in a source. Raises :class:`DataError`."""
-    if source.is_dir():
-        if find_pattern(source, (ANY,)) is None:
-            suffixes = ", ".join(sorted(SUFFIXES))
-            raise DataError(
-                f"{source}: holds no images ({suffixes}), but {describe_folder(source)}; name the folder that does"
-            )
-    elif source.suffix.lower() not in ARRAYS:
-        what = "is no folder and" if source.exists() else "is not there;"
-        raise DataError(f"{source}: {what} none of {', '.join(ARRAYS)}; name a folder of images or such a file")
+    """Check, before any work, that a source is there and may hold images. Raises :class:`DataError`."""
+    kinds = ", ".join((*KINDS, *ARRAYS))
+    if not (is_array(source) or is_there(source)):
+        what = "is no folder of images, nor one of" if source.exists() else "is not there; name a folder of images or"
+        remedy = "decompress it first" if source.name.lower().endswith(COMPRESSED) else "name such a source"
+        raise DataError(f"{source}: {what} {kinds}{f'; {remedy}' if source.exists() else ''}")
+    if source.is_dir() and find_pattern(source, (ANY,)) is None and not list_containers(source):
+        raise DataError(
+            f"{source}: holds no images and no {', '.join(KINDS)}, but {describe_folder(source)}; name the folder that "
+            "does"
+        )
+
+
+def is_array(source: Path) -> bool:
+    """Whether a source is a file that holds all images in one array."""
+    return source.suffix.lower() in ARRAYS and source.is_file()
 
 
 def open_image_set(source: Path, scratch: Path, *, workers: int = 1, console: Console | None = None) -> ImageSet:
-    """Open the images of a folder (at any depth), or of a ``.npz`` or ``.npy`` file.
+    """Open every image of a folder, of a container or a pattern of containers, or of a ``.npz`` or ``.npy`` file.
 
-    Every file of a folder is read once and listed in a manifest in the folder ``scratch``, which must stay until the
-    images are read; readings are kept in the user's cache. Raises :class:`DataError` for a source that is not there, or
-    holds no images, or some that cannot be used, and :class:`ResultsError`.
+    Every image of the first three is read once and listed in a manifest in the folder ``scratch``, which must stay
+    until the images are read; readings are kept in the user's cache. Raises :class:`DataError` for a source that holds
+    no images, or some that cannot be used, and :class:`ResultsError`.
     """
     require_source(source)
-    if source.is_dir():
-        prepare_files(image_folder(str(source)), "eval", source, scratch, workers=workers, console=console)
+    if not is_array(source):
+        every = ExternalDataset(
+            name=str(source),
+            title="images of the user",
+            images={"eval": None},  # with one split, the names of containers say nothing of splits
+            split="all images",
+            layout=Layout(version=1, eval=(ANY,)),
+        )
+        try:
+            prepare_files(every, "eval", source, scratch, workers=workers, console=console)
+        except DataError:
+            every_image(source)  # where there are no images, it says so without the options of `prepare`
+            raise
     return reopen_image_set(source, scratch)
 
 
 def reopen_image_set(source: Path, scratch: Path) -> ImageSet:
     """Open a source that another process has opened with the same ``scratch``. Raises :class:`DataError`."""
-    if source.is_dir():
-        return FileSet(FileManifest(scratch / "eval.parquet"), str(source))
-    return open_array(source, scratch)
+    if is_array(source):
+        return open_array(source, scratch)
+    return FileSet(FileManifest(scratch / "eval.parquet"), str(source))
 
 
 def open_array(path: Path, scratch: Path) -> ArraySet:
@@ -158,8 +179,3 @@ def open_array(path: Path, scratch: Path) -> ArraySet:
     except ValueError as error:
         raise DataError(f"{path}: holds no images that can be read ({error}); save {SHAPE} as {IMAGES}") from error
     return ArraySet(images, str(path), sha256)
-
-
-def shown(images: ImageSet, index: int) -> str:
-    """An image in a message."""
-    return f"{images.source}{'/' if images.named else '#'}{images.names[index]}"

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from dcae_bench.base.errors import DataError
-from dcae_bench.data.image_sets import ImageSet, shown
+from dcae_bench.data.image_sets import ImageSet
 from dcae_bench.data.set_crops import size_text
 
 PairBy = Literal["path", "name", "order"]
@@ -39,14 +39,14 @@ def pair(images: ImageSet, originals: ImageSet, by: PairBy = "path", *, common: 
     if len(alone[0]) == len(found):
         remedy = "take --pair-by name, which leaves folders out, or --pair-by order, where both have one order"
         raise DataError(
-            f"{images.source}: no image has the name of one in {originals.source} ({shown(images, 0)}, "
-            f"{shown(originals, 0)}); name the files alike, or {remedy}"
+            f"{images.source}: no image has the name of one in {originals.source} ({images.describe(0)}, "
+            f"{originals.describe(0)}); name the files alike, or {remedy}"
         )
     for keys, at, its, other in ((alone[0], images, found, originals), (alone[1], originals, wanted, images)):
         if keys and not common:
             raise DataError(
-                f"{shown(at, its[keys[0]])}: has no partner in {other.source}, as {len(keys):,} of {len(at):,} images; "
-                "complete the folder, or score the images that both have (--common)"
+                f"{at.describe(its[keys[0]])}: has no partner in {other.source}, as {len(keys):,} of {len(at):,} "
+                "images; complete the folder, or score the images that both have (--common)"
             )
     pairs = [(found[key], index) for key, index in wanted.items() if key in found]
     first, second = zip(*pairs, strict=True)
@@ -76,7 +76,7 @@ def _by_key(images: ImageSet, by: PairBy, numbered: bool) -> dict[str, int]:
         if key in found:
             what = "file name without folders" if by == "name" else "name without its suffix"
             raise DataError(
-                f"{shown(images, index)}: has the {what} of {images.names[found[key]]}, so its partner is not known; "
+                f"{images.describe(index)}: has the {what} of {images.names[found[key]]}, so its partner is not known; "
                 "rename or remove one"
             )
         found[key] = index
@@ -105,7 +105,7 @@ def require_equal_sizes(images: ImageSet, originals: ImageSet, pairs: Pairs, res
         else "save images of the originals' size"
     )
     raise DataError(
-        f"{shown(images, pairs.images[first])}: is {size_text(ours[first])}, its original "
-        f"{shown(originals, pairs.originals[first])} {size_text(theirs[first])}, as {len(bad):,} of {len(ours):,} "
+        f"{images.describe(pairs.images[first])}: is {size_text(ours[first])}, its original "
+        f"{originals.describe(pairs.originals[first])} {size_text(theirs[first])}, as {len(bad):,} of {len(ours):,} "
         f"pairs; {remedy}"
     )

@@ -13,7 +13,7 @@ from dcae_bench.base.errors import DataError
 from dcae_bench.base.files import sha256_json
 from dcae_bench.data import adm
 from dcae_bench.data.crops import to_tensor
-from dcae_bench.data.image_sets import ImageSet, shown
+from dcae_bench.data.image_sets import ImageSet
 
 
 @dataclass(frozen=True)
@@ -43,21 +43,21 @@ class Size:
             others = np.flatnonzero((sizes != side).any(axis=1))
             if len(others):
                 raise DataError(
-                    f"{shown(images, chosen[others[0]])}: is {size_text(sizes[others[0]])}, not {side}x{side}, as "
+                    f"{images.describe(chosen[others[0]])}: is {size_text(sizes[others[0]])}, not {side}x{side}, as "
                     f"{len(others):,} of {len(sizes):,} images; take --resolution {int(sizes.min())}, which cuts a "
                     "square of this side out of the middle of each"
                 )
         small = np.flatnonzero(sizes.min(axis=1) < side)
         if len(small) and not self.upscale:
             raise DataError(
-                f"{shown(images, chosen[small[0]])}: is {size_text(sizes[small[0]])} and would be enlarged to {side} "
+                f"{images.describe(chosen[small[0]])}: is {size_text(sizes[small[0]])} and would be enlarged to {side} "
                 f"px, as {len(small):,} of {len(sizes):,} images; take --upscale if that is meant, or a lower "
                 "--resolution"
             )
         if side < least:
             raise DataError(
-                f"{shown(images, chosen[0])}: is measured at {side} px; the networks of the metrics need {least} px or "
-                "more"
+                f"{images.describe(chosen[0])}: is measured at {side} px; the networks of the metrics need {least} px "
+                "or more"
             )
         return side
 

@@ -18,6 +18,7 @@ from dcae_bench.extractors import by_name
 from dcae_bench.metrics.frechet import FeatureStatistics
 from dcae_bench.records.record import load
 from dcae_bench.records.score import load_score
+from tests.data.containers import write_parquet, write_tar, write_zip
 from tests.data.image_files import write_images
 from tests.fixtures.evaluation import Average
 
@@ -188,6 +189,27 @@ def test_neither_names_nor_container_nor_batches_move_a_number(score, sides, tmp
         assert metric.value == pytest.approx(wanted.metrics[key].value, rel=1e-5), key
 
 
+def test_containers_are_their_folder(score, sides, tmp_path):
+    originals, images = sides
+    wanted = score(images, "--originals", originals)
+    files = {path.name: path.read_bytes() for path in sorted(images.iterdir(), reverse=True)}
+    rows = [(name, content, None) for name, content in files.items()]
+    half = list(files)[::2]
+    for packed in (
+        write_zip(tmp_path / "train.zip", files),  # a name that says of which split of a data set it would be
+        write_tar(tmp_path / "images.tar", files),
+        write_parquet(tmp_path / "images.parquet", rows),
+        write_zip(tmp_path / "parts" / "train-0.zip", {name: files[name] for name in half}).parent,
+    ):
+        if packed.is_dir():
+            write_tar(packed / "test-1.tar", {name: files[name] for name in files if name not in half})
+        found = score(packed, "--originals", originals)
+        assert values(found) == values(wanted) and found.key == wanted.key, packed
+    unnamed = write_parquet(tmp_path / "rows.parquet", [(None, files[name], None) for name in sorted(files)])
+    found = score(unnamed, "--originals", originals, "--pair-by", "order")
+    assert values(found) == values(wanted) and found.key != wanted.key
+
+
 def test_keys_tell_scores_apart(score, sides, tmp_path):
     originals, images = sides
     wanted = score(images, "--originals", originals)
@@ -275,13 +297,19 @@ def test_other_sources_are_refused_in_one_line(refused_score, sides, tmp_path):
         np.savez(tmp_path / f"{'-'.join(content)}.npz", **content)
     np.save(tmp_path / "float.npy", np.zeros((3, 32, 32, 3), np.float32))
     (tmp_path / "text.txt").write_text("no images")
+    (tmp_path / "packed.tar.gz").write_bytes(b"")
+    write_zip(tmp_path / "empty.zip", {"notes.txt": b"no image"})
+    (tmp_path / "cut.zip").write_bytes((tmp_path / "empty.zip").read_bytes()[:40])
     (tmp_path / "empty").mkdir()
     (tmp_path / "cut.npz").write_bytes((tmp_path / "x-y.npz").read_bytes()[:100])
     for name, option, message in (
         ("mu-sigma.npz", "--reference", "does not say of which network; name it"),
         ("x-y.npz", "--reference", "it holds x, y, not arr_0"),
         ("float.npy", "--originals", "holds float32 (3, 32, 32, 3); save the images as uint8 (n, height, width, 3)"),
-        ("text.txt", "--originals", "is no folder and none of .npz, .npy"),
+        ("text.txt", "--originals", "is no folder of images, nor one of .tar, .zip, .parquet, .npz, .npy"),
+        ("packed.tar.gz", "--originals", "decompress it first"),
+        ("empty.zip", "--originals", "holds no images"),
+        ("cut.zip", "--originals", "cut.zip"),
         ("gone", "--originals", "is not there"),
         ("empty", "--originals", "holds no images"),
         ("cut.npz", "--reference", "is not a .npz archive"),
