@@ -20,7 +20,7 @@ MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup cluster test test-long storm lint bench requirements clean distclean FORCE
+.PHONY: help report setup cluster test test-long storm lint bench requirements clean distclean FORCE
 # An interrupted Snakemake cleans up after itself, so make must not delete a result too.
 .PRECIOUS: results/%
 
@@ -31,6 +31,7 @@ help:
 	@echo '  make results/table_diffusion.md          train denoisers on the latents, sample, and write the generation table'
 	@echo '  make results/table_ablation.md           train with one of the paper'\''s ideas left out, and write the table of ablations'
 	@echo '  make results/table_throughput.md         time UViT-S on the processors and write the throughput table'
+	@echo '  make report                              write results/report.html: one page of everything that was measured'
 	@echo '  make results/figures/NAME.png            draw a figure: reconstructions, losses, samples, diffusion_loss'
 	@echo '  make results/ANYTHING                    same as: snakemake --cores all results/ANYTHING'
 	@echo '  make results/ANYTHING PROFILE=paper      the same with another profile from config/'
@@ -52,6 +53,10 @@ help:
 # FORCE: Snakemake decides whether a result is up to date. The target stands before options that take many values.
 results/%: FORCE .venv/.installed
 	@$(ACTIVATED) snakemake --cores all $@ $(SNAKEMAKE_FLAGS) $(if $(PROFILE),--config profile='$(subst ','\'',$(value PROFILE))')
+
+# Of what is there, at once. `make results/report.html` first brings the tables that exist up to date.
+report: .venv/.installed
+	@$(ACTIVATED) dcae-bench report $(REPORT_FLAGS)
 
 test: .venv/.installed
 	@$(ACTIVATED) pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)

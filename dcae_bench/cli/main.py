@@ -19,6 +19,7 @@ from dcae_bench.cli import (
     measure,
     plan,
     prepare,
+    report,
     sample,
     sanity,
     schema,
@@ -60,6 +61,7 @@ app.command("table")(table.table)
 app.command("table-throughput")(table_throughput.table_throughput)
 app.command("table-diffusion")(table_diffusion.table_diffusion)
 app.command("table-ablation")(table_ablation.table_ablation)
+app.command("report")(report.report)
 app.command("check")(check.check)
 app.add_typer(figure.app, name="figure")
 app.command("show")(show.show)

@@ -26,6 +26,10 @@ def table(name: str, end: str = ".md") -> str:
     return f"{RESULTS}/table_{name}{end}"
 
 
+REPORT = f"{RESULTS}/report.html"
+"""The report, one page of everything that was measured."""
+
+
 def figure(name: str, end: str = ".png") -> str:
     """A figure: ``reconstructions``, ``losses``, ``samples``, ``diffusion_loss``, ``ablation`` or ``throughput``."""
     return f"{RESULTS}/figures/{name}{end}"

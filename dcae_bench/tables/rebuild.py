@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dcae_bench.base.errors import UserError
+from dcae_bench.base.errors import ResultsError, UserError
 from dcae_bench.base.files import REPOSITORY, sha256_json
 from dcae_bench.records.digest import DIGEST, digest_problem
 from dcae_bench.records.record import Record, contradictions
@@ -73,14 +73,17 @@ def _check(page: Path, again: Callable[[Content, Path], None]) -> Iterator[str]:
                 yield f"{path.name}: is not what the records make of it"
 
 
-def records_problems(name: str, content: Content) -> Iterator[str]:
-    """Problems of the records that a table holds: no digest or a wrong one, and values that contradict each other."""
+def records_problems(name: str, content: Content, *, sealed: bool = True) -> Iterator[str]:
+    """Problems of the records that a table holds: a wrong digest, and values that contradict each other.
+
+    In a ``sealed`` folder a record without a digest, which is from before digests, is a problem too.
+    """
     for run in (*content["runs"], *content["beside"], *content.get("trainings", ())):
         for kind in ("record", "training"):
             if (inner := run.get(kind)) is None:
                 continue
             problem = digest_problem(inner)
-            if problem is None and inner.get(DIGEST) is None:
+            if sealed and problem is None and inner.get(DIGEST) is None:
                 problem = "it carries no digest, so nobody can tell whether it was edited"
             record = Record.model_validate(inner)
             if (problem := problem or next(contradictions(record), None)) is not None:
@@ -153,7 +156,14 @@ def _why_not(content: Content) -> Callable[[Any, str], tuple[str, ...]]:
         for result in content["reported"]
         for source, answer in result["answers"].items()
     }
-    return lambda row, source: told[sha256_json(row.model_dump(mode="json")), source]
+
+    def why_not(row: Any, source: str) -> tuple[str, ...]:
+        key = sha256_json(row.model_dump(mode="json")), source
+        if key not in told:
+            raise ResultsError("the paper's rows in baselines/ are not those of the time when the table was made")
+        return told[key]
+
+    return why_not
 
 
 def _holdings(content: Content) -> Holdings:

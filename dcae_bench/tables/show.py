@@ -6,7 +6,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from dcae_bench.records.record import Record
+from dcae_bench.records.provenance import Provenance
+from dcae_bench.records.record import Metric, Record
 from dcae_bench.records.score import ScoredSet, ScoreRecord
 
 
@@ -20,16 +21,16 @@ def render(record: Record | ScoreRecord) -> Group:
             _facts("Held against", [*_scored(record.against, record.reference), *_how(record)]),
             _metrics(record),
             Text(""),
-            _facts("Provenance", _provenance(record)),
+            _facts("Provenance", made_facts(record)),
         )
     return Group(
         Text(f"{record.kind} of {record.subject.autoencoder}, profile {record.profile}", style="bold"),
         Text(""),
-        _facts("Subject", _subject(record)),
-        _facts("Measured on", _measured_on(record)),
+        _facts("Subject", subject_facts(record)),
+        _facts("Measured on", measured_on(record)),
         _metrics(record),
         Text(""),
-        _facts("Provenance", _provenance(record)),
+        _facts("Provenance", made_facts(record)),
     )
 
 
@@ -47,7 +48,8 @@ def _facts(title: str, facts: Iterable[tuple[str, str]]) -> Table:
     return table
 
 
-def _subject(record: Record) -> list[tuple[str, str]]:
+def subject_facts(record: Record) -> list[tuple[str, str]]:
+    """Names and values of the network that a record is about."""
     subject, data = record.subject, record.data
     side = data.resolution // subject.compression
     phase = "" if subject.phase is None else f", after phase {subject.phase}"
@@ -83,7 +85,8 @@ def _denoiser(record: Record) -> list[tuple[str, str]]:
     ]
 
 
-def _measured_on(record: Record) -> list[tuple[str, str]]:
+def measured_on(record: Record) -> list[tuple[str, str]]:
+    """Names and values of the images, the protocol and the settings of a record."""
     data = record.data
     return [
         ("data set", f"{data.name}, {data.split} split"),
@@ -110,36 +113,44 @@ def _how(record: ScoreRecord) -> list[tuple[str, str]]:
 
 
 def _metrics(record: Record | ScoreRecord) -> Table:
-    better = {"higher": "higher is better", "lower": "lower is better", "neither": ""}
     table = Table(title="Metrics", title_justify="left", title_style="bold", header_style="dim", padding=(0, 1))
     table.add_column("metric")
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("unit")
     table.add_column("notes", overflow="fold")
     for metric in record.metrics.values():
-        notes = [better[metric.better], *metric.notes]
-        if metric.interval:
-            ends = f"{metric.interval.low:.6g} to {metric.interval.high:.6g}"
-            notes.append(f"{metric.interval.level:.0%} interval {ends} ({metric.interval.method})")
-        if metric.weights_sha256:
-            notes.append(f"network {metric.weights_sha256[:12]}")
-        cells = (metric.label, f"{metric.value:.6g}", metric.unit or "", "; ".join(note for note in notes if note))
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*(Text(cell) for cell in metric_cells(metric)))
     return table
 
 
-def _provenance(record: Record | ScoreRecord) -> list[tuple[str, str]]:
-    made = record.provenance
+def metric_cells(metric: Metric) -> tuple[str, str, str, str]:
+    """Label, value, unit and notes of a metric; the notes tell direction, interval and network."""
+    better = {"higher": "higher is better", "lower": "lower is better", "neither": ""}
+    notes = [better[metric.better], *metric.notes]
+    if metric.interval:
+        ends = f"{metric.interval.low:.6g} to {metric.interval.high:.6g}"
+        notes.append(f"{metric.interval.level:.0%} interval {ends} ({metric.interval.method})")
+    if metric.weights_sha256:
+        notes.append(f"network {metric.weights_sha256[:12]}")
+    return metric.label, f"{metric.value:.6g}", metric.unit or "", "; ".join(note for note in notes if note)
+
+
+def made_facts(record: Record | ScoreRecord) -> list[tuple[str, str]]:
+    """Names and values of how a record was made."""
+    return [("record key", record.key), *provenance_facts(record.provenance, record.digest)]
+
+
+def provenance_facts(made: Provenance, digest: str | None) -> list[tuple[str, str]]:
+    """Names and values of a provenance, and of the digest of its record."""
     device = made.device
     commit = "none (outside a git checkout)" if made.commit is None else made.commit
     state = {True: " + uncommitted changes", False: ", clean", None: ""}[made.dirty]
     return [
-        ("record key", record.key),
         ("commit", commit + state),
         ("code sha256", made.code_sha256),
         ("config sha256", made.config_sha256),
         ("recipe sha256", made.recipe_sha256 or "none (not checked: the record is from before recipes were stated)"),
-        ("digest", record.digest or "none (not checked: the record is from before digests)"),
+        ("digest", digest or "none (not checked: the record is from before digests)"),
         ("seed", str(made.seed)),
         ("device", f"{device.kind}: {device.machine}, {device.precision}"),
         ("command", made.command),

@@ -48,12 +48,18 @@ rule table_ablation:
     output:
         report(
             places.table("ablation"),
+            caption="../report/table_ablation.rst",
             category="Tables",
             labels={"table": "Ablations", "profile": PROFILE.name},
         ),
         csv=places.table("ablation", ".csv"),
         json=places.table("ablation", ".json"),
-        figure=report(places.figure("ablation"), category="Figures", labels={"figure": "Ablations"}),
+        figure=report(
+            places.figure("ablation"),
+            caption="../report/figure_ablation.rst",
+            category="Figures",
+            labels={"figure": "Ablations"},
+        ),
     log:
         PLACES.log("table_ablation"),
     conda:

@@ -20,6 +20,7 @@ from dcae_bench.planning.options import (
     option,
     sweep_scales,
 )
+from dcae_bench.planning.report import state as page_state, tables_made, templates as page_templates
 from dcae_bench.planning.workflow import FREE_MIB, REPORTED, Workflow
 from dcae_bench.records import places
 from dcae_bench.records.fingerprint import code_of_command

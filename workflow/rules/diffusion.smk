@@ -158,6 +158,7 @@ rule table_diffusion:
     output:
         report(
             places.table("diffusion"),
+            caption="../report/table_diffusion.rst",
             category="Tables",
             labels={"table": "Generation", "profile": PROFILE.name},
         ),
@@ -188,7 +189,12 @@ rule figure_samples:
         records=[PLACES.generation(row, JOBS.last_scale(row)) for row in JOBS.ready_rows],
         images=[PLACES.samples(row, JOBS.last_scale(row), "samples.npy") for row in JOBS.ready_rows],
     output:
-        report(places.figure("samples"), category="Figures", labels={"figure": "Samples"}),
+        report(
+            places.figure("samples"),
+            caption="../report/figure_samples.rst",
+            category="Figures",
+            labels={"figure": "Samples"},
+        ),
     log:
         PLACES.log("figure_samples"),
     conda:
@@ -205,7 +211,12 @@ rule figure_diffusion_loss:
         records=[PLACES.denoiser(row, "record.json") for row in JOBS.ready_trained_rows],
         logs=[PLACES.denoiser(row, "log.jsonl") for row in JOBS.ready_trained_rows],
     output:
-        report(places.figure("diffusion_loss"), category="Figures", labels={"figure": "Denoisers' loss"}),
+        report(
+            places.figure("diffusion_loss"),
+            caption="../report/figure_diffusion_loss.rst",
+            category="Figures",
+            labels={"figure": "Denoisers' loss"},
+        ),
     log:
         PLACES.log("figure_diffusion_loss"),
     conda:

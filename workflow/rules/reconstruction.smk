@@ -72,7 +72,12 @@ rule sanity:
     input:
         data=lambda wildcards: JOBS.set_files(wildcards.set),
     output:
-        report(PLACES.sanity("{set}"), category="Checks", labels={"check": "evaluator", "set": "{set}"}),
+        report(
+            PLACES.sanity("{set}"),
+            caption="../report/sanity.rst",
+            category="Checks",
+            labels={"check": "evaluator", "set": "{set}"},
+        ),
     log:
         PLACES.log("sanity-{set}"),
     conda:

@@ -9,6 +9,7 @@ rule table_rfid:
     output:
         report(
             places.table("rfid"),
+            caption="../report/table_rfid.rst",
             category="Tables",
             labels={"table": "Reconstruction", "profile": PROFILE.name},
         ),
@@ -39,7 +40,12 @@ rule figure_reconstructions:
         records=JOBS.final_records,
         samples=JOBS.final_samples,
     output:
-        report(places.figure("reconstructions"), category="Figures", labels={"figure": "Reconstructions"}),
+        report(
+            places.figure("reconstructions"),
+            caption="../report/figure_reconstructions.rst",
+            category="Figures",
+            labels={"figure": "Reconstructions"},
+        ),
     log:
         PLACES.log("figure_reconstructions"),
     conda:
@@ -71,7 +77,12 @@ rule figure_losses:
     input:
         records=JOBS.training_records(),
     output:
-        report(places.figure("losses"), category="Figures", labels={"figure": "Loss curves"}),
+        report(
+            places.figure("losses"),
+            caption="../report/figure_losses.rst",
+            category="Figures",
+            labels={"figure": "Loss curves"},
+        ),
     log:
         PLACES.log("figure_losses"),
     conda:
@@ -80,3 +91,23 @@ rule figure_losses:
         code=code_of_command("figure", makes_page=True),
     shell:
         "dcae-bench figure losses --output {output:q} {input.records:q} > {log:q} 2>&1"
+
+
+# One page of every table that exists. It makes no table that is not there, but waits for those of this profile that are
+# made anew.
+rule report:
+    input:
+        lambda wildcards: tables_made(PROFILE.name),
+    output:
+        report(places.REPORT, caption="../report/report.rst", category="Report", labels={"page": "Everything"}),
+    log:
+        PLACES.log("report"),
+    conda:
+        "../../environment.yml"
+    params:
+        results=places.RESULTS,
+        state=lambda wildcards: page_state(),
+        templates=lambda wildcards: page_templates(),
+        code=code_of_command("report", makes_page=True),
+    shell:
+        "dcae-bench report --results {params.results:q} --output {output:q} > {log:q} 2>&1"

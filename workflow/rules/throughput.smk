@@ -34,12 +34,18 @@ rule table_throughput:
     output:
         report(
             places.table("throughput"),
+            caption="../report/table_throughput.rst",
             category="Tables",
             labels={"table": "Throughput", "plan": THROUGHPUT_PLAN},
         ),
         csv=places.table("throughput", ".csv"),
         json=places.table("throughput", ".json"),
-        figure=report(places.figure("throughput"), category="Figures", labels={"figure": "Throughput"}),
+        figure=report(
+            places.figure("throughput"),
+            caption="../report/figure_throughput.rst",
+            category="Figures",
+            labels={"figure": "Throughput"},
+        ),
     log:
         f"{places.THROUGHPUT}/logs/table.log",
     conda:

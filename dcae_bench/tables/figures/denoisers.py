@@ -45,7 +45,7 @@ def samples_figure(items: Sequence[tuple[Record, Path]], path: Path, *, count: i
     if not items:
         raise ResultsError(f"{path}: no samples to draw; sample first")
     ordered = sorted(items, key=lambda item: _order(item[0]))
-    images = [_images(file, count) for _, file in ordered]
+    images = [first_samples(file, count) for _, file in ordered]
     columns = max(map(len, images))
     label, top, gap = 2.1, 0.34, 0.04
     cell = (WIDTH_IN - label) / columns
@@ -126,8 +126,11 @@ def guidance_figure(records: Sequence[Record], path: Path) -> None:
     save_figure(figure, path)
 
 
-def _images(file: Path, count: int) -> np.ndarray:
-    """The first images, checked against the hash in the manifest beside them, if there is one."""
+def first_samples(file: Path, count: int) -> np.ndarray:
+    """The first images of ``samples.npy``, checked against the hash in the manifest beside it, if there is one.
+
+    Returns uint8 (count, height, width, 3). Raises :class:`ResultsError` for a file that is damaged or is another.
+    """
     try:
         if file.with_name(MANIFEST).exists():
             wanted = read_sample_manifest(file.parent).sha256

@@ -51,7 +51,7 @@ def bundle(measured: Path, root: Path) -> Path:
     return folder
 
 
-def _code_told(folder: Path) -> str | None:
+def code_told(folder: Path) -> str | None:
     """Fingerprint that the table in a folder was compared with: another version must not make another table of it."""
     try:
         told = json.loads(read_bytes((folder / TABLE).with_suffix(".json")))[CODE]
@@ -105,7 +105,7 @@ def check_table(folder: Path) -> Iterator[str]:
         again = Path(scratch) / TABLE
         try:
             records = find_records([folder / RECORDS if bundled else folder])
-            write(build(records, planned=planned_timings([folder]), code=_code_told(folder)), again)
+            write(build(records, planned=planned_timings([folder]), code=code_told(folder)), again)
         except (UserError, OSError) as error:
             yield f"{TABLE}: cannot be built again ({error})"
             return

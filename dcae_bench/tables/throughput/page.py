@@ -47,7 +47,7 @@ def markdown(table: ThroughputTable) -> str:
     notes = Footnotes()
     every = [*table.rows, *table.left_out]
     lines = [
-        f"Throughput. {one_line('; '.join(dict.fromkeys(_hardware(row.record) for row in every)))}; "
+        f"Throughput. {one_line('; '.join(dict.fromkeys(hardware(row.record) for row in every)))}; "
         f"{'; '.join(dict.fromkeys(_code(row.record) for row in every))}.\n"
     ]
     if table.held < table.planned:
@@ -185,7 +185,8 @@ def _subject(record: ThroughputRecord) -> str:
     return " ".join(filter(None, (record.model.name, record.model.latent_space, f"{record.model.resolution} px")))
 
 
-def _hardware(record: ThroughputRecord) -> str:
+def hardware(record: ThroughputRecord) -> str:
+    """The device of a timing, with what limits it."""
     gpu, where = record.environment.gpu, record.environment
     if gpu is None:
         return f"CPU: {where.processor}, {where.threads} threads"

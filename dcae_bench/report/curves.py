@@ -1,0 +1,82 @@
+"""Loss curves of trainings, read from the logs that lie beside the records of a run."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from dcae_bench.records.places import Places
+from dcae_bench.records.record import Record, load
+from dcae_bench.report.sources import Source
+from dcae_bench.tables.figures.losses import log_curve
+from dcae_bench.tables.runs import CONTROL
+
+POINTS = 80
+"""Most points of a curve: a chart is no wider than a few hundred px."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A smoothed loss by images seen or by operations."""
+
+    name: str
+    family: str
+    shape: str
+    """Latent shape, e.g. f64c128."""
+    points: Sequence[tuple[float, float]]
+
+
+def phase_curves(source: Source) -> dict[int, list[Curve]]:
+    """L1 + LPIPS by images seen, by phase, of the trainings behind a run's reconstructions.
+
+    A training whose weights are not those that were measured is left out. Raises :class:`ResultsError` for a log that
+    is damaged.
+    """
+    found: dict[int, list[Curve]] = {}
+    seen = set()
+    for run in source.reconstruction.runs if source.reconstruction else ():
+        subject, places = run.record.subject, Places.around(run.path)
+        key = subject.autoencoder, subject.phase
+        if places is None or subject.phase is None or subject.family == CONTROL or key in seen:
+            continue
+        seen.add(key)
+        record = Path(places.training(subject.autoencoder, subject.phase, "record.json"))
+        if record.exists() and load(record).subject.weights_sha256 == subject.weights_sha256:
+            curve = log_curve(record.with_name("log.jsonl"), ("l1", "lpips"))
+            shape = f"f{subject.compression}c{subject.latent_channels}"
+            found.setdefault(subject.phase, []).append(
+                Curve(subject.autoencoder, subject.family, shape, list(_points(curve)))
+            )
+    return dict(sorted(found.items()))
+
+
+def denoiser_curves(source: Source) -> dict[str, list[Curve]]:
+    """Loss by training FLOPs of the denoisers that were sampled, by process, as their losses differ in meaning."""
+    found: dict[str, list[Curve]] = {}
+    seen = set()
+    for run in source.generation.runs if source.generation else ():
+        denoiser, places, training = run.denoiser, Places.around(run.path), run.training
+        if places is None or training is None or denoiser.row in seen:
+            continue
+        seen.add(denoiser.row)
+        log = Path(places.denoiser(denoiser.row, "log.jsonl"))
+        if log.exists() and _same(Path(places.denoiser(denoiser.row, "record.json")), training):
+            per_image = training.metrics["flops_per_image"].value
+            subject = run.record.subject
+            shape = f"f{subject.compression}c{subject.latent_channels}"
+            points = [(images * per_image, loss) for images, loss in _points(log_curve(log, ("loss",)))]
+            found.setdefault(denoiser.process, []).append(Curve(denoiser.row, subject.family, shape, points))
+    return found
+
+
+def _same(path: Path, record: Record) -> bool:
+    return path.exists() and load(path).digest == record.digest
+
+
+def _points(curve: pd.Series) -> Iterator[tuple[float, float]]:
+    """A curve with at most :data:`POINTS` points; the first and the last are kept."""
+    count = len(curve)
+    places = range(count) if count <= POINTS else [round(i * (count - 1) / (POINTS - 1)) for i in range(POINTS)]
+    for place in places:
+        yield float(curve.index[place]), float(f"{curve.iloc[place]:.5g}")
