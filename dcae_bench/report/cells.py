@@ -28,6 +28,10 @@ VERDICTS = {
 """Words and sign of each verdict. Sign and words tell verdicts apart without colour."""
 
 
+LONG = 30
+"""Characters of a text that may break into lines."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One cell of a table in HTML."""
@@ -45,7 +49,7 @@ class Head:
     label: str
     """Plain text, without arrows and notes: the label of a metric where the column holds one."""
     side: str
-    """left or right."""
+    """left or right; left wide for a column of long texts, which may break into lines."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,11 @@ def show(
 ) -> ShownTable:
     """A table of printed cells for the page. ``ids`` are the records behind each row."""
     sides = [{"l": "left", "r": "right"}[letter] for letter in grid.align]
-    heads = [_head(name, text, side) for text, side in zip(grid.headers, sides, strict=True)]
+    longest = [max((len(_SUP.sub("", row[i])) for row in grid.rows), default=0) for i in range(len(sides))]
+    heads = [
+        _head(name, text, f"{side} wide" if side == "left" and length > LONG else side)
+        for text, side, length in zip(grid.headers, sides, longest, strict=True)
+    ]
     behind = ids or [()] * len(grid.rows)
     rows = [
         Row([_cell(name, text, side) for text, side in zip(row, sides, strict=True)], found)

@@ -50,7 +50,7 @@ def find_sources(results: Path) -> list[Source]:
     Raises :class:`ResultsError` when there is none, or when one cannot be read or contradicts itself.
     """
     results = Path(results)
-    found = [_run(results), *_timings(results / "throughput"), *_evidence(results / "reference")]
+    found = [_run(results), *_timings(results / "throughput"), *sorted(_evidence(results / "reference"), key=_order)]
     found = [source for source in found if not source.empty]
     if not found:
         raise ResultsError(f"{results}: holds no table; make one first, for example `make results/table_rfid.md`")
@@ -71,8 +71,8 @@ def _timings(folder: Path) -> Iterator[Source]:
 
 
 def _evidence(folder: Path) -> Iterator[Source]:
-    """A source for each folder of evidence, the newest first where their names end with a date."""
-    for one in sorted((path for path in folder.glob("*") if path.is_dir()), key=_newest_first):
+    """A source for each folder of evidence."""
+    for one in sorted(path for path in folder.glob("*") if path.is_dir()):
         throughput = None
         if (one / RECORDS).is_dir():
             timings = find_records([one / RECORDS])
@@ -81,9 +81,13 @@ def _evidence(folder: Path) -> Iterator[Source]:
         yield Source(one.name, f"Committed evidence {one.name}", one, True, throughput=throughput, **tables)
 
 
-def _newest_first(path: Path) -> tuple[bool, bool, str]:
-    """Evidence of profiles before timings, and of these GPUs before processors."""
-    return (path / RECORDS).is_dir(), "-cores-" in path.name, path.name
+def _order(source: Source) -> tuple[bool, bool, float]:
+    """Evidence of profiles before timings, of GPUs before processors, and the newest first."""
+    if source.throughput is None:
+        return False, False, 0.0
+    records = [row.record for row in (*source.throughput.rows, *source.throughput.left_out)]
+    ended = max((record.provenance.finished.timestamp() for record in records), default=0.0)
+    return True, not any(record.environment.gpu for record in records), -ended
 
 
 def _tables(folder: Path, *, sealed: bool) -> dict[str, Any]:

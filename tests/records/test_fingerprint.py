@@ -181,7 +181,7 @@ def test_a_module_that_does_not_exist_is_an_error(package):
 
 # Every module of the package, and every rule of the workflow
 
-RULES_OF_PAGES = ("table", "figure", "check", "sanity", "guidance")
+RULES_OF_PAGES = ("table", "figure", "check", "sanity", "guidance", "report")
 LIBRARY = (
     "dcae_bench.training.run",
     "dcae_bench.training.diffusion_run",
