@@ -60,6 +60,9 @@ def score(
     upscale: Annotated[
         bool, typer.Option("--upscale", help="Enlarge images that are smaller than --resolution.")
     ] = False,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Follow links that lead out of the folders: you vouch for them.")
+    ] = False,
     statistics_of: Annotated[
         str | None,
         typer.Option(
@@ -104,8 +107,25 @@ def score(
     size = Size(resolution, upscale)
     if originals is not None:
         by = known[pair_by or "path"]
-        score_pairs(loaded, images, originals, output=output, by=by, common=common, size=size, inception=inception)
+        score_pairs(
+            loaded,
+            images,
+            originals,
+            output=output,
+            by=by,
+            common=common,
+            size=size,
+            follow_links=follow_links,
+            inception=inception,
+        )
     elif reference is not None:
         score_samples(
-            loaded, images, reference, output=output, statistics_of=statistics_of, size=size, inception=inception
+            loaded,
+            images,
+            reference,
+            output=output,
+            statistics_of=statistics_of,
+            size=size,
+            follow_links=follow_links,
+            inception=inception,
         )

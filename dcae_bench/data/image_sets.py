@@ -109,14 +109,16 @@ class ArraySet:
         return np.array(self._images[index])
 
 
-def require_source(source: Path) -> None:
+def require_source(source: Path, *, follow_links: bool = False) -> None:
     """Check, before any work, that a source is there and may hold images. Raises :class:`DataError`."""
     kinds = ", ".join((*KINDS, *ARRAYS))
     if not (is_array(source) or is_there(source)):
         what = "is no folder of images, nor one of" if source.exists() else "is not there; name a folder of images or"
         remedy = "decompress it first" if source.name.lower().endswith(COMPRESSED) else "name such a source"
         raise DataError(f"{source}: {what} {kinds}{f'; {remedy}' if source.exists() else ''}")
-    if source.is_dir() and find_pattern(source, (ANY,)) is None and not list_containers(source):
+    if not source.is_dir() or find_pattern(source, (ANY,), follow_links=follow_links) is not None:
+        return
+    if not list_containers(source, follow_links=follow_links):
         raise DataError(
             f"{source}: holds no images and no {', '.join(KINDS)}, but {describe_folder(source)}; name the folder that "
             "does"
@@ -128,14 +130,15 @@ def is_array(source: Path) -> bool:
     return source.suffix.lower() in ARRAYS and source.is_file()
 
 
-def open_image_set(source: Path, scratch: Path, *, workers: int = 1, console: Console | None = None) -> ImageSet:
+def open_image_set(
+    source: Path, scratch: Path, *, follow_links: bool = False, workers: int = 1, console: Console | None = None
+) -> ImageSet:
     """Open every image of a folder, of a container or a pattern of containers, or of a ``.npz`` or ``.npy`` file.
 
     Every image of the first three is read once and listed in a manifest in the folder ``scratch``, which must stay
-    until the images are read; readings are kept in the user's cache. Raises :class:`DataError` for a source that holds
-    no images, or some that cannot be used, and :class:`ResultsError`.
+    until the images are read; readings are kept in the user's cache. ``follow_links`` follows links out of the source.
+    Raises :class:`DataError` for a source that holds no images, or some that cannot be used, and :class:`ResultsError`.
     """
-    require_source(source)
     if not is_array(source):
         every = ExternalDataset(
             name=str(source),
@@ -145,9 +148,10 @@ def open_image_set(source: Path, scratch: Path, *, workers: int = 1, console: Co
             layout=Layout(version=1, eval=(ANY,)),
         )
         try:
-            prepare_files(every, "eval", source, scratch, workers=workers, console=console)
+            prepare_files(every, "eval", source, scratch, follow_links=follow_links, workers=workers, console=console)
         except DataError:
-            every_image(source)  # where there are no images, it says so without the options of `prepare`
+            if not follow_links:
+                every_image(source)  # where there are no images, it says so without the options of `prepare`
             raise
     return reopen_image_set(source, scratch)
 

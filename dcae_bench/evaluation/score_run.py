@@ -37,6 +37,7 @@ def score_pairs(
     by: PairBy = "path",
     common: bool = False,
     size: Size,
+    follow_links: bool = False,
     inception: Path | None = None,
 ) -> None:
     """Measure each image against its original, as an evaluation measures reconstructions, and write the record.
@@ -48,7 +49,7 @@ def score_pairs(
     spec = profile.evaluation
     with join_processes() as process:
         score = Scoring(profile, output, process, code=__name__)
-        with score.opened(images, originals) as (ours, theirs):
+        with score.opened(images, originals, follow_links=follow_links) as (ours, theirs):
             pairs = pair(ours, theirs, by, common=common)
             require_equal_sizes(ours, theirs, pairs, size.resolution)
             side = size.side(theirs, pairs.originals, LPIPS_MIN_RESOLUTION)
@@ -88,6 +89,7 @@ def score_samples(
     output: Path,
     statistics_of: str | None = None,
     size: Size,
+    follow_links: bool = False,
     inception: Path | None = None,
 ) -> None:
     """Compare images with a reference as a whole, as an evaluation compares samples, and write the record ``output``.
@@ -101,12 +103,13 @@ def score_samples(
     if network is None and statistics_of is not None:
         raise ConfigError(f"--statistics-of {statistics_of}: {reference} holds no mu and sigma; leave the option out")
     with_images = network is None or has_images(reference)
+    sources = [images, reference] if with_images else [images]
     loaded = _load(protocol, network, with_images, inception)
     gaussian = None if network is None else read_gaussian(reference, network, loaded[network].dim)
     spec = profile.evaluation
     with join_processes() as process:
         score = Scoring(profile, output, process, code=__name__)
-        with score.opened(images, *([reference] if with_images else [])) as sets:
+        with score.opened(*sources, follow_links=follow_links) as sets:
             crops = [SetCrops(one, range(len(one)), size.side(one, range(len(one)))) for one in sets]
             _require_one_size(crops)
             tf32 = {} if spec.tf32 is None else {"tf32": "on" if spec.tf32 else "off"}

@@ -45,14 +45,14 @@ class Scoring:
         return self.settings.get("tf32") == "on"
 
     @contextmanager
-    def opened(self, *sources: Path) -> Iterator[list[ImageSet]]:
+    def opened(self, *sources: Path, follow_links: bool = False) -> Iterator[list[ImageSet]]:
         """Open image sets for the block, which no other command with this output enters at the same time.
 
         The manifests of folders lie in a hidden folder beside the output until the block ends. Raises
         :class:`DataError`; a list of unusable images that its message names stays in that folder.
         """
         for source in sources:
-            require_source(source)
+            require_source(source, follow_links=follow_links)
         scratch = self.output.with_name(f".{self.output.name}.sets")
         places = [scratch / str(number) for number in range(len(sources))]
         with sole_writers(self.output, self.process):
@@ -62,7 +62,7 @@ class Scoring:
                     shutil.rmtree(scratch, ignore_errors=True)
                     workers = max(1, self.profile.evaluation.workers)
                     for source, place in zip(sources, places, strict=True):
-                        open_image_set(source, place, workers=workers, console=self.console)
+                        open_image_set(source, place, follow_links=follow_links, workers=workers, console=self.console)
                 self.process.wait()
                 yield [reopen_image_set(source, place) for source, place in zip(sources, places, strict=True)]
                 self.process.wait()
@@ -133,7 +133,7 @@ class Run:
                 config=self.recipe,
                 recipe=profile.evaluation_recipe(),
                 seed=profile.seed,
-                device=describe(scoring.device, profile, scoring.process.count),
+                device=describe(scoring.device, profile, scoring.process.count, "fp32"),
                 clock=self.clock,
             ),
         )

@@ -210,6 +210,17 @@ def test_containers_are_their_folder(score, sides, tmp_path):
     assert values(found) == values(wanted) and found.key != wanted.key
 
 
+def test_links_out_of_a_folder_are_followed_if_the_user_vouches_for_them(score, refused_score, sides, tmp_path):
+    originals, images = sides
+    linked = tmp_path / "snapshot"
+    linked.mkdir()
+    for path in images.iterdir():
+        (linked / path.name).symlink_to(path)
+    assert "--follow-links" in refused_score(linked, "--originals", originals)
+    found = score(linked, "--originals", originals, "--follow-links")
+    assert values(found) == values(score(images, "--originals", originals))
+
+
 def test_keys_tell_scores_apart(score, sides, tmp_path):
     originals, images = sides
     wanted = score(images, "--originals", originals)
