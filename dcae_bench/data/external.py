@@ -1,7 +1,7 @@
 """External data sets, which do not come with the harness: what they are, where to get them, and where they lie."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Self
@@ -130,15 +130,15 @@ def external_datasets() -> dict[str, ExternalDataset]:
     return {name: ExternalDataset(name=name, **fields) for name, fields in content.items()}
 
 
-def image_folder(name: str) -> ExternalDataset:
+def image_folder(name: str, splits: Sequence[FileSplit] = ("train", "eval")) -> ExternalDataset:
     """A data set of all images in a folder, whatever their number: each split holds every image.
 
-    Only where containers say in their names of which split they are, each split holds its own.
+    Only where there are several splits and containers say in their names of which they are, each split holds its own.
     """
     return ExternalDataset(
         name=name,
         title="images of a folder",
-        images={"train": None, "eval": None},
+        images=dict.fromkeys(splits),
         split="every image of the folder, for training as for evaluation",
         layout=Layout(version=2, train=(ANY,), eval=(ANY,)),
     )

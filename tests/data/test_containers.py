@@ -244,6 +244,8 @@ def test_containers_of_ones_own_are_of_the_splits_that_their_names_say(tmp_path)
         write_tar(tmp_path / f"{word}-000.tar", contents([f"{word}.png"]))
     found = {split: [image.path for image in find_images(OWN, tmp_path, split)] for split in ("train", "eval")}
     assert found == {"train": ["train.png"], "eval": ["test.png"]}
+    undivided = find_images(image_folder("own", ("eval",)), tmp_path, "eval")
+    assert [image.path for image in undivided] == ["test.png", "train.png"]
     (tmp_path / "train-000.tar").unlink()
     assert [image.path for image in find_images(OWN, tmp_path, "train")] == ["test.png"], "it is the only one"
 

@@ -42,7 +42,7 @@ class _Directory(NamedTuple):
     """Place of an archive's directory. ``before``: bytes in front of the archive, as in a program."""
 
     start: int
-    count: int
+    entries: int
     before: int
 
 
@@ -58,7 +58,7 @@ def members(container: Path) -> Iterator[Entry]:
     ):
         directory = _find_directory(file)
         file.seek(directory.start)
-        for _ in range(directory.count):
+        for _ in range(directory.entries):
             if (entry := _read_entry(container, file, directory.before)) is not None:
                 yield entry
 
