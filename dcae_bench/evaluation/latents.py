@@ -20,7 +20,7 @@ from dcae_bench.running.device import choose, describe
 from dcae_bench.specs.latent_scale import packing_of
 from dcae_bench.subjects.autoencoders import open_autoencoder
 from dcae_bench.subjects.choose import ChosenAutoencoder
-from dcae_bench.subjects.own_class import first_images
+from dcae_bench.subjects.own_class import first_images, tokens_of
 from dcae_bench.subjects.scaling import declared_scaling
 
 PROTOCOL = "latents/photos-v1"
@@ -93,6 +93,7 @@ def measure_latents(
         )
     if found.rms == 0:
         raise DataError(f"{chosen.name} on {item.label}: every latent is 0, so there is no scaling factor")
+    subject = subject.model_copy(update={"tokens": tokens_of(model, crops, device)})
     metrics = {
         "mean": Metric(label="mean", value=found.mean),
         "rms": Metric(label="RMS", value=found.rms),

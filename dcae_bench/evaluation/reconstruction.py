@@ -16,7 +16,7 @@ from dcae_bench.data.read_ahead import read_ahead
 from dcae_bench.evaluation.reference import Reference
 from dcae_bench.evaluation.store import Store, forget
 from dcae_bench.evaluation.suite import Suite
-from dcae_bench.models.autoencoder import Autoencoder, images_at_once
+from dcae_bench.models.autoencoder import Autoencoder, images_at_once, same_size
 from dcae_bench.running.precision import pinned
 from dcae_bench.running.processes import Worker, batches_of
 from dcae_bench.specs.protocols import Precision
@@ -155,7 +155,7 @@ def reconstruct_part(model: Autoencoder, noise: IndexNoise | None, images: Tenso
     """Reconstructions, float (n, 3, H, W) about [-1, 1], of uint8 images that fit into memory together."""
     x = normalise(images)
     draw = None if noise is None else lambda shape: noise(indices, shape).to(images.device)
-    return model.decode(model.encode(x) if draw is None else model.draw(x, draw))
+    return same_size(model.decode(model.encode(x) if draw is None else model.draw(x, draw)), x)
 
 
 def reconstructor(model: Autoencoder, noise: IndexNoise | None, precision: Precision = "fp32") -> Reconstruct:

@@ -48,7 +48,7 @@ from dcae_bench.running.processes import Worker, join_processes
 from dcae_bench.specs.autoencoders import CustomSpec, DiffusersSpec, unfolded
 from dcae_bench.subjects.autoencoders import open_autoencoder
 from dcae_bench.subjects.choose import ChosenAutoencoder
-from dcae_bench.subjects.own_class import first_images
+from dcae_bench.subjects.own_class import first_images, tokens_of
 
 
 def evaluate_reconstruction(
@@ -166,7 +166,7 @@ class Evaluation:
                 profile=self.profile.name,
                 protocol=spec.protocol,
                 settings=self.settings,
-                subject=self._described(item),
+                subject=self._described(item, crops),
                 data=describe_data(item, crops),
                 metrics=metrics,
                 path=self.path,
@@ -183,13 +183,14 @@ class Evaluation:
                 f"{self.subject.autoencoder} on {item.label}: {shown}{_speed_text(measured.speed)}", soft_wrap=True
             )
 
-    def _described(self, item: EvaluationSet) -> Subject:
+    def _described(self, item: EvaluationSet, crops: Crops) -> Subject:
         """The subject as the record of a set holds it."""
         note = self.half.note if isinstance(self.half, HalfPrecision) else None
         if note is not None:
             self.console.print(f"{self.subject.autoencoder}: {note}", soft_wrap=True)
         notes = (*self.subject.notes, *([note] if note is not None else []))
-        return self.subject.model_copy(update={"gmacs": self.gmacs.get(item.resolution), "notes": notes})
+        found = {"gmacs": self.gmacs.get(item.resolution), "tokens": tokens_of(self.half, crops, self.device)}
+        return self.subject.model_copy(update={**found, "notes": notes})
 
     def _choose_path(self, crops: Crops) -> None:
         """Take the path of a set, before the state of its pass is named: a pass never goes on by another path."""

@@ -7,8 +7,8 @@ import torch
 from dcae_bench.data.images import Crops
 from dcae_bench.evaluation.reconstruction import IndexNoise, reconstructor
 from dcae_bench.execution.tiles import Tiled
-from dcae_bench.execution.wrapped import ran_out_of_memory
 from dcae_bench.metrics.image import PEAK
+from dcae_bench.models.autoencoder import ran_out_of_memory
 from dcae_bench.profile.evaluation import TilesSpec
 from dcae_bench.records.tiling import Tiling
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from dcae_bench.base.errors import ConfigError
-from dcae_bench.execution.wrapped import Wrapped, ran_out_of_memory
-from dcae_bench.models.autoencoder import Autoencoder
+from dcae_bench.execution.wrapped import Wrapped
+from dcae_bench.models.autoencoder import Autoencoder, ran_out_of_memory
 from dcae_bench.specs.protocols import Precision
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

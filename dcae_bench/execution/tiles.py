@@ -21,8 +21,13 @@ class Tiled(Wrapped):
     """
 
     def __init__(self, inner: Autoencoder, size: int, overlap: int, *, encodes: bool = True):
-        """``size`` and ``overlap`` in px. Raises :class:`ConfigError` if they are no multiples of f."""
+        """``size`` and ``overlap`` in px.
+
+        Raises :class:`ConfigError` if they are no multiples of f, and for an autoencoder whose latent has no grid.
+        """
         super().__init__(inner)
+        if not self.has_grid:
+            raise ConfigError("tiles: the latent is a sequence of tokens without a grid; measure it without tiles")
         for name, side in (("size", size), ("overlap", overlap)):
             if side % self.compression:
                 raise ConfigError(

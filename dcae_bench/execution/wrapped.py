@@ -1,17 +1,8 @@
 """Autoencoders that compute another one in another way: what they have in common with it."""
 
-import torch
 from torch import Tensor, nn
 
 from dcae_bench.models.autoencoder import Autoencoder
-
-NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-"""What torch says where a computation does not fit; a processor raises no class of its own for it."""
-
-
-def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch means that a computation does not fit in memory."""
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in NO_MEMORY)
 
 
 class Wrapped(Autoencoder):
@@ -21,7 +12,8 @@ class Wrapped(Autoencoder):
         super().__init__()
         self.family, self.spec = inner.family, inner.spec
         self.compression, self.latent_channels = inner.compression, inner.latent_channels
-        self.has_posterior = inner.has_posterior
+        self.has_posterior, self.has_grid, self.side = inner.has_posterior, inner.has_grid, inner.side
+        self.notes = inner.notes
         self.inner = inner
         self.train(inner.training)
 

@@ -46,6 +46,7 @@ from dcae_bench.running.kept_clock import forget_clocks, kept_clock
 from dcae_bench.running.output_lock import sole_writers
 from dcae_bench.running.precision import pinned
 from dcae_bench.running.processes import Worker, batches_of, join_processes
+from dcae_bench.specs.autoencoders import has_grid
 from dcae_bench.specs.latent_scale import Numbers, over_cells, told
 from dcae_bench.subjects.autoencoders import open_autoencoder
 from dcae_bench.subjects.choose import choose_for_latents
@@ -77,6 +78,11 @@ def encode_dataset(
     """
     profile.latents_recipe(latent, images)  # refuses names that the profile does not have, before anything is opened
     spec, source = profile.required_diffusion.data[images], LatentSource.parse(latent)
+    if not has_grid(profile.latent_autoencoder(latent)):
+        raise ConfigError(
+            f"{latent}: its latent is a sequence of tokens without a grid, which cached latents and denoisers need; "
+            "`evaluate` measures its reconstructions"
+        )
     chosen = choose_for_latents(profile, source, profile.latent_autoencoder(latent), weights, "--weights")
     with join_processes() as process:
         device = process.device(choose(profile))

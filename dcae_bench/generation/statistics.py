@@ -90,6 +90,8 @@ class LatentStatistics:
 
 
 def _packed(z: Tensor, packing: int) -> Tensor:
+    if z.ndim == 3:  # tokens (n, N, c), as a row of cells
+        z = z.transpose(1, 2)[:, :, None]
     if z.shape[2] % packing or z.shape[3] % packing:
         raise DataError(
             f"latents of {z.shape[2]} x {z.shape[3]} cells cannot be packed {packing} x {packing}, as the declared "

@@ -20,6 +20,28 @@ def images_at_once(side: int) -> int:
     return max(1, PIXELS_AT_ONCE // side**2)
 
 
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""What torch says where a computation does not fit; a processor raises no class of its own for it."""
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch means that a computation does not fit in memory."""
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in NO_MEMORY)
+
+
+def same_size(y: Tensor, x: Tensor) -> Tensor:
+    """Reconstructions ``y`` of images ``x``, which have their shape. Tokens alone do not tell the size of an image.
+
+    Raises :class:`DataError` for another shape.
+    """
+    if y.shape != x.shape:
+        raise DataError(
+            f"images of shape {tuple(x.shape)} came back as {tuple(y.shape)}; choose a set of the side that this "
+            "autoencoder decodes, or let its decode return that of its encode"
+        )
+    return y
+
+
 class Autoencoder(nn.Module, ABC):
     """Maps an image (n, 3, H, W) in [-1, 1] to a latent (n, c, H/f, W/f) and back; H and W are multiples of f.
 
@@ -33,6 +55,9 @@ class Autoencoder(nn.Module, ABC):
     has_posterior = False
     """Whether the encoder gives a distribution of latents (KL autoencoders); :meth:`encode` then returns its mean."""
 
+    has_grid = True
+    """Whether latents are (n, c, H/f, W/f); else they are sequences of tokens (n, N, c), and only :meth:`forward` and
+    the metrics of reconstructions apply."""
     side: int | None = None
     """The only side in pixels that images may have; None: any multiple of f."""
     notes: tuple[str, ...] = ()
@@ -67,10 +92,12 @@ class Autoencoder(nn.Module, ABC):
 
     def decode(self, z: Tensor) -> Tensor:
         """Decode latents (n, c, h, w) to images (n, 3, f*h, f*w). Raises :class:`DataError` for another shape."""
-        if z.ndim != 4 or z.shape[1] != self.latent_channels:
+        dims, axis = (4, 1) if self.has_grid else (3, 2)
+        if z.ndim != dims or z.shape[axis] != self.latent_channels:
+            c = self.latent_channels
             raise DataError(
-                f"latent of shape {tuple(z.shape)}: {self.family}-f{self.compression}c{self.latent_channels} takes "
-                f"(n, {self.latent_channels}, height, width)"
+                f"latent of shape {tuple(z.shape)}: {self.family}-f{self.compression}c{c} takes "
+                + (f"(n, {c}, height, width)" if self.has_grid else f"(n, tokens, {c})")
             )
         return self._decode(z)
 
@@ -100,8 +127,8 @@ class Autoencoder(nn.Module, ABC):
         """Weight of the last convolution. LDM's adaptive GAN weight compares gradients at this weight."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Reconstruct images (n, 3, H, W)."""
-        return self.decode(self.encode(x))
+        """Reconstruct images (n, 3, H, W). Raises :class:`DataError` for an image that comes back in another size."""
+        return same_size(self.decode(self.encode(x)), x)
 
     def count_parameters(self) -> int:
         """Count the parameters of encoder and decoder."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dcae_bench.base.errors import ConfigError
+from dcae_bench.models.autoencoder import ran_out_of_memory
 from dcae_bench.models.diffusers_config import constructor_defaults
 from dcae_bench.models.external import External
 from dcae_bench.models.outputs import image_of, latent_of
@@ -188,9 +189,11 @@ class DiffusersAutoencoder(External):
         """Call the class. An error that is its own becomes one line; a full memory stays what it is."""
         try:
             return method(given, **options)
-        except (torch.OutOfMemoryError, torch.AcceleratorError):
+        except torch.AcceleratorError:
             raise
         except (RuntimeError, ValueError, TypeError, NotImplementedError, AssertionError, IndexError) as error:
+            if ran_out_of_memory(error) or given.dtype != torch.float32:  # the caller knows about other types
+                raise
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ConfigError(
                 f"{self.spec.source}: {method.__name__} of {self.spec.class_name} fails on {tuple(given.shape)} "

@@ -52,6 +52,18 @@ class External(Autoencoder):
     def _encode(self, x: Tensor) -> Tensor:
         z = self.raw_latent(x).to(x.device)
         n, _, h, w = x.shape
+        if not self.has_grid:
+            if z.ndim != 3 or (len(z), z.shape[2]) != (n, self.latent_channels):
+                raise ConfigError(
+                    f"{_name(self.spec)}: encode turned {tuple(x.shape)} into {tuple(z.shape)}, expected ({n}, tokens, "
+                    f"{self.latent_channels}), as 'grid: false' says; correct the stated values"
+                )
+            return z
+        if z.ndim == 3:
+            raise ConfigError(
+                f"{_name(self.spec)}: encode turned {tuple(x.shape)} into {tuple(z.shape)}, a sequence of tokens "
+                "without a grid; say 'grid: false' in its model, or leave out --f and --c"
+            )
         self._require_shape(z, (n, self.latent_channels, h // self.compression, w // self.compression), "encode", x)
         return z
 
@@ -63,6 +75,13 @@ class External(Autoencoder):
 
     def _decode(self, z: Tensor) -> Tensor:
         x = self.raw_image(z).to(z.device)
+        if not self.has_grid:
+            if x.ndim != 4 or (len(x), x.shape[1]) != (len(z), 3):
+                raise ConfigError(
+                    f"{_name(self.spec)}: decode turned {tuple(z.shape)} into {tuple(x.shape)}, expected ({len(z)}, 3, "
+                    "height, width); correct it"
+                )
+            return x
         n, _, h, w = z.shape
         self._require_shape(x, (n, 3, h * self.compression, w * self.compression), "decode", z)
         return x
@@ -93,6 +112,7 @@ class CustomAutoencoder(External):
 
     def __init__(self, spec: CustomSpec):
         super().__init__()
+        self.has_grid = spec.grid
         self.spec, self.compression, self.latent_channels = spec, spec.compression, spec.latent_channels
         self.net = instantiate(spec.class_name, spec.kwargs)
         self.search()

@@ -48,6 +48,12 @@ class Subject(Strict):
     family: str = Field(description="dc-ae, sd-vae, diffusers, custom, space-to-channel or pca")
     compression: int = Field(description="f: pixels per latent cell and side")
     latent_channels: int = Field(description="c: channels of the latent")
+    # Records without the field are written without it, so that the digests of older records stay valid.
+    tokens: int | None = Field(
+        default=None,
+        exclude_if=lambda tokens: tokens is None,
+        description="tokens of a latent without a grid, of the record's images; null: a grid",
+    )
     weights_source: WeightsSource = Field(
         description="retrained: by this harness; released: by the authors; own: brought by the user"
     )
@@ -91,6 +97,13 @@ class Subject(Strict):
         exclude_if=lambda trained: trained is None,
         description="phases that retrained weights went through, in order; null: not retrained, or not known",
     )
+
+    def latent_shape(self, resolution: int) -> str:
+        """Shape of the latent of square images as height x width x channels, or as tokens x channels."""
+        if self.tokens is not None:
+            return f"{self.tokens} tokens x{self.latent_channels}"
+        side = resolution // self.compression
+        return f"{side}x{side}x{self.latent_channels}"
 
     @property
     def unidentified(self) -> bool:

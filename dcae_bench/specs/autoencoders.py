@@ -171,8 +171,16 @@ class CustomSpec(Strict):
     family: Literal["custom"]
     class_name: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="module:Class")
     kwargs: dict[str, Any] = Field(default={}, description="constructor arguments")
-    compression: PositiveInt = Field(description="f: image pixels per latent cell and side")
+    compression: PositiveInt = Field(
+        description="f: image pixels per latent cell and side; without a grid, what sides must be multiples of"
+    )
     latent_channels: PositiveInt = Field(description="c")
+    # Recipes leave the field out at its default, so hashes from before it stay valid.
+    grid: bool = Field(
+        default=True,
+        exclude_if=lambda grid: grid,
+        description="false: the latent is a sequence of tokens (n, N, c), of which reconstructions alone are measured",
+    )
 
 
 class SpaceToChannelSpec(Strict):
@@ -181,6 +189,12 @@ class SpaceToChannelSpec(Strict):
     family: Literal["space-to-channel"]
     base: Annotated[DCAESpec | SDVAESpec | DiffusersSpec | CustomSpec, Field(discriminator="family")]
     factor: int = Field(ge=2, description="factor x factor cells of the base's latent become one cell")
+
+    @model_validator(mode="after")
+    def _base_has_a_grid(self) -> Self:
+        if not has_grid(self.base):
+            raise ValueError("the latent of 'base' is a sequence of tokens without a grid, which cannot be folded")
+        return self
 
     @property
     def compression(self) -> int:
@@ -219,6 +233,11 @@ class PCASpec(Strict):
 AutoencoderSpec = Annotated[
     DCAESpec | SDVAESpec | DiffusersSpec | CustomSpec | SpaceToChannelSpec | PCASpec, Field(discriminator="family")
 ]
+
+
+def has_grid(spec: AutoencoderSpec) -> bool:
+    """Whether the latent has rows and columns; else it is a sequence of tokens."""
+    return not isinstance(spec, CustomSpec) or spec.grid
 
 
 def unfolded(spec: AutoencoderSpec | None) -> AutoencoderSpec | None:

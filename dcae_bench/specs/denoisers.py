@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from dcae_bench.base.typed import Strict
-from dcae_bench.specs.autoencoders import AutoencoderSpec
+from dcae_bench.specs.autoencoders import AutoencoderSpec, has_grid
 from dcae_bench.specs.diffusion import ProcessName
 
 
@@ -26,8 +26,11 @@ class LatentSpace(Strict):
     def of(cls, autoencoder: AutoencoderSpec, resolution: int, patch: int = 1) -> Self:
         """Latent space of square images of ``resolution`` px.
 
-        Raises ValueError when the resolution is no multiple of f, or the latent's side no multiple of the patch.
+        Raises ValueError when the resolution is no multiple of f, or the latent's side no multiple of the patch, and
+        for a latent without a grid.
         """
+        if not has_grid(autoencoder):
+            raise ValueError("its latent is a sequence of tokens without a grid, which denoisers and patches need")
         side, rest = divmod(resolution, autoencoder.compression)
         if rest:
             raise ValueError(f"resolution {resolution} is not a multiple of {autoencoder.compression}, f of its latent")

@@ -82,8 +82,8 @@ def choose_autoencoder(
         return _choose_from_catalogue(wanted, file, sets, phase)
     spec: AutoencoderSpec
     if CLASS.match(wanted):
-        f, c = (f, c) if f and c else _probe_shape(CustomSpec(**_custom_fields(wanted, f or 1, c or 1)), f, c)
-        spec = CustomSpec(**_custom_fields(wanted, f, c))
+        fields = _custom_fields(wanted, f or 1, c or 1)
+        spec = CustomSpec(**fields) if f and c else CustomSpec(**fields | _probe_shape(CustomSpec(**fields), f, c))
     elif Path(wanted).expanduser().is_dir() or hub.HUB_ID.match(wanted):
         if (named := _named_model(wanted)) is not None:
             _refuse_shape(shape_given, wanted)
@@ -232,8 +232,7 @@ def _diffusers_spec(source: str, f: int | None, c: int | None) -> DiffusersSpec:
     if not isinstance(class_name, str) or class_name not in CLASSES:
         raise ConfigError(f"--autoencoder {source}: its config.json is of another class: {refusal(class_name)}")
     spec = _source(source, class_name, subfolder, f or 1, c or 1)
-    f, c = (f, c) if f and c else _probe_shape(spec, f, c)
-    return spec.model_copy(update={"compression": f, "latent_channels": c})
+    return spec if f and c else spec.model_copy(update=_probe_shape(spec, f, c))
 
 
 def _find_config(source: str) -> tuple[str, dict[str, Any]]:
@@ -244,8 +243,10 @@ def _find_config(source: str) -> tuple[str, dict[str, Any]]:
     return SUBFOLDERS[0], read_config(_source(source, subfolder=SUBFOLDERS[0]))
 
 
-def _probe_shape(spec: CustomSpec | DiffusersSpec, f: int | None, c: int | None) -> tuple[int, int]:
+def _probe_shape(spec: CustomSpec | DiffusersSpec, f: int | None, c: int | None) -> dict[str, Any]:
     """Find compression and latent channels by encoding a grey image; ``f`` and ``c`` win where they are given.
+
+    The result also says where a class of the user's returns tokens without a grid.
 
     Raises :class:`ConfigError`.
     """
@@ -267,12 +268,14 @@ def _probe_shape(spec: CustomSpec | DiffusersSpec, f: int | None, c: int | None)
         raise ConfigError(
             f"--autoencoder {name}: encoding {side} px to find f and c failed ({reason}); state --f and --c"
         ) from error
+    if z.ndim == 3 and isinstance(spec, CustomSpec):
+        return {"compression": f or 1, "latent_channels": c or z.shape[2], "grid": False}
     if z.ndim != 4:
         raise ConfigError(
-            f"--autoencoder {name}: encode returned a tensor of shape {tuple(z.shape)}, which has no grid; return "
-            "(n, c, H/f, W/f)"
+            f"--autoencoder {name}: encode returned a tensor of shape {tuple(z.shape)}, which is no latent; return "
+            "(n, c, H/f, W/f), or (n, tokens, c) for a latent without a grid"
         )
     channels, cells = z.shape[1], z.shape[-1]
     if not cells or side % cells:
         raise ConfigError(f"--autoencoder {name}: {side} px became a latent of {cells}; state --f and --c")
-    return f or side // cells, c or channels
+    return {"compression": f or side // cells, "latent_channels": c or channels}

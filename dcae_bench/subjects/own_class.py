@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from dcae_bench.data.pixels import normalise
-from dcae_bench.models.autoencoder import Autoencoder
+from dcae_bench.models.autoencoder import Autoencoder, same_size
 from dcae_bench.models.external import CustomAutoencoder
 
 NOT_IDENTIFIED = "weights not identified"
@@ -46,6 +46,14 @@ class Images(Protocol):
 def first_images(images: Images, device: torch.device) -> Tensor:
     """The first images of a set on a device, as a small batch in [-1, 1] to try a class on."""
     return normalise(torch.stack([images[index] for index in range(min(TRIED_IMAGES, len(images)))]).to(device))
+
+
+def tokens_of(model: Autoencoder, images: Images, device: torch.device) -> int | None:
+    """Tokens of the latents of a set's images, where the latent has no grid; else None."""
+    if model.has_grid:
+        return None
+    with torch.no_grad():
+        return model.encode(first_images(images, device)[:1]).shape[1]
 
 
 def use_once(custom: CustomAutoencoder) -> list[tuple[str, object]]:
@@ -91,6 +99,7 @@ def try_class(model: Autoencoder, custom: CustomAutoencoder, images: Tensor) -> 
         custom.search()
         model.to(images.device).eval()
         z = model.encode(images)
+        same_size(model.decode(z), images)
         notes = [*_steadiness("encode", model.encode, images), *_steadiness("decode", model.decode, z)]
     if late := sorted(set(custom.found.modules) - known):
         notes.insert(0, f"{NOT_IDENTIFIED}: {late[0]} was made only while images were measured")

@@ -51,11 +51,11 @@ def _facts(title: str, facts: Iterable[tuple[str, str]]) -> Table:
 def subject_facts(record: Record) -> list[tuple[str, str]]:
     """Names and values of the network that a record is about."""
     subject, data = record.subject, record.data
-    side = data.resolution // subject.compression
+    ratio = f" (f{subject.compression})" if subject.tokens is None else ", without a grid"
     phase = "" if subject.phase is None else f", after phase {subject.phase}"
     return [
         ("autoencoder", f"{subject.autoencoder} ({subject.family})"),
-        ("latent", f"{side}x{side}x{subject.latent_channels} at {data.resolution} px (f{subject.compression})"),
+        ("latent", f"{subject.latent_shape(data.resolution)} at {data.resolution} px{ratio}"),
         ("weights", f"{subject.weights_source}{phase}"),
         *_variant(record),
         ("parameters", f"{subject.parameters:,}"),

@@ -384,7 +384,7 @@ def test_the_usual_results_are_taken(write, form):
         ("(1, 'a')", "encode returned a tuple of int, str; return a tensor"),
         ("{'a': z, 'b': z}", "encode returned a dict with a, b; return a tensor"),
         ("O(mu=z, logvar=z)", "encode returned a O with mu, logvar; return a tensor"),
-        ("z.flatten(2).transpose(1, 2)", "which has no grid"),
+        ("z.flatten(1)", "which is no latent; return (n, c, H/f, W/f), or (n, tokens, c) for a latent without a grid"),
     ],
 )
 def test_other_results_are_told_what_to_be(write, encoded, words, tmp_path):
@@ -393,7 +393,7 @@ def test_other_results_are_told_what_to_be(write, encoded, words, tmp_path):
     with pytest.raises(ConfigError) as caught:
         choose_autoencoder(tiny.profile(), "own_form:AE", None)
     assert words in str(caught.value) and "--f" not in str(caught.value)
-    if "grid" not in words:
+    if "latent;" not in words:
         spec = write(KINDS.replace("ENCODED", encoded).replace("DECODED", "x"))
         with pytest.raises(ConfigError) as caught:
             build(spec).encode(images())

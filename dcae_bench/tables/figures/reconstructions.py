@@ -127,7 +127,6 @@ def _show(axes: Axes, image: np.ndarray, caption: str, size: float) -> None:
 
 
 def _caption(record: Record) -> str:
-    side = record.data.resolution // record.subject.compression
-    shape = f"{side}x{side}x{record.subject.latent_channels}"
+    shape = record.subject.latent_shape(record.data.resolution)
     psnr = record.metrics.get("psnr")
     return f"{shape}, PSNR {psnr.value:.1f} {psnr.unit or 'dB'}" if psnr else shape

@@ -43,8 +43,7 @@ class Reconstruction(Run):
     @property
     def latent_shape(self) -> str:
         """Shape of the latent as height x width x channels, e.g. 8x8x128."""
-        side = self.record.data.resolution // self.record.subject.compression
-        return f"{side}x{side}x{self.record.subject.latent_channels}"
+        return self.record.subject.latent_shape(self.record.data.resolution)
 
     @property
     def phase(self) -> str:
