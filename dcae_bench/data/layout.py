@@ -70,11 +70,12 @@ def list_images(
 def list_containers(root: Path, *, follow_links: bool = False) -> list[str]:
     """Paths of the containers below ``root``, sorted by their parts; only "" where the root itself is one.
 
-    Raises :class:`DataError` as :func:`list_images` does.
+    Linked folders are left out unless ``follow_links``. Raises :class:`DataError` as :func:`list_images` does.
     """
     if root.is_file():
         return [""]
-    return [image.path for image in _Walk(root, LeftOut(), follow_links).below("", is_container)]
+    walk = _Walk(root, LeftOut(), follow_links, skip_links=True)
+    return [image.path for image in walk.below("", is_container)]
 
 
 def find_pattern(root: Path, patterns: Sequence[str], *, follow_links: bool = False) -> str | None:
@@ -115,8 +116,8 @@ def enumerate_names(names: Sequence[str], most: int = 4) -> str:
 class _Walk:
     """One pass over the folders below a root."""
 
-    def __init__(self, root: Path, left_out: LeftOut, follow_links: bool):
-        self.root, self.left_out, self.follow_links = root, left_out, follow_links
+    def __init__(self, root: Path, left_out: LeftOut, follow_links: bool, *, skip_links: bool = False):
+        self.root, self.left_out, self.follow_links, self.skip_links = root, left_out, follow_links, skip_links
         self._linked: set[Path] = set()
         self._above: set[Path] = set()
 
@@ -143,7 +144,7 @@ class _Walk:
             path = f"{folder}{entry.name}"
             hidden = entry.name.startswith(".")
             if entry.is_dir():
-                if hidden:
+                if hidden or (self.skip_links and not self.follow_links and entry.is_symlink()):
                     continue
                 if entry.is_symlink() and not self.follow_links:
                     raise DataError(

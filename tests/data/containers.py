@@ -9,7 +9,33 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dcae_bench.data.containers.kinds import place_of
+from dcae_bench.data.decode import decode_rgb
+from dcae_bench.data.listing import every_image
 from tests.data.image_files import encoded
+
+
+class Opened:
+    """Every image below a root, by index."""
+
+    def __init__(self, root: Path):
+        images = every_image(root)
+        listed = list(images)
+        self.places = [place_of(images.root, image.path, image.location, image.crc) for image in listed]
+        self.labelled = [(image.path, image.label) for image in listed]
+        self.names = [image.path for image in listed]
+
+    def __len__(self):
+        return len(self.names)
+
+    def content(self, index: int) -> bytes:
+        return self.places[index].read()
+
+    def describe(self, index: int) -> str:
+        return self.places[index].name
+
+    def __getitem__(self, index: int):
+        return decode_rgb(self.content(index), self.describe(index))
 
 
 def contents(paths: list[str], **options) -> dict[str, bytes]:

@@ -239,6 +239,13 @@ def test_a_split_that_no_container_holds_is_said(tmp_path):
         find_images(IMAGENET, tmp_path, "train")
 
 
+def test_a_missing_split_is_said_although_a_folder_is_a_link(tmp_path):
+    write_images(tmp_path / "root", LAYOUTS["imagenet", "eval"]["flat"])
+    (tmp_path / "root" / "validation").symlink_to(tmp_path / "root" / "val")
+    with pytest.raises(DataError, match="holds no train images"):
+        find_images(IMAGENET, tmp_path / "root", "train")
+
+
 def test_containers_of_ones_own_are_of_the_splits_that_their_names_say(tmp_path):
     for word in ("train", "test"):
         write_tar(tmp_path / f"{word}-000.tar", contents([f"{word}.png"]))

@@ -9,8 +9,7 @@ import pytest
 
 from dcae_bench.base.errors import DataError
 from dcae_bench.data.containers import parquet as parquet_module
-from dcae_bench.data.named_images import NamedImages
-from tests.data.containers import contents, write_parquet, write_tar, write_zip
+from tests.data.containers import Opened, contents, write_parquet, write_tar, write_zip
 from tests.data.image_files import write_images
 
 PATHS = ["a/1.png", "a/2.jpg", "b/1.png", "b/c/3.webp", "d.png"]
@@ -58,8 +57,8 @@ def as_shards(folder, files):
 )
 def test_a_container_holds_what_its_folder_would_in_any_order(tmp_path, pack):
     write_images(tmp_path / "plain", PATHS)
-    plain = NamedImages(tmp_path / "plain")
-    packed = NamedImages(pack(tmp_path, shuffled(contents(PATHS))))
+    plain = Opened(tmp_path / "plain")
+    packed = Opened(pack(tmp_path, shuffled(contents(PATHS))))
     assert packed.names == plain.names == PATHS
     for index in range(len(plain)):
         assert packed.content(index) == plain.content(index)
@@ -70,7 +69,7 @@ def test_a_folder_that_holds_containers_names_their_images_as_unpacking_would(tm
     write_tar(tmp_path / "a" / "x.tar", contents(["./1.png"]))
     write_zip(tmp_path / "b" / "x.zip", contents(["1.png", "__MACOSX/._1.png", "notes.txt"]))
     write_parquet(tmp_path / "c" / "x.parquet", [(None, content, 0) for content in contents(PATHS[:2]).values()])
-    found = NamedImages(tmp_path)
+    found = Opened(tmp_path)
     assert found.names == ["a/1.png", "b/1.png", "c/x/00000000", "c/x/00000001"]
     assert found[3].shape == (40, 48, 3)
     assert found.describe(0) == f"{tmp_path / 'a' / 'x.tar'}: a/1.png"
@@ -79,15 +78,15 @@ def test_a_folder_that_holds_containers_names_their_images_as_unpacking_would(tm
 def test_classes_of_a_webdataset_lie_in_any_order(tmp_path):
     files = {**contents(["s/000.jpg", "s/001.seg.png"]), "s/001.cls": b"12\n", "s/000.cls": b"7", "s/000.json": b"{}"}
     path = write_tar(tmp_path / "x.tar", shuffled(files))
-    assert [(image.path, image.label) for image in NamedImages(path)] == [("s/000.jpg", "7"), ("s/001.seg.png", "12")]
+    assert Opened(path).labelled == [("s/000.jpg", "7"), ("s/001.seg.png", "12")]
 
 
 def test_rows_of_one_name_bear_their_numbers(tmp_path):
     one, two, three = contents(["1.png", "2.png", "3.png"]).values()
     write_parquet(tmp_path / "x-0.parquet", [("1.png", one, 0), ("2.png", two, -1)])
     write_parquet(tmp_path / "x-1.parquet", [("1.png", three, 1)])
-    found = NamedImages(tmp_path)
-    assert [(image.path, image.label) for image in found] == [
+    found = Opened(tmp_path)
+    assert found.labelled == [
         ("x-0/00000000", "0"),
         ("x-0/00000001", None),
         ("x-1/00000000", "1"),
@@ -99,7 +98,7 @@ def test_a_large_row_group_is_read_in_steps(tmp_path, monkeypatch):
     files = contents([f"{number:02}.png" for number in range(40)])
     path = write_parquet(tmp_path / "x.parquet", [(name, content, None) for name, content in files.items()], group=40)
     monkeypatch.setattr(parquet_module, "GROUP_BYTES", 1)
-    found = NamedImages(path)
+    found = Opened(path)
     assert [found.content(index) for index in (0, 15, 16, 39)] == [list(files.values())[n] for n in (0, 15, 16, 39)]
 
 
@@ -117,7 +116,7 @@ def test_members_of_any_zip_archive_are_those_that_zipfile_finds(tmp_path, monke
     monkeypatch.undo()
     path = tmp_path / "x.zip"
     path.write_bytes(before + (tmp_path / "plain.zip").read_bytes())
-    found = NamedImages(path)
+    found = Opened(path)
     with zipfile.ZipFile(path) as archive:
         assert set(found.names) == {name for name in archive.namelist() if not name.endswith("/")} == set(files)
         assert all(found.content(index) == archive.read(name) for index, name in enumerate(found.names))
@@ -227,7 +226,7 @@ def test_a_damaged_container_is_one_line(tmp_path, case):
     make, message = DAMAGED[case]
     path = make(tmp_path)
     with pytest.raises(DataError) as caught:
-        NamedImages(path)
+        Opened(path)
     assert str(path) in str(caught.value) and message in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -235,10 +234,10 @@ def test_a_changed_byte_in_a_zip_archive_is_found(tmp_path):
     path = write_zip(tmp_path / "x.zip", {"1.png": PNG})
     flipped(path, 200)
     with pytest.raises(DataError, match=r"x\.zip: 1\.png: corrupt \(its checksum is not that of the archive\)"):
-        NamedImages(path)[0]
+        Opened(path)[0]
 
 
 def test_a_row_without_bytes_is_named(tmp_path):
     path = write_parquet(tmp_path / "x.parquet", [("1.png", PNG, 0), ("2.png", None, 0)])
     with pytest.raises(DataError, match=r"x\.parquet: row 1 has no bytes"):
-        NamedImages(path)[1]
+        Opened(path)[1]
