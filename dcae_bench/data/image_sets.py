@@ -181,5 +181,7 @@ def open_array(path: Path, scratch: Path) -> ArraySet:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); make it readable") from error
     except ValueError as error:
-        raise DataError(f"{path}: holds no images that can be read ({error}); save {SHAPE} as {IMAGES}") from error
+        raise DataError(
+            f"{path}: holds no images that can be read ({error}); get the file again, or save {SHAPE} as {IMAGES}"
+        ) from error
     return ArraySet(images, str(path), sha256)

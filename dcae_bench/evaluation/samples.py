@@ -39,6 +39,17 @@ class Classifying(Protocol):
     model: Classifier
 
 
+def require_enough(protocol: GenerationProtocol, samples: int, reference: int | None) -> None:
+    """Check, before any feature is computed, that every metric has enough images; ``reference`` None: it has none.
+
+    Raises :class:`DataError`.
+    """
+    least = 10 if protocol.inception_score else 4
+    for what, count in (("samples", samples), ("reference images", reference)):
+        if count is not None and count < least:
+            raise DataError(f"{count} {what} cannot be evaluated: {protocol.name} needs at least {least}")
+
+
 def generation_metrics(
     protocol: GenerationProtocol,
     extractors: Mapping[str, FeatureExtractor],
@@ -49,9 +60,8 @@ def generation_metrics(
     """Metrics of samples with features ``fake`` against reference images with features ``real``.
 
     ``batch``, e.g. ADM's, adds a Fréchet distance to a second reference, in features of the protocol's ``network``.
-    Raises :class:`DataError` for too few images.
+    :func:`require_enough` checks the numbers of images before.
     """
-    _require_enough(protocol, real, fake)
     metrics = {}
     for name in protocol.distances:
         metrics[f"g{extractors[name].key}"] = _distance_metric(protocol, extractors[name], real[name], fake[name])
@@ -74,10 +84,9 @@ def statistics_metrics(
     """Metrics of samples against a reference that is known by its statistics.
 
     The only Fréchet distance is that to the statistics, by their network. ``real`` are features of the images that come
-    with the statistics; without any, there are neither kernel distance nor precision and recall. Raises
-    :class:`DataError` for too few images.
+    with the statistics; without any, there are neither kernel distance nor precision and recall.
+    :func:`require_enough` checks the numbers of images before.
     """
-    _require_enough(protocol, real, fake)
     extractor = extractors[reference.network]
     metric = _statistics_metric(protocol, extractor, reference, fake[reference.network])
     metrics = {f"g{extractor.key}": metric.model_copy(update={"label": f"g{extractor.distance}"})}
@@ -86,14 +95,6 @@ def statistics_metrics(
     if protocol.inception_score:
         metrics |= _inception_score(protocol, extractors, fake)
     return metrics
-
-
-def _require_enough(protocol: GenerationProtocol, real: Features | None, fake: Features) -> None:
-    """Raise :class:`DataError` for fewer images than every metric needs."""
-    least = 10 if protocol.inception_score else 4
-    for what, features in (("samples", fake), ("reference images", real)):
-        if features is not None and (count := len(next(iter(features.values())))) < least:
-            raise DataError(f"{count} {what} cannot be evaluated: {protocol.name} needs at least {least}")
 
 
 def _distance_metric(

@@ -15,7 +15,7 @@ from dcae_bench.data.samples import Samples, open_samples
 from dcae_bench.evaluation.features import FeaturePass
 from dcae_bench.evaluation.gaussian import load_reference_batch
 from dcae_bench.evaluation.protocols import GenerationProtocol, generation_protocol_of
-from dcae_bench.evaluation.samples import generation_metrics
+from dcae_bench.evaluation.samples import generation_metrics, require_enough
 from dcae_bench.evaluation.store import remove_other_states
 from dcae_bench.extractors import by_name as extractors
 from dcae_bench.models.cost import autoencoder_cost
@@ -64,6 +64,7 @@ def evaluate_samples(
         subject, denoiser = _describe_trained(resolved, drawn, samples, training)
     _require_asked(profile, resolved, drawn, samples)
     images, crops = open_samples(samples, drawn), open_labelled(profile, resolved.data, data)
+    require_enough(generation_protocol_of(profile), len(images), len(crops))
     if isinstance(resolved, TrainedRow):
         _require_equal(samples, resolved, ("images behind the latents", drawn.crops_sha256, crops.sha256))
     with join_processes() as process:

@@ -15,7 +15,7 @@ from dcae_bench.evaluation.gaussian import Gaussian, has_images, has_statistics,
 from dcae_bench.evaluation.per_image import write_images
 from dcae_bench.evaluation.protocols import GenerationProtocol, generation_protocol_of, protocol_of
 from dcae_bench.evaluation.reconstruction import Reconstruct, ReconstructionEvaluator
-from dcae_bench.evaluation.samples import generation_metrics, statistics_metrics
+from dcae_bench.evaluation.samples import generation_metrics, require_enough, statistics_metrics
 from dcae_bench.evaluation.scoring import Scoring, described, notes_of, per_image
 from dcae_bench.evaluation.suite import Suite
 from dcae_bench.evaluation.summary import summarise
@@ -49,12 +49,12 @@ def score_pairs(
     spec = profile.evaluation
     with join_processes() as process:
         score = Scoring(profile, output, process, code=__name__)
+        suite = Suite.load(protocol_of(profile), score.device, inception)  # weights are missed before images are read
         with score.opened(images, originals, follow_links=follow_links) as (ours, theirs):
             pairs = pair(ours, theirs, by, common=common)
             require_equal_sizes(ours, theirs, pairs, size.resolution)
             side = size.side(theirs, pairs.originals, LPIPS_MIN_RESOLUTION)
             fake, real = SetCrops(ours, pairs.images, side), SetCrops(theirs, pairs.originals, side)
-            suite = Suite.load(protocol_of(profile), score.device, inception)
             score.settings = {key: value for key, value in spec.settings.items() if key != "posterior"}
             score.settings |= {"crop": size.described, "pairs": f"by {by}"}
             recipe = {
@@ -112,6 +112,7 @@ def score_samples(
         with score.opened(*sources, follow_links=follow_links) as sets:
             crops = [SetCrops(one, range(len(one)), size.side(one, range(len(one)))) for one in sets]
             _require_one_size(crops)
+            require_enough(protocol, len(crops[0]), len(crops[1]) if with_images else None)
             tf32 = {} if spec.tf32 is None else {"tf32": "on" if spec.tf32 else "off"}
             score.settings = {**SETTINGS[protocol.name], **tf32, "crop": size.described}
             recipe = {

@@ -13,7 +13,7 @@ from dcae_bench.data.samples import ArrayImages, Samples
 from dcae_bench.evaluation.features import FeaturePass
 from dcae_bench.evaluation.gaussian import load_reference_batch, read_gaussian
 from dcae_bench.evaluation.protocols import GenerationProtocol
-from dcae_bench.evaluation.samples import generation_metrics, statistics_metrics
+from dcae_bench.evaluation.samples import generation_metrics, require_enough, statistics_metrics
 from dcae_bench.running.processes import Worker
 
 CPU = torch.device("cpu")
@@ -271,10 +271,11 @@ def test_processes_share_the_work(extractor, sides, tmp_path):
 
 
 def test_too_few_and_broken_images(features, extractor, sides, tmp_path):
-    real = features.extract(arrays(sides[0]), tmp_path / "real")
-    few = features.extract(arrays(sides[1][:9]), tmp_path / "few")
     with pytest.raises(DataError, match=r"9 samples cannot be evaluated.*at least 10"):
-        generation_metrics(PROTOCOL, {"pooled": extractor}, real, few)
+        require_enough(PROTOCOL, 9, 60)
+    with pytest.raises(DataError, match="9 reference images cannot be evaluated"):
+        require_enough(PROTOCOL, 60, 9)
+    require_enough(PROTOCOL, 10, None)
     with pytest.raises(DataError, match="at least 2"):
         features.extract(arrays(sides[1][:1]), tmp_path / "one")
     features.extractors = {

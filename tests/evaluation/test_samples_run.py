@@ -191,6 +191,7 @@ def test_wrong_inputs_are_one_line(place, monkeypatch, capsys, spoil, message):
     assert place.run(monkeypatch) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert message in error and not (place.folder / "out.json").exists()
+    assert not list(place.folder.glob(".out*")), "it is refused before any image is measured"
 
 
 def test_an_unknown_row(place, monkeypatch, capsys):

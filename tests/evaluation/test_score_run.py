@@ -327,8 +327,11 @@ def test_other_sources_are_refused_in_one_line(refused_score, sides, tmp_path):
     ):
         line = refused_score(images, option, tmp_path / name)
         assert line.startswith(f"{tmp_path / name}: ") and message in line, line
-    (images / "000004.png").write_bytes(b"no image")
+    np.save(tmp_path / "few.npy", pictures(3))
     for arguments, message in (
+        ((tmp_path / "few.npy", "--reference", images), "3 samples cannot be evaluated: generation/photos-v1 needs"),
+        ((images, "--reference", tmp_path / "few.npy"), "3 reference images cannot be evaluated"),
+        ((tmp_path / "few.npy", "--originals", tmp_path / "few.npy", "--resolution", 64), "would be enlarged to 64 px"),
         ((images,), "--originals and --reference are both missing"),
         ((images, "--originals", images, "--reference", images), "are both given"),
         ((images, "--originals", originals, "--pair-by", "luck"), "--pair-by luck: there is no such way"),
