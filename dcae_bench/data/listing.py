@@ -41,6 +41,10 @@ WORDS: dict[str, FileSplit] = {
 """Words in the names of containers that say of which split their images are, as the library ``datasets`` reads them."""
 
 
+SHARD = re.compile(r"(.*?)(\d+)-of-(\d+)(.*)", re.DOTALL)
+"""A container that is one of several, as the library ``datasets`` names them: ``train-00000-of-00014.parquet``."""
+
+
 class ImageList:
     """The images of a split, sorted by the parts of their paths, as often as they are asked for.
 
@@ -112,18 +116,21 @@ def find_images(
     split: str,
     *,
     follow_links: bool = False,
+    partial: bool = False,
     progress: Callable[[str, int], None] = lambda *_: None,
 ) -> ImageList:
     """Find the images of a split below ``root``: files of its layout, else those of containers.
 
     ``root`` is a folder, a container, or a pattern of containers in one folder (``train-*.tar``). The images of
     containers have the paths that unpacking each where it lies would give them. Where these fit no layout, the names of
-    the containers say of which split they are (:data:`WORDS`). ``progress`` is called with the container that is being
-    listed and the number of images found. Raises :class:`DataError`.
+    the containers say of which split they are (:data:`WORDS`). ``partial`` accepts shards of which some are missing.
+    ``progress`` is called with the container that is being listed and the number of images found. Raises
+    :class:`DataError`.
     """
     patterns = dataset.patterns(split)
     root = root.absolute()
-    if root.is_dir():
+    whole = root.is_dir()
+    if whole:
         if (found := find_pattern(root, patterns, follow_links=follow_links)) is not None:
             return ImageList(root, found, index=None, containers=(), follow_links=follow_links)
         containers = list_containers(root, follow_links=follow_links)
@@ -133,6 +140,8 @@ def find_images(
         root, containers = root.parent, _matching(root)
     chosen, sure = _of_split(dataset, split, root, containers)
     if chosen:
+        if whole and not partial:
+            _require_all_shards(root, chosen)
         index = MemberIndex(root, chosen, progress)
         fitting = _first_pattern(index, patterns) or (ANY if sure and len(index) else None)
         if fitting is not None:
@@ -169,6 +178,22 @@ def _matching(pattern: Path) -> list[str]:
     if not found:
         raise DataError(f"{pattern}: is not there; name a folder, a container or a pattern of containers")
     return found
+
+
+def _require_all_shards(root: Path, containers: Sequence[str]) -> None:
+    """Refuse shards that are numbered ``00001-of-00004`` if others of their number are missing."""
+    present: dict[tuple[str, str, str], set[int]] = {}
+    for match in filter(None, map(SHARD.fullmatch, containers)):
+        before, number, total, after = match.groups()
+        present.setdefault((before, total, after), set()).add(int(number))
+    for (before, total, after), numbers in present.items():
+        missing = [number for number in range(int(total)) if number not in numbers]
+        if missing:
+            name = f"{before}{missing[0]:0{len(total)}}-of-{total}{after}"
+            raise DataError(
+                f"{root / name}: is missing, as {len(missing):,} of {int(total):,} shards; get it, name those that you "
+                f"mean by a pattern ({before}*{after}), or accept them (--partial, or partial of the profile)"
+            )
 
 
 def _of_split(

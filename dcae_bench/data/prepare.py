@@ -46,13 +46,13 @@ def prepare_files(
 
     The three files go into ``output``. ``root`` is a folder, a container or a pattern of containers
     (:func:`~dcae_bench.data.listing.find_images`). An image whose shorter side is below ``min_side`` pixels gets the
-    status ``small``. ``partial`` accepts a number of images other than the publisher's; ``follow_links`` follows links
-    out of the root. After an interruption the same call continues where it stopped
+    status ``small``. ``partial`` accepts a number of images other than the publisher's, and missing shards;
+    ``follow_links`` follows links out of the root. After an interruption the same call continues where it stopped
     (:class:`dcae_bench.data.scan.ScanCache`). Raises :class:`DataError` for a layout, a count or images that do not
     fit, and :class:`ResultsError` when ``output`` cannot be written.
     """
     with _counting(console, f"{dataset.name} {split}") as found:
-        images = find_images(dataset, Path(root), split, follow_links=follow_links, progress=found)
+        images = find_images(dataset, Path(root), split, follow_links=follow_links, partial=partial, progress=found)
     root, pattern, count, left_out = images.root, images.pattern, images.count, images.left_out
     if left_out.containers and console is not None:
         console.print(

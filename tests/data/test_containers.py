@@ -7,6 +7,8 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dcae_bench.base.errors import DataError
@@ -244,6 +246,40 @@ def test_a_missing_split_is_said_although_a_folder_is_a_link(tmp_path):
     (tmp_path / "root" / "validation").symlink_to(tmp_path / "root" / "val")
     with pytest.raises(DataError, match="holds no train images"):
         find_images(IMAGENET, tmp_path / "root", "train")
+
+
+def test_a_missing_shard_is_named(tmp_path):
+    for number in (0, 2):
+        write_rows(tmp_path / "data" / f"train-{number:05}-of-00004.parquet", contents([f"{number}.png"]))
+    with pytest.raises(DataError) as caught:
+        prepare_files(OWN, "train", tmp_path, tmp_path / "out")
+    for part in (
+        "data/train-00001-of-00004.parquet: is missing, as 2 of 4 shards",
+        "--partial",
+        "data/train-*.parquet",
+    ):
+        assert part in str(caught.value)
+    assert prepare_files(OWN, "train", tmp_path, tmp_path / "out", partial=True).count == 2
+    assert find_images(OWN, tmp_path / "data" / "train-*.parquet", "train").count == 2
+
+
+LABELS = {
+    "numbers with gaps": (pa.array([2.0, None, 10.0, -1.0]), ["2", None, "10", None]),
+    "text": (pa.array(["b", None, "a", "b"]), ["b", None, "a", "b"]),
+    "a dictionary": (pa.array(["b", None, "a", "b"]).dictionary_encode(), ["b", None, "a", "b"]),
+    "lists": (pa.array([[1], [2], [3], [1, 2]]), [None] * 4),
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels_of_rows_are_read_as_they_are_written(tmp_path, kind):
+    column, labels = LABELS[kind]
+    content = list(contents(["1.png", "2.png", "3.png", "4.png"]).values())
+    pq.write_table(pa.table({"jpg": content, "class": column}), tmp_path / "x.parquet")
+    assert [image.label for image in find_images(OWN, tmp_path / "x.parquet", "train")] == labels
+    pq.write_table(pa.table({"jpg": content, "label": [0.0, 0.5, 1.0, 2.0]}), tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=r"x\.parquet: row 1 has the label 0\.5; write classes"):
+        find_images(OWN, tmp_path / "x.parquet", "train")
 
 
 def test_containers_of_ones_own_are_of_the_splits_that_their_names_say(tmp_path):

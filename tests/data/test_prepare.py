@@ -253,6 +253,15 @@ def test_progress_is_told_to_a_log_file(root, tmp_path, monkeypatch):
     assert log.getvalue().splitlines() == [f"own eval: {done} of 17 images" for done in (8, 16, 17)]
 
 
+def test_progress_in_a_container_is_told_too(root, tmp_path, monkeypatch):
+    path = write_zip(root / "x.zip", {f"{number}.png": encoded(number, ".png") for number in range(9)})
+    monkeypatch.setattr(prepare_module, "LINE_S", -1.0)
+    log = io.StringIO()
+    own(path.parent, tmp_path, console=Console(file=log))
+    lines = log.getvalue().splitlines()
+    assert lines[:3] == ["own eval: 9 images found, listing x.zip", *(f"own eval: {n} of 9 images" for n in (8, 9))]
+
+
 def test_unchanged_files_are_not_read_again(root, tmp_path, reads):
     write_images(root, [f"{number}.png" for number in range(5)])
     first = own(root, tmp_path / "one")

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,8 +55,7 @@ def members(container: Path) -> Iterator[Member]:
             for name, label in zip(names, labels, strict=True):
                 given = _name(name)
                 path = numbered(container, number) if given is None else clean_path(given, container)
-                text = None if label is None or str(label) == UNLABELLED else str(label)
-                yield Member(path, number, 0, "row", text, by_number=given is None)
+                yield Member(path, number, 0, "row", _label(label, container, number), by_number=given is None)
                 number += 1
 
 
@@ -70,6 +70,19 @@ def _name(value: object) -> str | None:
         return None
     value = value.replace("\\", "/") if "/" not in value else value
     return value.rpartition("/")[2] if value.startswith("/") or ":" in value.partition("/")[0] else value
+
+
+def _label(value: object, container: Path, row: int) -> str | None:
+    """Class of a row as text. pandas turns whole numbers into floats where some are missing."""
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        if not value.is_integer():
+            raise DataError(
+                f"{container}: row {row:,} has the label {value}; write classes as whole numbers or as text"
+            )
+        value = int(value)
+    return None if value is None or str(value) == UNLABELLED else str(value)
 
 
 def _values(table: pa.Table | None, column: str | None, count: int) -> list[Any]:
@@ -146,7 +159,9 @@ def _is_image_struct(kind: pa.DataType) -> bool:
 
 def _is_label(kind: pa.DataType) -> bool:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    types = pa.types
+    tests = (types.is_integer, types.is_floating, types.is_boolean, types.is_string, types.is_large_string)
+    return any(test(kind) for test in tests)
 
 
 class Rows:
