@@ -35,9 +35,10 @@ from dcae_bench.cli import (
     weights,
     zoo,
 )
-from dcae_bench.running.launch import end_with_launcher, report_error
+from dcae_bench.running.launch import end_with_launcher, report_error, report_stop
 from dcae_bench.running.lease import join_lease
 from dcae_bench.running.run_lock import join_jobs
+from dcae_bench.running.stop import Stopped, stoppable
 
 app = typer.Typer(
     name="dcae-bench",
@@ -98,12 +99,20 @@ def _report_usage(error: Any) -> None:
 
 
 def main() -> None:
-    """Run the command line. A user's error prints one line on standard error and exits with code 2."""
+    """Run the command line. A user's error prints one line on standard error and exits with code 2.
+
+    A signal stops the command with one line and exit code 75.
+    """
     end_with_launcher()
     join_jobs()
     try:
-        join_lease()
-        sys.exit(app(prog_name="dcae-bench", standalone_mode=False) or 0)
+        with stoppable():
+            join_lease()
+            code = app(prog_name="dcae-bench", standalone_mode=False)
+        sys.exit(code or 0)
+    except Stopped as stopped:
+        report_stop(stopped.line)
+        raise
     except CliError as error:
         _report_usage(error)
         sys.exit(error.exit_code)

@@ -3,13 +3,13 @@
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from signal import SIG_IGN, SIGTERM, signal
-from typing import Annotated, NoReturn, get_args
+from typing import Annotated, get_args
 
 import typer
 
 from dcae_bench.base.errors import CheckError, MeasurementError
 from dcae_bench.cli.options import writable_folder
+from dcae_bench.running.stop import acting
 
 TABLE_S = 15.0
 """Seconds of a plan's budget that are kept for ending a session and for the table."""
@@ -200,23 +200,17 @@ def _run_plan(name: str, output: Path, budget_s: float | None, say: Callable[[st
     plan = plan_for(name)
     if budget_s is not None:
         budget_s -= min(TABLE_S, budget_s / 4)
-    signal(SIGTERM, _stop)
     try:
         outcomes = run_plan(plan, output, budget_s=budget_s, say=say)
     finally:
-        signal(SIGTERM, SIG_IGN)  # the table takes a second
-        _print_table(output)
+        with acting(lambda _number: None):  # the table takes a second
+            _print_table(output)
     failed = [session for session, outcome in outcomes.items() if outcome.startswith("exit code")]
     if failed:
         raise CheckError(
             f"{output}: {len(failed)} of {len(outcomes)} sessions failed ({failed[0]}); see above, run again"
         )
     typer.echo(f"{output}: {sum(one.startswith('measured') for one in outcomes.values())} sessions measured")
-
-
-def _stop(number: int, _frame: object) -> NoReturn:
-    """End the plan, and with it the running session, as a shell reports the signal."""
-    raise SystemExit(128 + number)
 
 
 def _print_table(output: Path) -> None:

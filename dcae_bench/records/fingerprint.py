@@ -22,6 +22,7 @@ SHAPES_NO_NUMBER: Mapping[str, str] = {
     "dcae_bench.running.gpus": "which GPUs a command takes: records name the device that computed",
     "dcae_bench.running.lease": "which GPUs a command takes",
     "dcae_bench.running.lease_queue": "which GPUs a command takes",
+    "dcae_bench.running.stop": "signals that stop a command, which then goes on as if it had never stopped",
     "dcae_bench.tables": "pages and figures print numbers that records hold; rules that make a page do watch it",
     "dcae_bench.training.progress": "the progress bar and the lines of a log file",
 }

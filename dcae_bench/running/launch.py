@@ -16,6 +16,7 @@ from dcae_bench.base.errors import ConfigError, ProcessError
 from dcae_bench.base.terminal import printable
 from dcae_bench.profile.profile import Profile
 from dcae_bench.running.gpus import take_gpus
+from dcae_bench.running.stop import EXIT_CODE, Stopped, acting
 
 if TYPE_CHECKING:  # importing torch takes seconds, which a command in one process need not spend
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -27,6 +28,8 @@ LAUNCHER = "DCAE_BENCH_LAUNCHER"
 """Environment variable with the process id of the command that started this process."""
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 WATCH_S = 0.5
+STOPPED = ".stopped"
+"""End of the name of the file in which a process that a signal stopped says so."""
 
 
 def start_processes(profile: Profile, *, exactly: bool = False) -> bool:
@@ -73,9 +76,18 @@ def report_error(error: str) -> None:
 
     Line breaks become spaces. A control character, as a name from outside may hold, is printed as its code.
     """
+    _report(error, "")
+
+
+def report_stop(line: str) -> None:
+    """Say that a signal stopped the command, as :func:`report_error` says an error."""
+    _report(line, STOPPED)
+
+
+def _report(error: str, suffix: str) -> None:
     error = printable(" ".join(error.split()))
     if folder := os.environ.get(FAILURES):
-        Path(folder, os.environ["RANK"]).write_text(error)
+        Path(folder, os.environ["RANK"] + suffix).write_text(error)
     else:
         print(f"dcae-bench: error: {error}", file=sys.stderr)
 
@@ -124,15 +136,25 @@ def _start(count: int) -> None:
             max_restarts=0,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
+        received: list[Signals] = []
+
+        def end_processes(number: Signals) -> None:
+            received.append(number)
+            raise SignalException(f"received {number.name}", SIGTERM)
+
+        # The library's own handlers would end the processes at a second signal, while they write a checkpoint.
+        os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = ""
         try:
-            elastic_launch(started, sys.executable)("-m", "dcae_bench", *sys.argv[1:])
-        except SignalException as stopped:
-            sys.exit(128 + stopped.sigval)
+            with acting(end_processes):
+                elastic_launch(started, sys.executable)("-m", "dcae_bench", *sys.argv[1:])
+        except SignalException as ended:
+            raise _stopped(Path(folder), received[0].name if received else "a signal") from ended
         except ChildFailedError as failed:
             rank, failure = _root_failure(failed)
-            errors = sorted(
-                (path for path in Path(folder).iterdir() if path.is_file()), key=lambda p: p.stat().st_mtime_ns
-            )
+            if failure.exitcode == EXIT_CODE:
+                raise _stopped(Path(folder), f"a signal to process {rank}") from failed
+            files = [path for path in Path(folder).iterdir() if path.is_file() and not path.name.endswith(STOPPED)]
+            errors = sorted(files, key=lambda path: path.stat().st_mtime_ns)
             if errors:
                 raise ProcessError(errors[0].read_text()) from failed
             if failure.exitcode > 0:  # a bug; the process has printed its traceback
@@ -142,7 +164,13 @@ def _start(count: int) -> None:
                 "run the same command again to go on"
             ) from failed
         finally:
-            del os.environ[FAILURES], os.environ[LAUNCHER]
+            del os.environ[FAILURES], os.environ[LAUNCHER], os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"]
+
+
+def _stopped(folder: Path, by: str) -> Stopped:
+    """What the processes say of the signal that stopped them; the first of them speaks."""
+    said = sorted(folder.glob(f"*{STOPPED}"), key=lambda path: int(path.stem))
+    return Stopped(said[0].read_text() if said else f"stopped by {by}; run the same command again to go on")
 
 
 def _root_failure(failed: "ChildFailedError") -> tuple[int, "ProcessFailure"]:

@@ -25,7 +25,6 @@ from dcae_bench.models.denoiser_checkpoints import load_denoiser
 from dcae_bench.models.zoo import build_denoiser
 from dcae_bench.profile.profile import Profile
 from dcae_bench.profile.rows import TrainedRow
-from dcae_bench.training.checkpoint import DIVERGED
 from dcae_bench.training.loop import Loop, LoopSpec
 from dcae_bench.training.phases import EMA, make_optimizer, set_learning_rate
 
@@ -140,13 +139,12 @@ class DiffusionTrainer(Loop):
         """Loss of each latent of a batch (n,)."""
         return self.process.loss(self.model, batch.x0, self.process.times(batch.uniform), batch.noise, batch.labels)
 
-    def checkpoint(self, name: str, seconds: float) -> None:
-        """Write previews sampled from the averaged weights, then the checkpoint."""
-        if self.run.resolved.training.previews and name != DIVERGED:
+    def previews(self) -> None:
+        """Write previews sampled from the averaged weights."""
+        if self.run.resolved.training.previews:
             average = self.whole(self.ema.state)
             if self.accelerator.is_main_process:
                 self.preview(average)
-        super().checkpoint(name, seconds)
 
     def preview(self, average: dict[str, Tensor]) -> None:
         """Sample a few latents from the averaged weights, decode them, and write the images (k, H, W, 3)."""

@@ -11,10 +11,14 @@ from dcae_bench.base.reading import parse_json
 class TrainingLog:
     """Appends means over intervals to a JSONL file. Continuing a run drops the lines after its checkpoint."""
 
-    def __init__(self, path: Path, images: int, *, every: int):
-        """Open the log of a run that has trained on ``images`` images; ``every`` is the interval in images."""
+    def __init__(self, path: Path, images: int, *, every: int, begun: dict[str, list[float]] | None = None):
+        """Open the log of a run that has trained on ``images`` images; ``every`` is the interval in images.
+
+        ``begun`` is the interval that a stopped run had begun.
+        """
         self.path, self.every = path, every
-        self._seen: dict[str, list[float]] = {}
+        self.begun: dict[str, list[float]] = {name: list(sums) for name, sums in (begun or {}).items()}
+        """Sum and number of the values of each name, since the last line."""
         kept = [line for line in read_log(path) if line["images"] <= images]
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
@@ -25,11 +29,11 @@ class TrainingLog:
         the file cannot be written.
         """
         for name, value in parts.items():
-            total = self._seen.setdefault(name, [0.0, 0])
+            total = self.begun.setdefault(name, [0.0, 0])
             total[0] += value
             total[1] += 1
         if images % self.every == 0:
-            means = {name: total / batches for name, (total, batches) in self._seen.items()}
+            means = {name: total / batches for name, (total, batches) in self.begun.items()}
             try:
                 with open(self.path, "a") as file:
                     file.write(json.dumps({"images": images, **means}) + "\n")
@@ -37,7 +41,7 @@ class TrainingLog:
                 raise ResultsError(
                     f"{self.path}: cannot be written ({error.strerror}); free some space and run the command again"
                 ) from error
-            self._seen = {}
+            self.begun = {}
 
 
 def read_log(path: Path) -> list[dict[str, float]]:

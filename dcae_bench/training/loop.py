@@ -25,6 +25,7 @@ from dcae_bench.execution.sharding import is_sharded, norm_as_float, shard, whol
 from dcae_bench.profile.profile import Profile
 from dcae_bench.profile.training import OptimizerSpec
 from dcae_bench.running.device import choose
+from dcae_bench.running.stop import Stopped, at_good_moments
 from dcae_bench.training.checkpoint import CHECKPOINT, DIVERGED, load_checkpoint, save_checkpoint
 from dcae_bench.training.log import TrainingLog
 from dcae_bench.training.phases import EMA
@@ -92,6 +93,8 @@ class Loop(ABC):
         self.share = spec.batch_size // world
         """Images of a batch that one process computes."""
         self.images, self.seconds_before = 0, 0.0
+        self.owes_previews = False
+        """Whether a stop at a checkpoint of the interval left no time for its previews."""
 
     def begin(self) -> None:
         """Load the run's last checkpoint, if there is one, and open the log.
@@ -104,26 +107,49 @@ class Loop(ABC):
         if self.accelerator.is_main_process:
             # The checkpoint holds the log's lines: after a crash of the machine the file itself may lack some.
             write_text(self.spec.directory / LOG, state["log"] if state is not None else "")
-            self.log = TrainingLog(self.spec.directory / LOG, self.images, every=self.spec.log_images)
+            begun = state.get("log_begun") if state is not None else None
+            self.log = TrainingLog(self.spec.directory / LOG, self.images, every=self.spec.log_images, begun=begun)
 
     def train(self, elapsed: Callable[[], float], progress: Callable[[int, dict[str, float]], None]) -> None:
         """Train to the last image, with a checkpoint at every interval.
 
         ``elapsed`` returns the seconds spent so far. ``progress`` is called after each batch with the number of images
-        and the values for the log. Raises :class:`TrainingError` at a loss or a gradient that is not finite.
+        and the values for the log. A signal to any of the processes ends the training after the step, with a
+        checkpoint. Raises :class:`TrainingError` at a loss or a gradient that is not finite, and :class:`Stopped`.
         """
+        stopped = False
         try:
-            while self.images < self.spec.images:
-                parts = self.step()
-                if self.accelerator.is_main_process:
-                    self.log.add(self.images, parts)
-                progress(self.images, parts)
-                if self.images % self.spec.checkpoint_images == 0 or self.images == self.spec.images:
-                    self.checkpoint(CHECKPOINT, elapsed())
-            self.average = self.whole(self.ema.state)
+            with at_good_moments() as asked:
+                if self.owes_previews:
+                    self.previews()
+                    self.owes_previews = False
+                while self.images < self.spec.images and not stopped:
+                    parts = self.step()
+                    if self.accelerator.is_main_process:
+                        self.log.add(self.images, parts)
+                    progress(self.images, parts)
+                    stopped = self.anywhere(asked() is not None) and self.images < self.spec.images
+                    due = self.images % self.spec.checkpoint_images == 0 or self.images == self.spec.images
+                    if due and not stopped:
+                        self.previews()
+                    self.owes_previews = due and stopped  # there is no time for them
+                    if due or stopped:
+                        self.checkpoint(CHECKPOINT, elapsed())
+                signal = asked()
+            if not stopped:
+                self.average = self.whole(self.ema.state)
         finally:
             self.close()
         self.accelerator.end_training()  # the other processes are done
+        if stopped:
+            raise Stopped(
+                f"{self.spec.name}: stopped by {signal.name if signal else 'a signal'} at image {self.images} of "
+                f"{self.spec.images}, with a checkpoint; run the same command again to go on"
+            )
+
+    def previews(self) -> None:
+        """Show what the average makes at a checkpoint of the interval. All processes call it."""
+        return
 
     @abstractmethod
     def step(self) -> dict[str, float]:
@@ -138,6 +164,8 @@ class Loop(ABC):
         state = {"recipe_sha256": self.spec.recipe_sha256, "images": self.images, "seconds": seconds}
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
+        if self.owes_previews:
+            state["owes_previews"] = True
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -145,13 +173,15 @@ class Loop(ABC):
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.images, self.seconds_before = state["images"], state["seconds"]
+        self.owes_previews = state.get("owes_previews", False)
 
     def checkpoint(self, name: str, seconds: float) -> None:
         """Write the state and the log's lines atomically. The main process writes; the others wait."""
         state = self.whole(self.state(seconds))
         if self.accelerator.is_main_process:
             log = self.log.path.read_text(encoding="utf-8")
-            save_checkpoint({**state, "log": log}, self.spec.directory / name)
+            begun = {"log_begun": self.log.begun} if self.log.begun else {}  # a stop within an interval of the log
+            save_checkpoint({**state, "log": log, **begun}, self.spec.directory / name)
         self.accelerator.wait_for_everyone()
 
     def whole(self, state: dict[str, Any]) -> dict[str, Any]:
@@ -185,6 +215,12 @@ class Loop(ABC):
     def over_processes(self, value: Tensor) -> Tensor:
         """Mean of a tensor over the processes; every process gets it."""
         return self.accelerator.reduce(value, "mean")
+
+    def anywhere(self, here: bool) -> bool:
+        """Whether something is true in any process. All processes call it."""
+        if self.accelerator.num_processes == 1:
+            return here
+        return bool(self.over_processes(torch.tensor(float(here), device=self.device)).item() > 0)
 
     def clip(self, model: nn.Module, spec: OptimizerSpec) -> float:
         """Limit the norm of a net's gradient, if its optimiser has a limit. Returns the norm before clipping."""

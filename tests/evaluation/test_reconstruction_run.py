@@ -4,6 +4,7 @@ import os
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from signal import SIGTERM
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,6 +17,7 @@ from dcae_bench.evaluation.store import Store
 from dcae_bench.models.zoo import build
 from dcae_bench.profile.profile import load_profile
 from dcae_bench.records.record import load
+from dcae_bench.running.stop import EXIT_CODE
 from dcae_bench.specs.autoencoders import SDVAESpec
 from dcae_bench.subjects.choose import choose_autoencoder
 
@@ -69,6 +71,21 @@ def test_the_record_of_a_resumed_pass_has_the_seconds_of_all_runs(tiny, monkeypa
     assert evaluate(tiny, output, monkeypatch) == 0
     assert load(output / f"{LABEL}.json").provenance.seconds > 1.4
     assert not [path.name for path in output.iterdir() if path.name.startswith(".")]
+
+
+def test_a_signal_keeps_what_is_measured(tiny, monkeypatch):
+    output, write, written = tiny.folder / "out", Store.write, []
+
+    def stopped(self, indices, *arguments):
+        write(self, indices, *arguments)
+        written.append(indices.start)
+        if len(written) == 1:
+            os.kill(os.getpid(), SIGTERM)
+
+    monkeypatch.setattr(Store, "write", stopped)
+    assert evaluate(tiny, output, monkeypatch) == EXIT_CODE and len(written) == 1
+    assert evaluate(tiny, output, monkeypatch) == 0
+    assert len(written) == len(set(written)) > 1, "no batch is measured twice"
 
 
 def test_evaluations_at_once_take_turns(tiny, monkeypatch):

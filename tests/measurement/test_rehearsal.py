@@ -15,6 +15,7 @@ from dcae_bench.measurement import ahead, plan_run
 from dcae_bench.measurement.plans import PLANS, PlanSession, PlanSpec, PlanStep
 from dcae_bench.measurement.record import load
 from dcae_bench.measurement.session import measure_each
+from dcae_bench.running.stop import EXIT_CODE
 from tests.measurement import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -107,7 +108,7 @@ def test_a_plan_is_cut_stopped_and_continued(tmp_path, start):
     wait_for(lambda: len(sessions_of(output)) >= 2 and len(records(output)) > 6)
     stopped.send_signal(signal.SIGTERM)
     out, err = stopped.communicate(timeout=60)
-    assert stopped.returncode == 143 and "Traceback" not in err
+    assert stopped.returncode == EXIT_CODE and "Traceback" not in err
     assert "Throughput. CPU" in out and f"of the {PLAN.timings} timings that its plan asks for" in out
 
     cut = start(*words, "--budget-s", "12")

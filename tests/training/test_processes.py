@@ -5,6 +5,7 @@ from safetensors.torch import load_file
 
 from dcae_bench.base.errors import TrainingError
 from dcae_bench.records.record import load
+from dcae_bench.running.stop import EXIT_CODE
 from dcae_bench.training.checkpoint import CHECKPOINT, DIVERGED
 from dcae_bench.training.log import read_log
 from tests.training import workers
@@ -32,6 +33,18 @@ def test_processes_stopped_at_a_checkpoint_go_on_to_the_same_bits(in_two, folder
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert in_two(workers.third_phase, folder, whole) == [0, 0]
     assert in_two(workers.stopped_at_a_checkpoint, folder, broken) == [9, 9]
+    assert list(broken.rglob(CHECKPOINT))
+    assert in_two(workers.third_phase, folder, broken) == [0, 0]
+    assert read_log(broken / "log.jsonl") == read_log(whole / "log.jsonl")
+    found, wanted = (load_file(path / "model.safetensors") for path in (broken, whole))
+    assert not [key for key in wanted if not found[key].equal(wanted[key])]
+
+
+@pytest.mark.long
+def test_a_signal_to_one_process_stops_all_with_a_checkpoint(in_two, folder, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert in_two(workers.third_phase, folder, whole) == [0, 0]
+    assert in_two(workers.stopped_by_a_signal_to_the_second_process, folder, broken) == [EXIT_CODE, EXIT_CODE]
     assert list(broken.rglob(CHECKPOINT))
     assert in_two(workers.third_phase, folder, broken) == [0, 0]
     assert read_log(broken / "log.jsonl") == read_log(whole / "log.jsonl")

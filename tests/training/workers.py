@@ -4,9 +4,11 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from signal import SIGTERM
 
 from dcae_bench.base.errors import TrainingError
 from dcae_bench.profile.profile import Profile, load_profile
+from dcae_bench.running.stop import stoppable
 from dcae_bench.training.autoencoder import PhaseTrainer
 from dcae_bench.training.diffusion_run import train_diffusion
 from dcae_bench.training.loop import Loop
@@ -100,6 +102,20 @@ def stopped_at_a_checkpoint(folder: Path, output: Path) -> None:
 
     Loop.checkpoint = stop
     third_phase(folder, output)
+
+
+def stopped_by_a_signal_to_the_second_process(folder: Path, output: Path) -> None:
+    step = PhaseTrainer.step
+
+    def signalled(self: PhaseTrainer) -> dict[str, float]:
+        values = step(self)
+        if self.images == 4 and self.accelerator.process_index == 1:
+            os.kill(os.getpid(), SIGTERM)
+        return values
+
+    PhaseTrainer.step = signalled
+    with stoppable():
+        third_phase(folder, output)
 
 
 def bad_image_of_the_second_process(folder: Path, output: Path) -> None:
