@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -57,6 +58,8 @@ def _chart(name: str, title: str, caption: str, made: SchemaBase) -> Chart:
     spec = made.to_dict()
     fixed = spec | {"width": WIDTH, "height": HEIGHT}
     svg = vl_convert.vegalite_to_svg(fixed, vl_version=VEGALITE)
+    # As an image it is described by its caption alone. Attributes hold no quotes, which stand in them as entities.
+    svg = re.sub(r' (?:aria-[a-z]+|role)="[^"]*"', "", svg)
     return Chart(name, title, caption, spec | {"width": "container", "height": HEIGHT}, Markup(svg))
 
 
@@ -102,7 +105,8 @@ def quality(name: str, table: ReconstructionTable) -> Iterator[Chart]:
         chart = _quality(rows, metric)
         if len(sets) > 1:
             chart = chart.transform_filter("datum.set == shown").add_params(shown)
-        caption = f"After the last phase. Bars are the intervals of the values.{_direction(metric)}"
+        caption = f"After the last phase, on {sets[-1]}{' at first' if len(sets) > 1 else ''}; bars are intervals."
+        caption += _direction(metric)
         yield _chart(f"{name}-quality-{number}", f"{metric.label} by compression", caption, _style(chart))
 
 
@@ -230,12 +234,11 @@ def _log() -> alt.Scale:
 
 
 def losses(name: str, title: str, caption: str, x: str, y: str, curves: Sequence[Curve]) -> Iterator[Chart]:
-    """One chart of loss curves: colour by family, dashes by latent shape; a click on the legend singles one out."""
+    """One chart of loss curves: colour by family, dashes within a family; a click on the legend singles one out."""
     rows: Data = [
         {
             "curve": curve.name,
             "family": FAMILIES.get(curve.family, curve.family),
-            "shape": curve.shape,
             "x": at,
             "y": loss,
         }
@@ -250,9 +253,10 @@ def losses(name: str, title: str, caption: str, x: str, y: str, curves: Sequence
     chosen = alt.selection_point(fields=["curve"], bind="legend", name="chosen")
     names = list(dict.fromkeys(row["curve"] for row in rows))
     of = {row["curve"]: row for row in rows}
-    shapes = sorted({row["shape"] for row in rows})
     colours = [FAMILY_COLOURS.get(of[one]["family"], "#009E73") for one in names]
-    dashes = [DASHES[shapes.index(of[one]["shape"]) % len(DASHES)] for one in names]
+    # Curves of one family differ in their dashes: another latent shape, or another length of training.
+    families = [of[one]["family"] for one in names]
+    dashes = [DASHES[families[:place].count(family) % len(DASHES)] for place, family in enumerate(families)]
     base = alt.Chart(alt.Data(values=rows)).encode(
         x=alt.X("x:Q", title=x, axis=alt.Axis(format="~s", tickCount=5)),
         y=alt.Y("y:Q", title=y, scale=scale, axis=alt.Axis(format="~g", tickCount=6)),

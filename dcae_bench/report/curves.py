@@ -22,8 +22,6 @@ class Curve:
 
     name: str
     family: str
-    shape: str
-    """Latent shape, e.g. f64c128."""
     points: Sequence[tuple[float, float]]
 
 
@@ -44,10 +42,7 @@ def phase_curves(source: Source) -> dict[int, list[Curve]]:
         record = Path(places.training(subject.autoencoder, subject.phase, "record.json"))
         if record.exists() and load(record).subject.weights_sha256 == subject.weights_sha256:
             curve = log_curve(record.with_name("log.jsonl"), ("l1", "lpips"))
-            shape = f"f{subject.compression}c{subject.latent_channels}"
-            found.setdefault(subject.phase, []).append(
-                Curve(subject.autoencoder, subject.family, shape, list(_points(curve)))
-            )
+            found.setdefault(subject.phase, []).append(Curve(subject.autoencoder, subject.family, list(_points(curve))))
     return dict(sorted(found.items()))
 
 
@@ -63,10 +58,8 @@ def denoiser_curves(source: Source) -> dict[str, list[Curve]]:
         log = Path(places.denoiser(denoiser.row, "log.jsonl"))
         if log.exists() and _same(Path(places.denoiser(denoiser.row, "record.json")), training):
             per_image = training.metrics["flops_per_image"].value
-            subject = run.record.subject
-            shape = f"f{subject.compression}c{subject.latent_channels}"
             points = [(images * per_image, loss) for images, loss in _points(log_curve(log, ("loss",)))]
-            found.setdefault(denoiser.process, []).append(Curve(denoiser.row, subject.family, shape, points))
+            found.setdefault(denoiser.process, []).append(Curve(denoiser.row, run.record.subject.family, points))
     return found
 
 

@@ -26,6 +26,8 @@ SHARES = {"reconstructions": 0.55, "extremes": 0.25, "samples": 0.2}
 """Parts of the budget; what one part leaves is the next one's."""
 QUALITY, SIDE = 92, 512
 """Quality of the WebP images, and their largest side in px: larger images are reduced."""
+CAPTION = 700
+"""Characters that the page takes for an image beside its address: caption, element and link."""
 SAMPLES = 8
 """Samples of each denoiser."""
 
@@ -93,7 +95,7 @@ class _Purse:
 
     def take(self, *uris: str) -> bool:
         """Pay for images together; False if they do not fit, and nothing is paid."""
-        size = sum(map(len, uris))
+        size = sum(map(len, uris)) + CAPTION * len(uris)
         if size > self.left:
             return False
         self.left -= size

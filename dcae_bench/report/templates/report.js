@@ -230,5 +230,8 @@ for (const compare of all(".compare")) {
 
 for (const box of all("details")) box.addEventListener("toggle", () => { if (box.open) enhanceVisible(box); });
 enhanceVisible(document);
-addEventListener("beforeprint", () => { for (const box of all("details")) box.open = true; });
+// Paper shows this run whole, and of evidence and the list of records what the reader has opened.
+addEventListener("beforeprint", () => {
+  for (const box of all("details")) if (!box.closest(".committed:not([open]), #records-list:not([open])")) box.open = true;
+});
 reveal();
