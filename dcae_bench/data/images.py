@@ -12,13 +12,15 @@ from dcae_bench.base.files import sha256_json
 from dcae_bench.data import adm
 from dcae_bench.data.crops import cut, eval_windows, to_tensor
 from dcae_bench.data.manifest import FileManifest
+from dcae_bench.data.native import NativeCrops
 from dcae_bench.data.packed import PackedPhotos
 from dcae_bench.data.photo_sets import is_packed
 from dcae_bench.profile.profile import EvaluationSet, Profile
+from dcae_bench.specs.protocols import NATIVE
 
 
 class Crops(Protocol):
-    """Square images of one data set and split, by index."""
+    """Images of one data set and split, by index: squares, or whole images (:mod:`.native`)."""
 
     name: str
     split: Literal["train", "eval"]
@@ -35,7 +37,7 @@ class Crops(Protocol):
         ...
 
     def __getitem__(self, index: int) -> Tensor:
-        """Return a crop as uint8 (3, resolution, resolution). Raises :class:`DataError`, which names the file."""
+        """Return a crop as uint8 (3, height, width). Raises :class:`DataError`, which names the file."""
         ...
 
 
@@ -129,6 +131,13 @@ def open_crops(profile: Profile, item: EvaluationSet, data: Path) -> Crops:
     ``data`` is the folder of prepared data: it holds ``<dataset>/eval.npy`` (a pack) or ``<dataset>/eval.parquet`` (a
     manifest), each with a ``.json`` file beside it.
     """
+    if profile.evaluation.protocol == NATIVE:
+        images = (
+            PackedPhotos.open_split(data, item.dataset, "eval", profile.pack_short_side)
+            if is_packed(item.dataset, "eval", data)
+            else FileManifest.open_split(data, item.dataset, "eval")
+        )
+        return NativeCrops(images, item.resolution, profile.evaluation.trimmed_to)
     if not is_packed(item.dataset, "eval", data):
         manifest = FileManifest.open_split(data, item.dataset, "eval")
         return FileCrops(manifest, item.resolution, upscale=item.upscale)

@@ -9,12 +9,13 @@ import torch
 
 from dcae_bench.base.errors import DataError
 from dcae_bench.data.images import Crops
+from dcae_bench.data.native import batches_by_size
 from dcae_bench.data.read_ahead import read_ahead
 from dcae_bench.evaluation.reference import Reference
 from dcae_bench.evaluation.store import Store, forget
 from dcae_bench.extractors.extractor import FeatureExtractor
 from dcae_bench.running.precision import pinned
-from dcae_bench.running.processes import Worker, batches_of
+from dcae_bench.running.processes import Worker
 
 Features = dict[str, np.ndarray]
 """Features, float32 (n, dim), mapped read-only, by the extractor's registry name."""
@@ -74,7 +75,7 @@ class FeaturePass:
             store.create()
         self.process.wait()
         store.open_existing()
-        batches = self.process.share(batches_of(len(images), self.batch_size))
+        batches = self.process.share(batches_by_size(images, len(images), self.batch_size))
         pending = store.unfinished(batches)
         total = sum(map(len, batches))
         done = total - sum(map(len, pending))

@@ -1,5 +1,6 @@
 """Gallery of reconstructions: the worst images, which a mean hides, and the median ones for comparison."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def write_gallery(
     """
     choice = choose_images(measured.column(RANKED_BY), count)
     indices = [*choice.worst, *choice.median]
-    images = [_pair(reconstruct, crops, index, device) for index in indices]
+    images = on_one_canvas([_reduced(pair_of(reconstruct, crops, index, device)) for index in indices])
     side = min(crops.resolution, SIDE)
     content: dict[str, np.ndarray] = {
         "images": np.stack(images) if images else np.empty((0, 2, side, side, 3), np.uint8),
@@ -54,11 +55,28 @@ def write_gallery(
     write_with(path, lambda file: np.savez(file, allow_pickle=False, **content))
 
 
-def _pair(reconstruct: Reconstruct, crops: Crops, index: int, device: torch.device) -> np.ndarray:
+def pair_of(reconstruct: Reconstruct, crops: Crops, index: int, device: torch.device) -> np.ndarray:
+    """An image and its reconstruction, uint8 (2, height, width, 3)."""
     real = crops[index][None].to(device)
     with torch.inference_mode():
         fake = reconstruct(real, range(index, index + 1))
-    pair = torch.cat([real, fake]).permute(0, 2, 3, 1).cpu().numpy()
-    if crops.resolution <= SIDE:
+    return torch.cat([real, fake]).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def on_one_canvas(pairs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Pairs (2, height, width, 3) of one size: smaller ones get white on the right and at the bottom."""
+    height, width = (max((pair.shape[axis] for pair in pairs), default=0) for axis in (1, 2))
+    return [
+        np.pad(pair, [(0, 0), (0, height - pair.shape[1]), (0, width - pair.shape[2]), (0, 0)], constant_values=255)
+        for pair in pairs
+    ]
+
+
+def _reduced(pair: np.ndarray) -> np.ndarray:
+    """A pair whose longer side is at most ``SIDE``."""
+    _, height, width, _ = pair.shape
+    scale = SIDE / max(height, width)
+    if scale >= 1:
         return pair
-    return np.stack([np.asarray(Image.fromarray(x).resize((SIDE, SIDE), Image.Resampling.BOX)) for x in pair])
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.stack([np.asarray(Image.fromarray(x).resize(size, Image.Resampling.BOX)) for x in pair])

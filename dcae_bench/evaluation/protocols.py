@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from dcae_bench.extractors.lpips import Net
 from dcae_bench.profile.profile import Profile
-from dcae_bench.specs.protocols import GENERATION, GENERATION_PAPER, GENERATION_PHOTOS, PAPER, PHOTOS
+from dcae_bench.specs.protocols import GENERATION, GENERATION_PAPER, GENERATION_PHOTOS, NATIVE, PAPER, PHOTOS
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ PAPER_V1 = ReconstructionProtocol(
     reflected_ssim=True,
     images={"imagenet": 50_000, "ffhq": 10_000, "mjhq": 30_000, "mapillary-vistas": 2_000},
 )
-PROTOCOLS = {protocol.name: protocol for protocol in (PHOTOS_V1, PAPER_V1)}
+NATIVE_V1 = replace(PHOTOS_V1, name=NATIVE)
+PROTOCOLS = {protocol.name: protocol for protocol in (PHOTOS_V1, PAPER_V1, NATIVE_V1)}
 
 
 def protocol_of(profile: Profile) -> ReconstructionProtocol:

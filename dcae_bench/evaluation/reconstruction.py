@@ -1,5 +1,6 @@
 """Reconstruction evaluator: one pass reconstructs every image once and feeds all metrics."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from dcae_bench.base.errors import DataError, WeightsError
 from dcae_bench.data.images import Crops
+from dcae_bench.data.native import batches_by_size
 from dcae_bench.data.pixels import normalise, to_uint8
 from dcae_bench.data.read_ahead import read_ahead
 from dcae_bench.evaluation.reference import Reference
@@ -18,7 +20,7 @@ from dcae_bench.evaluation.store import Store, forget
 from dcae_bench.evaluation.suite import Suite
 from dcae_bench.models.autoencoder import Autoencoder, images_at_once, same_size
 from dcae_bench.running.precision import pinned
-from dcae_bench.running.processes import Worker, batches_of
+from dcae_bench.running.processes import Worker
 from dcae_bench.specs.protocols import Precision
 
 Reconstruct = Callable[[Tensor, range], Tensor]
@@ -118,7 +120,7 @@ class ReconstructionEvaluator:
         }
 
     def _measure_batches(self, reconstruct: Reconstruct, crops: Crops, store: Store, missing: list[str]) -> Speed:
-        batches = self.process.share(batches_of(len(crops), self.batch_size))
+        batches = self.process.share(batches_by_size(crops, len(crops), self.batch_size))
         pending = store.unfinished(batches)
         total = sum(map(len, batches))
         done = total - sum(map(len, pending))
@@ -184,7 +186,7 @@ def reconstructor(model: Autoencoder, noise: IndexNoise | None, precision: Preci
         return to_uint8(y)
 
     def reconstruct(images: Tensor, indices: range) -> Tensor:
-        at_once = images_at_once(max(images.shape[-2:]))
+        at_once = images_at_once(math.isqrt(images.shape[-2] * images.shape[-1]))
         starts = range(0, len(images), at_once)
         return torch.cat([part(images[i : i + at_once], indices[i : i + at_once]) for i in starts])
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dcae_bench.base.errors import ResultsError
+from dcae_bench.base.errors import ConfigError, ResultsError
 from dcae_bench.base.files import sha256_json, write_bytes
 from dcae_bench.base.terminal import Console, Progress
 from dcae_bench.data.images import Crops, open_crops
-from dcae_bench.evaluation.gallery import write_gallery
+from dcae_bench.data.native import NativeCrops
+from dcae_bench.evaluation.gallery import on_one_canvas, pair_of, write_gallery
 from dcae_bench.evaluation.per_image import write_images
 from dcae_bench.evaluation.pngs import missing_png, require_pngs_fit, writing_pngs
 from dcae_bench.evaluation.protocols import protocol_of
@@ -46,6 +47,7 @@ from dcae_bench.running.output_lock import sole_writers
 from dcae_bench.running.precision import pinned
 from dcae_bench.running.processes import Worker, join_processes
 from dcae_bench.specs.autoencoders import CustomSpec, DiffusersSpec, unfolded
+from dcae_bench.specs.protocols import NATIVE
 from dcae_bench.subjects.autoencoders import open_autoencoder
 from dcae_bench.subjects.choose import ChosenAutoencoder
 from dcae_bench.subjects.own_class import first_images, tokens_of
@@ -165,7 +167,7 @@ class Evaluation:
                 kind="reconstruction",
                 profile=self.profile.name,
                 protocol=spec.protocol,
-                settings=self.settings,
+                settings=self.settings | (crops.settings if isinstance(crops, NativeCrops) else {}),
                 subject=self._described(item, crops),
                 data=describe_data(item, crops),
                 metrics=metrics,
@@ -194,6 +196,13 @@ class Evaluation:
 
     def _choose_path(self, crops: Crops) -> None:
         """Take the path of a set, before the state of its pass is named: a pass never goes on by another path."""
+        if isinstance(crops, NativeCrops):
+            reason = "whole images have several sizes, for each of which the fast path would be compiled anew"
+            if self.request == "fast":
+                raise ConfigError(f"--path fast: cannot be taken: {reason}; use --path auto or --path eager")
+            self.path = EAGER.model_copy(update={"reason": reason})
+            self.reconstruct = reconstructor(self.model, self.noise, self.profile.evaluation.precision)
+            return
         size = min(self.profile.evaluation.batch_size, images_at_once(crops.resolution), len(crops))
         tf32, indices = self.settings.get("tf32") == "on", range(size)
 
@@ -243,17 +252,13 @@ class Evaluation:
         )
 
     def _write_samples(self, path: Path, crops: Crops, count: int) -> None:
-        """Write the first images and their reconstructions, uint8 (k, 2, height, width, 3)."""
-        indices = range(min(count, len(crops)))
-        real = torch.stack([crops[index] for index in indices])
-        with torch.inference_mode():
-            parts = [
-                self.reconstruct(real[index : index + 1].to(self.device), range(index, index + 1)).cpu()
-                for index in indices
-            ]
-        pairs = torch.stack([real, torch.cat(parts)], dim=1).permute(0, 1, 3, 4, 2).contiguous()
+        """Write the first images and their reconstructions, uint8 (k, 2, height, width, 3).
+
+        Whole images are put on a canvas of the largest, white beside them.
+        """
+        pairs = [pair_of(self.reconstruct, crops, index, self.device) for index in range(min(count, len(crops)))]
         buffer = io.BytesIO()
-        np.save(buffer, pairs.numpy())
+        np.save(buffer, np.stack(on_one_canvas(pairs)))
         write_bytes(path, buffer.getvalue())
 
 
@@ -283,6 +288,8 @@ def describe_data(item: EvaluationSet, crops: Crops) -> Data:
 def _gmacs(profile: Profile, subject: Subject) -> dict[int, float]:
     """1e9 multiply-accumulates of a pass by resolution (px), for architectures whose code is ours."""
     entry = profile.autoencoders.get(subject.autoencoder)
+    if profile.evaluation.protocol == NATIVE:
+        return {}  # they would be another number for every image
     if entry is None or isinstance(unfolded(entry.model), DiffusersSpec | CustomSpec):
         return {}
     passes = autoencoder_cost(entry.model, {item.resolution for item in profile.sets_of(subject.autoencoder)}).passes

@@ -21,6 +21,7 @@ from dcae_bench.base.files import write_text
 from dcae_bench.base.parent import end_with_parent
 from dcae_bench.base.terminal import Console
 from dcae_bench.data.images import Crops, open_crops
+from dcae_bench.data.native import sizes_of
 from dcae_bench.evaluation.distances import frechet
 from dcae_bench.evaluation.protocols import protocol_of
 from dcae_bench.evaluation.reconstruction import Reconstruct, ReconstructionEvaluator
@@ -131,6 +132,9 @@ class RearrangedCrops:
         self._crops, self._indices = crops, indices
         self.name, self.split, self.resolution = crops.name, crops.split, crops.resolution
         self.manifest_sha256, self.sha256 = crops.manifest_sha256, f"{crops.sha256} {what}"
+        sizes = sizes_of(crops)
+        self.sizes = None if sizes is None else [sizes[index] for index in indices]
+        """Height and width of every crop; None for squares of one side."""
 
     def __len__(self) -> int:
         return len(self._indices)

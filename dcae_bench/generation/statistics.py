@@ -10,10 +10,10 @@ from torch import Tensor
 from dcae_bench.base.errors import DataError
 from dcae_bench.base.typed import Strict
 from dcae_bench.data.images import Crops
+from dcae_bench.data.native import batches_by_size
 from dcae_bench.data.pixels import normalise
 from dcae_bench.data.read_ahead import read_ahead
 from dcae_bench.models.autoencoder import Autoencoder
-from dcae_bench.running.processes import batches_of
 
 
 class ChannelStatistics(Strict):
@@ -54,7 +54,7 @@ class LatentStatistics:
             raise DataError("0 images have no latents; choose a data set with photographs")
         count, total, squares = 0, np.zeros(()), np.zeros(())
         with torch.inference_mode():
-            for _, batch in read_ahead(crops, batches_of(len(crops), batch_size), threads):
+            for _, batch in read_ahead(crops, batches_by_size(crops, len(crops), batch_size), threads):
                 z = _packed(model.encode(normalise(batch.to(device))).double(), packing)
                 count += z.numel() // z.shape[1]
                 # The sums run image by image, so that the batch size changes no bit of them.

@@ -194,7 +194,8 @@ class AblationsSpec(Strict):
         self, entries: Mapping[str, AutoencoderEntry], training: TrainingSpec, evaluation: EvaluationSpec
     ) -> None:
         used = {f"phase {number}": phase.resolution for number, phase in training.phases.items()}
-        used |= {f"evaluation set {item.label}": item.resolution for item in evaluation.sets if item.label in self.sets}
+        measured = [item for item in evaluation.sets if item.label in self.sets]
+        used |= {f"evaluation set {item.label}": evaluation.side_of(item) for item in measured}
         for name in dict.fromkeys(name for study in STUDIES for name in getattr(self, study)):
             f = self.entry(entries, name).model.compression
             for where, resolution in used.items():

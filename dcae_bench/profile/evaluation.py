@@ -5,18 +5,22 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from dcae_bench.base.typed import Name, Strict
-from dcae_bench.specs.protocols import EXTRACTORS, LPIPS_MIN_RESOLUTION, PAPER, SETTINGS, Precision
+from dcae_bench.specs.protocols import EXTRACTORS, LPIPS_MIN_RESOLUTION, NATIVE, PAPER, SETTINGS, Precision
 
 # Fields that did not exist when the first records were made. At their defaults they change no measurement. The recipe
 # then leaves them out, so the hash of an old recipe stays valid.
-ADDED_LATER = ("extractors", "bootstrap", "gallery")
+ADDED_LATER = ("extractors", "bootstrap", "gallery", "multiple")
+NATIVE_MULTIPLE = 64
+"""Sides of native-v1 are multiples of this many px by default: of every f of the paper but 128."""
 
 
 class EvaluationSet(Strict):
     """One data set at one resolution."""
 
     dataset: Name
-    resolution: Annotated[int, Field(ge=LPIPS_MIN_RESOLUTION)]
+    resolution: Annotated[int, Field(ge=LPIPS_MIN_RESOLUTION)] = Field(
+        description="side of the squares in px; native-v1: largest shorter side of the whole images"
+    )
     upscale: bool = Field(
         default=False, description="enlarge images smaller than the resolution, as the paper's ImageNet rows do"
     )
@@ -66,10 +70,15 @@ class TilesSpec(Strict):
 class EvaluationSpec(Strict):
     """Protocol, evaluation sets and settings of reconstruction."""
 
-    protocol: Literal["reconstruction/photos-v1", "reconstruction/paper-v1"]
+    protocol: Literal["reconstruction/photos-v1", "reconstruction/paper-v1", "reconstruction/native-v1"]
     sets: tuple[EvaluationSet, ...] = Field(min_length=1)
     crops_per_photo: PositiveInt = Field(
         default=1, description="crops of each photograph; paper-v1 has one, the centre crop"
+    )
+    multiple: PositiveInt | None = Field(
+        default=None,
+        description="native-v1: both sides of an image are trimmed to multiples of this many px, which every f must "
+        f"divide; null: {NATIVE_MULTIPLE}",
     )
     batch_size: PositiveInt
     samples: PositiveInt = Field(description="reconstructions of each set that are kept for the figure")
@@ -122,6 +131,20 @@ class EvaluationSpec(Strict):
         return self
 
     @model_validator(mode="after")
+    def _whole_images(self) -> Self:
+        if self.protocol != NATIVE:
+            if self.multiple is not None:
+                raise ValueError(f"multiple {self.multiple} is for '{NATIVE}', this protocol has squares; remove it")
+            return self
+        if self.crops_per_photo != 1:
+            raise ValueError(f"crops_per_photo is {self.crops_per_photo}; '{NATIVE}' has 1, the whole image")
+        if (enlarged := next((item.label for item in self.sets if item.upscale), None)) is not None:
+            raise ValueError(f"evaluation set {enlarged} has upscale; '{NATIVE}' enlarges no image; remove it")
+        if "vgg16" in self.extractors:
+            raise ValueError(f"extractor vgg16 resizes no image, so '{NATIVE}' has no use for it; remove it")
+        return self
+
+    @model_validator(mode="after")
     def _different_sets(self) -> Self:
         labels = [item.label for item in self.sets]
         for label in labels:
@@ -141,6 +164,19 @@ class EvaluationSpec(Strict):
         if self.tf32 is not None:
             chosen["tf32"] = "on" if self.tf32 else "off"
         return chosen
+
+    @property
+    def trimmed_to(self) -> int:
+        """Number of px of which both sides of an image are multiples under native-v1."""
+        return self.multiple or NATIVE_MULTIPLE
+
+    def side_of(self, item: EvaluationSet) -> int:
+        """Side in px that the f of an autoencoder must divide to be measured on a set."""
+        return self.trimmed_to if self.protocol == NATIVE else item.resolution
+
+    def side_text(self, item: EvaluationSet) -> str:
+        """:meth:`side_of` with its name, for errors."""
+        return f"{'multiple' if self.protocol == NATIVE else 'resolution'} {self.side_of(item)}"
 
     @property
     def computation(self) -> dict[str, str]:

@@ -174,7 +174,7 @@ class Profile(Strict):
             wanted: dict[str, int] = {}
             if entry.weights == "retrained" and self.training:
                 wanted = {f"phase {n}": self.training.phase(n).resolution for n in self.phases_of(name)}
-            wanted |= {f"evaluation set {item.label}": item.resolution for item in self.sets_of(name)}
+            wanted |= {f"evaluation set {item.label}": self.evaluation.side_of(item) for item in self.sets_of(name)}
             if (tiles := self.evaluation.tiles) is not None:
                 wanted |= {"the tiles": tiles.size, "the tiles' overlap": tiles.overlap}
             for where, resolution in wanted.items():

@@ -15,7 +15,7 @@ from dcae_bench.records.digest import digest_problem, with_digest
 from dcae_bench.records.path import ComputePath
 from dcae_bench.records.provenance import Provenance
 from dcae_bench.records.tiling import Tiling
-from dcae_bench.specs.protocols import WeightsSource
+from dcae_bench.specs.protocols import NATIVE, WeightsSource
 from dcae_bench.specs.variants import Variant
 
 
@@ -169,7 +169,9 @@ class Data(Strict):
 
     name: str = Field(description="data set, e.g. photos-indoor; several are joined by '+'")
     split: Literal["train", "eval"]
-    resolution: int = Field(description="side of the square input in pixels")
+    resolution: int = Field(
+        description="side of the square input in pixels; under native-v1 the largest shorter side of the whole images"
+    )
     images: int = Field(description="number of images measured (training: images seen)")
     sha256: str = Field(description="hash of the data set's manifest, which holds the hash of every photograph")
 
@@ -264,6 +266,13 @@ class Record(Strict):
     digest: Sha256 | None = Field(
         default=None, description="hash of everything else in the file; null: a record from before digests"
     )
+
+    @property
+    def latent_shape(self) -> str:
+        """Shape of the latent as height x width x channels, or as tokens x channels; whole images have any shape."""
+        if self.protocol == NATIVE:
+            return f"any x{self.subject.latent_channels}"
+        return self.subject.latent_shape(self.data.resolution)
 
     @property
     def required_denoiser(self) -> DenoiserSubject:

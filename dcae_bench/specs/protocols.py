@@ -4,15 +4,17 @@ from typing import Literal, get_args
 
 PHOTOS = "reconstruction/photos-v1"
 PAPER = "reconstruction/paper-v1"
+NATIVE = "reconstruction/native-v1"
 GENERATION_PHOTOS = "generation/photos-v1"
 GENERATION_PAPER = "generation/paper-v1"
-GENERATION = {PHOTOS: GENERATION_PHOTOS, PAPER: GENERATION_PAPER}
+GENERATION = {PHOTOS: GENERATION_PHOTOS, PAPER: GENERATION_PAPER, NATIVE: GENERATION_PHOTOS}
 """Protocol for generated images, by the profile's protocol for reconstructions."""
 
 # A protocol fixes the settings that change numbers. paper-v1 follows the authors' evaluation. It samples the latents of
 # KL autoencoders. Its convolutions use TF32 (PyTorch's default on GPUs that have it), its matrix products do not.
 SETTINGS: dict[str, dict[str, str]] = {
     PHOTOS: {"posterior": "mean"},
+    NATIVE: {"posterior": "mean"},
     PAPER: {"posterior": "sample", "tf32": "on", "extractor_precision": "fp32"},
     GENERATION_PHOTOS: {},
     GENERATION_PAPER: {"tf32": "on", "extractor_precision": "fp32"},

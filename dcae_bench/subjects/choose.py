@@ -1,9 +1,10 @@
 """Choice of the autoencoder to measure, by a name of the profile or catalogue, or by a source of the user's own."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.models.diffusers_config import MODEL_NAME, names_model
 from dcae_bench.profile.autoencoders import AutoencoderEntry
 from dcae_bench.profile.diffusion import LatentSource
-from dcae_bench.profile.evaluation import EvaluationSet
+from dcae_bench.profile.evaluation import EvaluationSet, EvaluationSpec
 from dcae_bench.profile.profile import Profile
 from dcae_bench.records.record import TrainedPhase
 from dcae_bench.specs.autoencoders import AutoencoderSpec, CustomSpec, DiffusersSpec
@@ -73,13 +74,14 @@ def choose_autoencoder(
     :class:`WeightsError`.
     """
     sets = profile.evaluation.sets if sets is None else sets
+    fits = partial(_require_fit, profile.evaluation, sets)
     shape_given = f is not None or c is not None
     if wanted in profile.autoencoders:
         _refuse_shape(shape_given, wanted)
         return _choose_from_profile(profile, wanted, file, phase)
     if wanted in catalogue().autoencoders:
         _refuse_shape(shape_given, wanted)
-        return _choose_from_catalogue(wanted, file, sets, phase)
+        return _choose_from_catalogue(wanted, file, fits, phase)
     spec: AutoencoderSpec
     if CLASS.match(wanted):
         fields = _custom_fields(wanted, f or 1, c or 1)
@@ -87,7 +89,7 @@ def choose_autoencoder(
     elif Path(wanted).expanduser().is_dir() or hub.HUB_ID.match(wanted):
         if (named := _named_model(wanted)) is not None:
             _refuse_shape(shape_given, wanted)
-            return _choose_own(wanted, named, file or _named_weights(wanted), sets, phase)
+            return _choose_own(wanted, named, file or _named_weights(wanted), fits, phase)
         spec = _diffusers_spec(wanted, f, c)
     else:
         known = ", ".join(profile.autoencoders)
@@ -95,7 +97,7 @@ def choose_autoencoder(
             f"--autoencoder {wanted}: profile {profile.name} has no such autoencoder (it has {known}), nor has the "
             "catalogue (dcae-bench zoo), and it is no module:Class, folder with config.json or hub id (owner/name)"
         )
-    return _choose_own(wanted, spec, file, sets, phase)
+    return _choose_own(wanted, spec, file, fits, phase)
 
 
 def _refuse_shape(given: bool, name: str) -> None:
@@ -146,10 +148,10 @@ def _choose_from_profile(profile: Profile, name: str, file: Path | None, phase: 
 
 
 def _choose_from_catalogue(
-    name: str, file: Path | None, sets: Sequence[EvaluationSet], phase: int | None
+    name: str, file: Path | None, fits: Callable[[str, AutoencoderSpec], None], phase: int | None
 ) -> ChosenAutoencoder:
     spec = catalogue().spec(name)
-    _require_fit(name, spec, sets)
+    fits(name, spec)
     return _choose_released(file, name, spec, phase)
 
 
@@ -161,10 +163,14 @@ def _choose_released(file: Path | None, name: str, spec: AutoencoderSpec, phase:
 
 
 def _choose_own(
-    wanted: str, spec: AutoencoderSpec, file: Path | None, sets: Sequence[EvaluationSet], phase: int | None
+    wanted: str,
+    spec: AutoencoderSpec,
+    file: Path | None,
+    fits: Callable[[str, AutoencoderSpec], None],
+    phase: int | None,
 ) -> ChosenAutoencoder:
     name = re.sub(r"[^a-z0-9.-]+", "-", wanted.lower()).strip("-.") or "own"
-    _require_fit(name, spec, sets)
+    fits(name, spec)
     return ChosenAutoencoder(
         name, spec, _own_file(file, phase) or own_weights(AutoencoderEntry(model=spec)), "own", phase
     )
@@ -177,12 +183,12 @@ def _own_file(file: Path | None, phase: int | None) -> Path | None:
     return file
 
 
-def _require_fit(name: str, spec: AutoencoderSpec, sets: Sequence[EvaluationSet]) -> None:
-    """Check that the resolution of every evaluation set is a multiple of f. Raises :class:`ConfigError`."""
+def _require_fit(evaluation: EvaluationSpec, sets: Sequence[EvaluationSet], name: str, spec: AutoencoderSpec) -> None:
+    """Check that the sides of every evaluation set are multiples of f. Raises :class:`ConfigError`."""
     for item in sets:
-        if item.resolution % spec.compression:
+        if evaluation.side_of(item) % spec.compression:
             raise ConfigError(
-                f"--autoencoder {name}: resolution {item.resolution} of evaluation set {item.label} is not a multiple "
+                f"--autoencoder {name}: {evaluation.side_text(item)} of evaluation set {item.label} is not a multiple "
                 f"of {spec.compression}, its f; name other sets with --set, or another profile"
             )
 

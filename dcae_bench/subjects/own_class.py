@@ -14,6 +14,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from dcae_bench.data.native import batches_by_size
 from dcae_bench.data.pixels import normalise
 from dcae_bench.models.autoencoder import Autoencoder, same_size
 from dcae_bench.models.external import CustomAutoencoder
@@ -44,8 +45,9 @@ class Images(Protocol):
 
 
 def first_images(images: Images, device: torch.device) -> Tensor:
-    """The first images of a set on a device, as a small batch in [-1, 1] to try a class on."""
-    return normalise(torch.stack([images[index] for index in range(min(TRIED_IMAGES, len(images)))]).to(device))
+    """The first images of one size of a set on a device, as a small batch in [-1, 1] to try a class on."""
+    first = batches_by_size(images, len(images), TRIED_IMAGES)[0]
+    return normalise(torch.stack([images[index] for index in first]).to(device))
 
 
 def tokens_of(model: Autoencoder, images: Images, device: torch.device) -> int | None:

@@ -46,7 +46,7 @@ def _problems(values: pa.Table, record: Record) -> Iterator[str]:
         yield f"it tells of {record.data.images} images, the file beside it of {values.num_rows}"
         return
     for name in values.column_names:
-        if name in ("index", "key"):
+        if name in ("index", "key", "height", "width"):
             continue
         column = values[name].to_numpy()
         column = column[~np.isposinf(column)]  # images that were reproduced exactly have no PSNR

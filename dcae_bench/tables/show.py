@@ -55,7 +55,7 @@ def subject_facts(record: Record) -> list[tuple[str, str]]:
     phase = "" if subject.phase is None else f", after phase {subject.phase}"
     return [
         ("autoencoder", f"{subject.autoencoder} ({subject.family})"),
-        ("latent", f"{subject.latent_shape(data.resolution)} at {data.resolution} px{ratio}"),
+        ("latent", f"{record.latent_shape} at {data.resolution} px{ratio}"),
         ("weights", f"{subject.weights_source}{phase}"),
         *_variant(record),
         ("parameters", f"{subject.parameters:,}"),

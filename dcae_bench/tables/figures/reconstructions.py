@@ -127,6 +127,6 @@ def _show(axes: Axes, image: np.ndarray, caption: str, size: float) -> None:
 
 
 def _caption(record: Record) -> str:
-    shape = record.subject.latent_shape(record.data.resolution)
+    shape = record.latent_shape
     psnr = record.metrics.get("psnr")
     return f"{shape}, PSNR {psnr.value:.1f} {psnr.unit or 'dB'}" if psnr else shape

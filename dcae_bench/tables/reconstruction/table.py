@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from dcae_bench.specs.protocols import NATIVE
 from dcae_bench.tables.answers import Answer, AnswersTable, ReportedResult
 from dcae_bench.tables.reported.reconstruction import ReconstructionMetric, ReconstructionRow
 from dcae_bench.tables.runs import CONTROL, Run, family_rank
@@ -38,12 +39,13 @@ class Reconstruction(Run):
         record = self.record
         half = [f"computed in {record.settings['precision']}"] if "precision" in record.settings else []
         tiles = [record.tiling.described] if record.tiling is not None else []
-        return (*half, *tiles, *record.subject.peculiarities)
+        whole = [f"{record.settings['crop']}; sizes: {record.settings['sizes']}"] if record.protocol == NATIVE else []
+        return (*whole, *half, *tiles, *record.subject.peculiarities)
 
     @property
     def latent_shape(self) -> str:
-        """Shape of the latent as height x width x channels, e.g. 8x8x128."""
-        return self.record.subject.latent_shape(self.record.data.resolution)
+        """Shape of the latent as height x width x channels, e.g. 8x8x128; whole images have latents of any shape."""
+        return self.record.latent_shape
 
     @property
     def phase(self) -> str:
