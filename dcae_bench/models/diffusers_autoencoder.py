@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.models.autoencoder import ran_out_of_memory
-from dcae_bench.models.diffusers_config import constructor_defaults
+from dcae_bench.models.diffusers_config import IRRELEVANT, constructor_defaults
 from dcae_bench.models.external import External
 from dcae_bench.models.outputs import image_of, latent_of
 from dcae_bench.specs.autoencoders import DiffusersSpec
@@ -60,8 +60,11 @@ class DiffusersAutoencoder(External):
             config = {**config, "reshape_to_2d": True}  # the same numbers, as a grid
         if not hasattr(diffusers, name):
             raise ConfigError(f"{source}: diffusers {diffusers.__version__} has no {name}; install a later release")
-        config = {key: value for key, value in config.items() if key not in self.how.saved_only}
-        for key in sorted(config.keys() - constructor_defaults(name).keys()):
+        known = constructor_defaults(name)
+        # Keys of earlier releases that change neither encode nor decode; the scale of latents is read elsewhere.
+        inert = {*self.how.inert, *(IRRELEVANT if name != "AutoencoderRAE" else ())} - known.keys()
+        config = {key: value for key, value in config.items() if key not in inert}
+        for key in sorted(config.keys() - known.keys()):
             if not key.startswith("_"):  # diffusers would only warn, and leave the key's effect out
                 raise ConfigError(
                     f"{source}: its config has {key}, which the installed {name} does not know; "

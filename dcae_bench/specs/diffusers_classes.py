@@ -22,15 +22,15 @@ class DiffusersClass:
     """Whether four planes are taken: an opaque alpha is added, and the decoded one is dropped."""
     singly: bool = False
     """Whether batches are computed image by image, because the class fails on larger ones."""
-    saved_only: tuple[str, ...] = ()
-    """Keys that the class writes into its config from its other arguments, and only warns of on reading."""
+    inert: tuple[str, ...] = ()
+    """Keys of published configs without effect: written from other arguments, or of an earlier release."""
 
 
 VIDEO = DiffusersClass(time="one frame")
 DERIVED = ("block_out_channels", "force_upcast")
 
 CLASSES: dict[str, DiffusersClass] = {
-    "AsymmetricAutoencoderKL": DiffusersClass(saved_only=DERIVED),
+    "AsymmetricAutoencoderKL": DiffusersClass(inert=DERIVED),
     "AutoencoderDC": DiffusersClass(posterior=False, planes=("in_channels",)),
     "AutoencoderKL": DiffusersClass(),
     "AutoencoderKLCogVideoX": VIDEO,
@@ -49,11 +49,11 @@ CLASSES: dict[str, DiffusersClass] = {
     "AutoencoderKLQwenImage": DiffusersClass(time="one frame", planes=("input_channels",), alpha=True),
     "AutoencoderKLQwenImage21": DiffusersClass(time="one frame", alpha=True),
     "AutoencoderKLTemporalDecoder": DiffusersClass(),
-    "AutoencoderKLWan": VIDEO,
+    "AutoencoderKLWan": DiffusersClass(time="one frame", inert=("clip_output",)),
     "AutoencoderRAE": DiffusersClass(posterior=False, pixels="[0, 1]", scale="own", planes=("num_channels",)),
-    "AutoencoderTiny": DiffusersClass(posterior=False, saved_only=("block_out_channels",)),
+    "AutoencoderTiny": DiffusersClass(posterior=False, inert=("block_out_channels",)),
     "AutoencoderVidTok": DiffusersClass(time="one block"),
-    "ConsistencyDecoderVAE": DiffusersClass(planes=("encoder_in_channels",), saved_only=DERIVED),
+    "ConsistencyDecoderVAE": DiffusersClass(planes=("encoder_in_channels",), inert=DERIVED),
     "Kandinsky6SRVAE": DiffusersClass(time="one frame", pixels="v/128 - 1"),
     "VQModel": DiffusersClass(posterior=False),
 }

@@ -15,8 +15,11 @@ from dcae_bench.models.diffusers_autoencoder import DiffusersAutoencoder
 from dcae_bench.models.diffusers_config import constructor_defaults
 from dcae_bench.models.keys import layouts, write_layout
 from dcae_bench.models.zoo import build
+from dcae_bench.profile.profile import load_profile
 from dcae_bench.specs.autoencoders import DiffusersSpec
 from dcae_bench.specs.diffusers_classes import CLASSES, CLASSES_PAGE, REFUSED, DiffusersClass
+from dcae_bench.subjects.autoencoders import open_autoencoder
+from dcae_bench.subjects.choose import choose_autoencoder
 from tests.tiny_diffusers import ALL, Tiny, tiny
 
 PAGE = REPOSITORY / CLASSES_PAGE
@@ -213,6 +216,38 @@ def test_an_error_of_the_class_is_one_line_that_names_it():
     with pytest.raises(ConfigError, match="encode of AutoencoderKLHunyuanVideo fails on") as caught:
         model.encode(images(model))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("class_name", "published"),
+    [
+        ("AutoencoderKLFlux2", {"force_upcast": True, "sample_size": 1024}),
+        ("AutoencoderKLWan", {"clip_output": False}),
+        ("AutoencoderKLLTXVideo", {"latents_mean": [0.5] * 8, "latents_std": [1.0] * 8}),
+    ],
+)
+def test_keys_of_published_configs_that_change_no_image(class_name, published):
+    one = tiny(class_name)
+    found = {name: build(spec, seed=0) for name, spec in (("bare", one.spec()), ("full", changed(one, **published)))}
+    x = images(found["bare"])
+    assert found["bare"](x).equal(found["full"](x))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("one", ALL, ids=lambda one: f"{one.class_name}-{one.what}")
+def test_a_folder_that_diffusers_wrote_is_found_and_loaded(one, tmp_path, monkeypatch):
+    """By its path alone: f and c from a grey image, every key of its config, and every tensor of its weights."""
+    model = opened(one)
+    model.net.save_pretrained(tmp_path / "vae")
+    found = choose_autoencoder(load_profile("demo"), str(tmp_path), None, sets=())
+    shape = (found.spec.class_name, found.spec.subfolder, found.spec.compression, found.spec.latent_channels)
+    assert shape == (one.class_name, "vae", one.f, one.c)
+    again, subject = open_autoencoder(found)
+    assert all(value.equal(model.state_dict()[key]) for key, value in again.state_dict().items())
+    assert subject.notes == model.notes
+    x = images(model)
+    with torch.no_grad():
+        assert error(again(x), model(x)) < 1e-5
 
 
 @pytest.mark.parametrize("encoder", ["DINOv2", "MAE"])
