@@ -125,11 +125,15 @@ def test_members_of_any_zip_archive_are_those_that_zipfile_finds(tmp_path, monke
 PNG = contents(["1.png"])["1.png"]
 
 
-def flipped(path, place):
+def changed(path, place, value):
     content = bytearray(path.read_bytes())
-    content[place] ^= 0xFF
+    content[place] = value
     path.write_bytes(content)
     return path
+
+
+def flipped(path, place):
+    return changed(path, place, path.read_bytes()[place] ^ 0xFF)
 
 
 def concatenated(folder):
@@ -183,6 +187,14 @@ DAMAGED = {
     "tar with a damaged header": (
         lambda folder: flipped(write_tar(folder / "x.tar", {"1.png": PNG[:90], "2.png": PNG}), 1030),
         "a damaged header at byte 1,024",
+    ),
+    "tar cut between members": (
+        lambda folder: cut(write_tar(folder / "x.tar", {"1.png": PNG[:90], "2.png": PNG}), 1024),
+        "no mark at its end",
+    ),
+    "zip of fewer members than it has": (
+        lambda folder: changed(write_zip(folder / "x.zip", {"1.png": PNG, "2.png": PNG}), -12, 1),
+        "its directory holds more than it says",
     ),
     "tars one after another": (concatenated, "several archives one after another"),
     "tar compressed": (zipped, "is compressed by gzip, so that no member can be read in place; decompress it"),

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -37,6 +38,7 @@ from dcae_bench.records.record import load
 from dcae_bench.tables.figures.losses import log_curve
 from dcae_bench.training.checkpoint import load_checkpoint
 from dcae_bench.training.log import read_log
+from tests.data.containers import Opened, write_parquet, write_tar, write_zip
 from tests.data.image_files import LAYOUTS, write_images
 from tests.tables.conftest import record
 
@@ -93,6 +95,17 @@ def picture(kind: str) -> bytes:
     return buffer.getvalue()
 
 
+def packed(write: Callable[[Path, dict[str, bytes]], Path]) -> bytes:
+    with TemporaryDirectory() as folder:
+        return write(Path(folder) / "images", {"a.png": picture("png"), "b.png": picture("png")}).read_bytes()
+
+
+def read_container(path: Path) -> None:
+    images = Opened(path)
+    for index in range(len(images)):
+        assert images[index].shape[2] == 3
+
+
 def timing() -> bytes:
     return next(path for path in sorted((EVIDENCE / "records").glob("*.json"))).read_bytes()
 
@@ -119,6 +132,12 @@ READERS: dict[str, tuple[Callable[[], bytes], Callable[[Path], object]]] = {
     "image.png": (lambda: picture("png"), read_rgb),
     "image.jpg": (lambda: picture("jpeg"), read_rgb),
     "image.webp": (lambda: picture("webp"), read_rgb),
+    "images.tar": (lambda: packed(write_tar), read_container),
+    "images.zip": (lambda: packed(write_zip), read_container),
+    "images.parquet": (
+        lambda: packed(lambda path, files: write_parquet(path, [(*file, 1) for file in files.items()])),
+        read_container,
+    ),
     "latents/manifest.json": (lambda: b'{"version": 1}', lambda path: read_latent_manifest(path.parent)),
     "samples/samples.json": (lambda: b'{"version": 1}', lambda path: read_sample_manifest(path.parent)),
 }

@@ -73,7 +73,12 @@ def _members(container: Path, file: IO[bytes], start: int, end: int, folder: str
 
 
 def _check_end(file: IO[bytes], position: int, end: int) -> None:
-    """Check that zeros follow: tarfile takes a damaged header for the end, and ends before a second archive."""
+    """Check that zeros follow: tarfile takes a damaged header for the end, and ends before a second archive.
+
+    An archive that was cut between two members, or never finished, has no zeros at its end.
+    """
+    if position + BLOCK > end:
+        raise tarfile.ReadError("no mark at its end, so that members may be missing")
     file.seek(position)
     while position < end:
         rest = file.read(min(REST, end - position))

@@ -42,6 +42,7 @@ class _Directory(NamedTuple):
     """Place of an archive's directory. ``before``: bytes in front of the archive, as in a program."""
 
     start: int
+    end: int
     entries: int
     before: int
 
@@ -61,6 +62,8 @@ def members(container: Path) -> Iterator[Entry]:
         for _ in range(directory.entries):
             if (entry := _read_entry(container, file, directory.before)) is not None:
                 yield entry
+        if file.tell() != directory.end:
+            raise BadZipFile("its directory holds more than it says")
 
 
 def _find_directory(file: IO[bytes]) -> _Directory:
@@ -83,7 +86,7 @@ def _find_directory(file: IO[bytes]) -> _Directory:
     before = end - length - offset
     if before < 0:
         raise BadZipFile("its directory is not where it says")
-    return _Directory(offset + before, count, before)
+    return _Directory(offset + before, end, count, before)
 
 
 def _mark_at(file: IO[bytes], offset: int) -> bytes:
