@@ -6,11 +6,11 @@ import numpy as np
 
 from dcae_bench.costs.passes import autoencoder_passes, denoiser_pass
 from dcae_bench.costs.step import FP32, denoiser_step_cost, unfinished_run_bytes
-from dcae_bench.data.external import find_dataset
 from dcae_bench.data.photos import DATASETS, load_manifest
 from dcae_bench.diffusion.noise import PAPER_BATCH
 from dcae_bench.models.autoencoder import images_at_once
 from dcae_bench.planning.hours import Hours
+from dcae_bench.planning.images import count_files
 from dcae_bench.planning.memory import training_memory
 from dcae_bench.planning.plan import GIB, PlanRow
 from dcae_bench.planning.rates import Rates
@@ -126,7 +126,7 @@ class DiffusionEstimator:
         return self.count_images(data) * (2 if data.flips else 1)
 
     def count_images(self, data: LatentDataSpec) -> int:
-        """Number of images. A data set that states no number counts as 0.
+        """Number of images. A data set of which no number is known counts as 0.
 
         Raises :class:`DataError` for a split that a data set does not have.
         """
@@ -135,7 +135,7 @@ class DiffusionEstimator:
             if name in DATASETS:
                 count += len(load_manifest(name).split(data.split)) * data.crops_per_photo
             else:
-                count += find_dataset(name, self.profile.data_roots).expected_count(data.split) or 0
+                count += count_files(self.profile, name, data.split)
         return count
 
     def _sampling_hours(self, resolved: Row, count: int, scales: Sequence[float]) -> float:

@@ -17,6 +17,7 @@ from dcae_bench.models.cost import autoencoder_cost, denoiser_cost
 from dcae_bench.models.pca import fit_mac
 from dcae_bench.planning.diffusion import DiffusionEstimator
 from dcae_bench.planning.hours import Hours
+from dcae_bench.planning.images import count_files
 from dcae_bench.planning.memory import fits, training_memory
 from dcae_bench.planning.plan import GIB, Plan, PlanRow
 from dcae_bench.planning.rates import Rates
@@ -114,7 +115,7 @@ class Estimator:
             download: float | None = 0.0
         else:
             data = find_dataset(name, self.profile.data_roots)
-            count = sum(data.expected_count(split) or 0 for split in splits)
+            count = sum(count_files(self.profile, name, split) for split in splits)
             read, kept = count * (data.megapixels or 0.0), count * MANIFEST_BYTES
             # The publisher's archives hold all splits; the user's own folder needs no download.
             jobs, download = len(splits), data.download_gib if data.home else 0.0
@@ -214,7 +215,7 @@ class Estimator:
 
     def _evaluation_images(self, dataset: str) -> int:
         if dataset not in DATASETS:
-            return find_dataset(dataset, self.profile.data_roots).expected_count("eval") or 0  # one crop per image
+            return count_files(self.profile, dataset, "eval")  # one crop per image
         return len(load_manifest(dataset).split("eval")) * self.profile.evaluation.crops_per_photo
 
 
