@@ -70,6 +70,19 @@ def longest_minutes(config: Mapping[str, Any]) -> int | None:
     raise ConfigError(f"--config longest_minutes={minutes}: is no number of minutes, as in longest_minutes=1440")
 
 
+def on_shared_volume(storage: str | None) -> bool:
+    """Whether Snakemake's default storage is a volume that every job sees. Raises :class:`ConfigError` for others.
+
+    Commands read and keep files beside those that rules declare, and a bucket would hold the declared ones alone.
+    """
+    if storage not in (None, "fs"):
+        raise ConfigError(
+            f"--default-storage-provider {storage}: results lie on a volume that all jobs share; name fs, as "
+            "profiles/kubernetes does"
+        )
+    return storage is not None
+
+
 def any_of(names: Iterable[str]) -> str:
     """Regular expression for a wildcard that must be one of the names; without names it matches nothing."""
     return "|".join(map(re.escape, sorted(names))) or "(?!)"

@@ -14,7 +14,7 @@ from snakemake.logging import LogEvent
 
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.base.files import REPOSITORY
-from dcae_bench.planning.options import check_options
+from dcae_bench.planning.options import check_options, on_shared_volume
 from dcae_bench.running.failed_jobs import FailedJobs, describe
 from tests.workflow.test_workflow import PROFILE, Checkout
 
@@ -134,6 +134,12 @@ def test_a_wrong_option_names_the_remedy(options, remedy):
     (key, value), *_ = options.items()
     with pytest.raises(ConfigError, match=f"^--config {key}={value}: .*{re.escape(remedy)}"):
         check_options(options)
+
+
+def test_results_in_a_bucket_are_refused():
+    assert on_shared_volume("fs") and not on_shared_volume(None)
+    with pytest.raises(ConfigError, match=r"^--default-storage-provider s3: results lie on a volume .*; name fs"):
+        on_shared_volume("s3")
 
 
 def test_right_options_are_accepted():

@@ -17,6 +17,7 @@ from dcae_bench.planning.options import (
     chosen_profile,
     gpu_limit,
     longest_minutes,
+    on_shared_volume,
     option,
     sweep_scales,
 )
@@ -31,6 +32,9 @@ PROFILE_SOURCE = chosen_profile(config, workflow.configfiles)
 THROUGHPUT_PLAN = str(config.get("throughput_plan", "cpu"))
 AGED = []
 try:
+    if on_shared_volume(workflow.storage_settings.default_storage_provider):
+        # Kubernetes' plugin wants a storage that files are copied from and to, but every pod sees the volume as `results`.
+        workflow.modifier.path_modifier.apply_default_storage = lambda path: path
     check_options(workflow.config_settings.config)
     plan_for(THROUGHPUT_PLAN)
     JOBS = Workflow(PROFILE_SOURCE)
