@@ -51,7 +51,7 @@ def dependencies_by_file() -> list[tuple[str, Requirement]]:
     lines = [("requirements.txt", line) for line in pyproject["project"]["dependencies"]]
     lines += [("requirements.txt", line) for line in pyproject["build-system"]["requires"]]
     extras = pyproject["project"]["optional-dependencies"]
-    lines += [(FILE_OF_EXTRA[name], line) for name, extra in extras.items() for line in extra]
+    lines += [(FILE_OF_EXTRA.get(name, "requirements.txt"), line) for name, extra in extras.items() for line in extra]
     return [(name, Requirement(line)) for name, line in lines]
 
 
