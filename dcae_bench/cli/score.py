@@ -9,7 +9,7 @@ from dcae_bench.base.errors import ConfigError
 from dcae_bench.cli.options import InceptionOption, ProfileOption, writable_file
 from dcae_bench.profile.profile import load_profile
 from dcae_bench.running.launch import start_processes
-from dcae_bench.specs.protocols import EXTRACTORS, NATIVE
+from dcae_bench.specs.protocols import EXTRACTORS
 
 
 def score(
@@ -77,11 +77,6 @@ def score(
     Run the same command again after an interruption.
     """
     loaded = load_profile(profile)
-    if loaded.evaluation.protocol == NATIVE:
-        raise ConfigError(
-            f"--profile {profile}: its protocol {NATIVE} measures whole images, and score measures squares; name a "
-            "profile with another protocol"
-        )
     from dcae_bench.data.pairs import PairBy
 
     known: dict[str, PairBy] = {by: by for by in get_args(PairBy)}

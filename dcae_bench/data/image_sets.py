@@ -12,7 +12,7 @@ from dcae_bench.base.npz import array_names, map_member
 from dcae_bench.base.reading import map_array
 from dcae_bench.base.terminal import Console
 from dcae_bench.data.containers.kinds import COMPRESSED, KINDS
-from dcae_bench.data.external import ExternalDataset, Layout, is_there
+from dcae_bench.data.external import image_folder, is_there
 from dcae_bench.data.layout import ANY, describe_folder, find_pattern, list_containers
 from dcae_bench.data.listing import every_image
 from dcae_bench.data.manifest import FileManifest
@@ -140,13 +140,7 @@ def open_image_set(
     Raises :class:`DataError` for a source that holds no images, or some that cannot be used, and :class:`ResultsError`.
     """
     if not is_array(source):
-        every = ExternalDataset(
-            name=str(source),
-            title="images of the user",
-            images={"eval": None},  # with one split, the names of containers say nothing of splits
-            split="all images",
-            layout=Layout(version=1, eval=(ANY,)),
-        )
+        every = image_folder(str(source), ("eval",))  # with one split, the names of containers say nothing of splits
         try:
             prepare_files(every, "eval", source, scratch, follow_links=follow_links, workers=workers, console=console)
         except DataError:

@@ -1,7 +1,7 @@
 """Pairs: which image of one set belongs to which image of another, by their names."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -81,6 +81,17 @@ def _by_key(images: ImageSet, by: PairBy, numbered: bool) -> dict[str, int]:
             )
         found[key] = index
     return found
+
+
+def by_size(pairs: Pairs, originals: ImageSet) -> Pairs:
+    """The pairs sorted by height, then width, then their order, so that images of one size follow each other."""
+    sizes = originals.sizes[list(pairs.originals)]
+    order = np.lexsort((sizes[:, 1], sizes[:, 0]))
+    return replace(
+        pairs,
+        images=tuple(pairs.images[place] for place in order),
+        originals=tuple(pairs.originals[place] for place in order),
+    )
 
 
 def require_equal_sizes(images: ImageSet, originals: ImageSet, pairs: Pairs, resolution: int | None) -> None:

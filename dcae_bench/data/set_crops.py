@@ -1,4 +1,4 @@
-"""Square crops of the images of a set, all of one size."""
+"""Images of a set as they are measured: squares of one side, or whole images of any shape."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +14,12 @@ from dcae_bench.base.files import sha256_json
 from dcae_bench.data import adm
 from dcae_bench.data.crops import to_tensor
 from dcae_bench.data.image_sets import ImageSet
+from dcae_bench.specs.protocols import NATIVE
 
 
 @dataclass(frozen=True)
 class Size:
-    """How the images of a set become squares of one size.
+    """How the images of a set become squares of one side.
 
     Without a ``resolution`` they are taken as they are, else by the ADM centre crop; ``upscale`` enlarges smaller ones.
     """
@@ -45,7 +46,8 @@ class Size:
                 raise DataError(
                     f"{images.describe(chosen[others[0]])}: is {size_text(sizes[others[0]])}, not {side}x{side}, as "
                     f"{len(others):,} of {len(sizes):,} images; take --resolution {int(sizes.min())}, which cuts a "
-                    "square of this side out of the middle of each"
+                    "square of this side out of the middle of each, or with --originals a profile of protocol "
+                    f"{NATIVE}, which measures whole images"
                 )
         small = np.flatnonzero(sizes.min(axis=1) < side)
         if len(small) and not self.upscale:
@@ -54,30 +56,33 @@ class Size:
                 f"px, as {len(small):,} of {len(sizes):,} images; take --upscale if that is meant, or a lower "
                 "--resolution"
             )
-        if side < least:
-            raise DataError(
-                f"{images.describe(chosen[0])}: is measured at {side} px; the networks of the metrics need {least} px "
-                "or more"
-            )
+        require_side(images, chosen, np.array([[side, side]]), least)
         return side
 
 
 class SetCrops:
-    """Square crops of chosen images of a set, all of one size (:class:`dcae_bench.data.images.Crops`)."""
+    """Chosen images of a set as they are measured (:class:`dcae_bench.data.images.Crops`)."""
 
     split: Literal["train", "eval"] = "eval"
 
-    def __init__(self, images: ImageSet, chosen: Sequence[int], resolution: int):
+    def __init__(self, images: ImageSet, chosen: Sequence[int], resolution: int | None):
         """Crop the images ``chosen`` as ADM does; those of ``resolution`` x ``resolution`` px stay as they are.
 
-        :meth:`Size.side` checks the sizes before.
+        Without a ``resolution`` all images stay whole; then images of one size must follow each other, and
+        ``resolution`` becomes the largest shorter side. The sizes are checked before.
         """
-        self.images, self.chosen, self.resolution = images, chosen, resolution
+        self.images, self.chosen = images, chosen
         self.name, self.manifest_sha256 = images.source, images.sha256
-        self.cropped = int((images.sizes[list(chosen)] != resolution).any(axis=1).sum())
-        """How many images are of another size, and are cropped."""
+        found = images.sizes[list(chosen)]
+        self.sizes: list[tuple[int, int]] | None = None
+        """Height and width of whole images in px; None for squares."""
         every = list(chosen) == list(range(len(images)))
         parts: dict[str, object] = {"images": images.sha256, "chosen": None if every else list(chosen)}
+        if resolution is None:
+            self.sizes = [(int(height), int(width)) for height, width in found]
+            self.resolution, self.cropped = int(found.min(axis=1).max()), 0
+        else:
+            self.resolution, self.cropped = resolution, int((found != resolution).any(axis=1).sum())
         if self.cropped:
             parts |= {"crop": adm.VERSION, "resolution": resolution, "pillow": PIL.__version__}
         self.sha256 = sha256_json(parts)
@@ -91,7 +96,19 @@ class SetCrops:
 
     def __getitem__(self, index: int) -> Tensor:
         pixels = self.images.read(self.chosen[index])
+        if self.sizes is not None:
+            return to_tensor(pixels)
         return to_tensor(adm.dm_crop(Image.fromarray(pixels), self.resolution, upscale=True))
+
+
+def require_side(images: ImageSet, chosen: Sequence[int], sizes: np.ndarray, least: int) -> None:
+    """Check the sizes (n, 2) that images are measured at. Raises :class:`DataError` for a side below ``least``."""
+    small = np.flatnonzero(sizes.min(axis=1) < least)
+    if len(small):
+        raise DataError(
+            f"{images.describe(chosen[small[0]])}: is measured at {size_text(sizes[small[0]])} px; the networks of the "
+            f"metrics need {least} px or more"
+        )
 
 
 def size_text(size: np.ndarray) -> str:

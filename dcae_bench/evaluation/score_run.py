@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from dcae_bench.base.errors import ConfigError, DataError
-from dcae_bench.data.pairs import PairBy, pair, require_equal_sizes
-from dcae_bench.data.set_crops import SetCrops, Size
+from dcae_bench.data.pairs import PairBy, by_size, pair, require_equal_sizes
+from dcae_bench.data.set_crops import SetCrops, Size, require_side
 from dcae_bench.evaluation.features import FeaturePass, Features
 from dcae_bench.evaluation.gaussian import Gaussian, has_images, has_statistics, network_of, read_gaussian
 from dcae_bench.evaluation.per_image import write_images
@@ -25,7 +25,7 @@ from dcae_bench.profile.profile import Profile
 from dcae_bench.records.record import Metric
 from dcae_bench.records.score import ScoredSet
 from dcae_bench.running.processes import join_processes
-from dcae_bench.specs.protocols import LPIPS_MIN_RESOLUTION, SETTINGS
+from dcae_bench.specs.protocols import LPIPS_MIN_RESOLUTION, NATIVE, SETTINGS
 
 
 def score_pairs(
@@ -47,16 +47,24 @@ def score_pairs(
     :class:`WeightsError` and :class:`ResultsError`.
     """
     spec = profile.evaluation
+    whole = spec.protocol == NATIVE
+    if whole and size.resolution is not None:
+        raise ConfigError(f"--resolution {size.resolution}: {NATIVE} measures whole images; leave the option out")
     with join_processes() as process:
         score = Scoring(profile, output, process, code=__name__)
         suite = Suite.load(protocol_of(profile), score.device, inception)  # weights are missed before images are read
         with score.opened(images, originals, follow_links=follow_links) as (ours, theirs):
             pairs = pair(ours, theirs, by, common=common)
             require_equal_sizes(ours, theirs, pairs, size.resolution)
-            side = size.side(theirs, pairs.originals, LPIPS_MIN_RESOLUTION)
+            side = None
+            if whole:
+                pairs = by_size(pairs, theirs)
+                require_side(theirs, pairs.originals, theirs.sizes[list(pairs.originals)], LPIPS_MIN_RESOLUTION)
+            else:
+                side = size.side(theirs, pairs.originals, LPIPS_MIN_RESOLUTION)
             fake, real = SetCrops(ours, pairs.images, side), SetCrops(theirs, pairs.originals, side)
             score.settings = {key: value for key, value in spec.settings.items() if key != "posterior"}
-            score.settings |= {"crop": size.described, "pairs": f"by {by}"}
+            score.settings |= {"crop": "whole images" if whole else size.described, "pairs": f"by {by}"}
             recipe = {
                 "protocol": spec.protocol,
                 "images": fake.sha256,
@@ -78,7 +86,7 @@ def score_pairs(
                     metrics = summarise(measured, suite, real, resamples=spec.bootstrap, seed=profile.seed)
                     write_images(per_image(output), measured, real)
                     sets = described(fake, pairs.left_out[0]), described(real, pairs.left_out[1])
-                    run.save(spec.protocol, "originals", *sets, side, metrics, notes_of(fake))
+                    run.save(spec.protocol, "originals", *sets, real.resolution, metrics, notes_of(fake))
 
 
 def score_samples(
@@ -98,6 +106,11 @@ def score_samples(
     ``statistics_of``, such as ADM's, perhaps with images beside them. A second call after an interruption resumes the
     work. Raises :class:`ConfigError`, :class:`DataError`, :class:`WeightsError` and :class:`ResultsError`.
     """
+    if profile.evaluation.protocol == NATIVE:
+        raise ConfigError(
+            f"--reference {reference}: protocol {NATIVE} of profile {profile.name} compares with originals alone; name "
+            "a profile with another protocol"
+        )
     protocol = generation_protocol_of(profile)
     network = network_of(reference, statistics_of) if has_statistics(reference) else None
     if network is None and statistics_of is not None:

@@ -40,7 +40,10 @@ class ScoreRecord(Strict):
         description="originals: each image has its own original; reference: two sets are compared as wholes"
     )
     reference: ScoredSet = Field(description="the originals or the reference")
-    resolution: PositiveInt = Field(description="side in pixels of the squares that were measured")
+    resolution: PositiveInt = Field(
+        description="side in pixels of the squares that were measured; under native-v1 the largest shorter side of the "
+        "whole images"
+    )
     metrics: dict[str, Metric]
     settings: dict[str, str] = Field(description="settings that change numbers: tf32, extractor_precision, crop, pairs")
     notes: tuple[str, ...] = Field(default=(), description="what a reader must know of the images")

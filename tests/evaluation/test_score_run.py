@@ -141,6 +141,26 @@ def test_scores_by_the_papers_protocol_agree_with_the_evaluation_of_files(tiny, 
     assert values(anew) == values(evaluated) and anew.reference.cropped == 6
 
 
+def test_whole_images_of_several_sizes_have_the_numbers_of_their_evaluation(tiny, monkeypatch, score, refused):
+    root, out, pngs = tiny.folder / "files", tiny.folder / "out", tiny.folder / "pngs"
+    write_images(root, ["a.png", "c.jpg"], size=(50, 40))
+    write_images(root, ["b.png", "d/e.png"], size=(40, 64))
+    prepare_files(image_folder("own"), "eval", root, tiny.folder / "data" / "own")
+    profile = yaml.safe_load((tiny.folder / "tiny.yaml").read_text())
+    profile["evaluation"] |= {"protocol": "reconstruction/native-v1", "crops_per_photo": 1, "bootstrap": 0}
+    profile["evaluation"] |= {"sets": [{"dataset": "own", "resolution": 256}], "multiple": 8}
+    (tiny.folder / "tiny.yaml").write_text(yaml.safe_dump(profile))
+    assert run(monkeypatch, "evaluate", *tiny.options, "--output", out, "--png", pngs) == 0
+    sides = pngs / "own-256" / "reconstructions", pngs / "own-256" / "originals"
+    found = score(sides[0], "--originals", sides[1])
+    assert values(found) == values(load(out / "own-256.json")) and found.settings["crop"] == "whole images"
+    assert values(score(root, "--originals", root)).keys() == values(found).keys() - {"psnr"}, "50 x 40 px stay whole"
+    options = ("--profile", tiny.folder / "tiny.yaml", "--output", tiny.folder / "x.json")
+    line = refused("score", root, "--originals", root, "--resolution", 32, *options)
+    assert line.startswith("--resolution 32: reconstruction/native-v1 measures whole images")
+    assert "compares with originals alone" in refused("score", root, "--reference", root, *options)
+
+
 def test_a_killed_evaluation_goes_on_with_its_pngs(tiny, monkeypatch, capsys):
     pngs, write = tiny.folder / "pngs", Store.write
 
@@ -272,7 +292,7 @@ def test_sizes_are_equal_or_refused(refused_score, score, sides, tmp_path):
     assert "is 64x40 and would be enlarged to 48 px, as 1 of 6 images; take --upscale" in line
     assert score(large, "--reference", large, "--resolution", 48, "--upscale").resolution == 48
     small = save(tmp_path / "small", pictures(side=16))
-    assert "is measured at 16 px; the networks of the metrics need 32 px" in refused_score(small, "--originals", small)
+    assert "is measured at 16x16 px; the networks of the metrics need 32 px" in refused_score(small, "--originals", small)
 
 
 def test_samples_are_compared_with_images_and_with_statistics(score, sides, tmp_path):
