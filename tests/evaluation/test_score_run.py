@@ -292,7 +292,8 @@ def test_sizes_are_equal_or_refused(refused_score, score, sides, tmp_path):
     assert "is 64x40 and would be enlarged to 48 px, as 1 of 6 images; take --upscale" in line
     assert score(large, "--reference", large, "--resolution", 48, "--upscale").resolution == 48
     small = save(tmp_path / "small", pictures(side=16))
-    assert "is measured at 16x16 px; the networks of the metrics need 32 px" in refused_score(small, "--originals", small)
+    line = refused_score(small, "--originals", small)
+    assert "is measured at 16x16 px; the networks of the metrics need 32 px" in line
 
 
 def test_samples_are_compared_with_images_and_with_statistics(score, sides, tmp_path):
