@@ -220,7 +220,7 @@ class _Chunk:
 
     def __init__(self, root: Path, images: list[Listed], cache: ScanCache, pool: ProcessPoolExecutor | None):
         places = [place_of(root, image.path, image.location, image.crc) for image in images]
-        states = {place.file: _stat(place.file) for place in places}
+        states = {file: _stat(file) for file in {place.file for place in places}}
         self.stats = {
             _key(image, states[place.file]): states[place.file] for image, place in zip(images, places, strict=True)
         }
