@@ -10,16 +10,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dcae_bench.models.autoencoder import Autoencoder
 from dcae_bench.models.zoo import build, build_denoiser
-from dcae_bench.specs.autoencoders import AutoencoderSpec, CustomSpec, unfolded
+from dcae_bench.specs.autoencoders import AutoencoderSpec, CustomSpec, DiffusersSpec, unfolded
 from dcae_bench.specs.denoisers import DenoiserSpec, UViTSpec
+from dcae_bench.specs.diffusers_classes import CLASSES
 
 
 @dataclass(frozen=True)
 class PassCost:
     """Cost of encoding and decoding one image."""
 
-    latent: tuple[int, int, int]
-    """Shape (c, h, w) of the latent."""
+    latent: tuple[int, ...]
+    """Shape (c, h, w) of the latent, or (tokens, c)."""
     encode_gmacs: float
     """1e9 multiply-accumulates of convolutions and matrix products, without elementwise operations."""
     decode_gmacs: float
@@ -52,9 +53,15 @@ class DenoiserCost:
 def without_values(spec: AutoencoderSpec) -> Iterator[Autoencoder]:
     """Build an autoencoder whose tensors have shapes but no values, and enter ``FakeTensorMode`` while it is used.
 
-    A class of the user's may read weights in its constructor, so such a class is built before the mode begins.
+    A class of the user's may read weights in its constructor, so such a class is built before the mode begins, as are
+    some classes of diffusers. One of them also computes with values alone, and is counted as it is.
     """
-    if not isinstance(unfolded(spec), CustomSpec):
+    base = unfolded(spec)
+    how = CLASSES[base.class_name].counted if isinstance(base, DiffusersSpec) else "without values"
+    if how == "with values":
+        yield build(spec)
+        return
+    if how == "without values" and not isinstance(base, CustomSpec):
         with FakeTensorMode():
             yield build(spec)
         return
@@ -79,8 +86,9 @@ def autoencoder_cost(spec: AutoencoderSpec, resolutions: Iterable[int]) -> Autoe
                 z = model.encode(torch.zeros(1, 3, side, side))
             with FlopCounterMode(display=False) as decoding:
                 model.decode(z)
-            shape = (z.shape[1], z.shape[2], z.shape[3])
-            passes[side] = PassCost(shape, encoding.get_total_flops() / 2e9, decoding.get_total_flops() / 2e9)
+            passes[side] = PassCost(
+                tuple(z.shape[1:]), encoding.get_total_flops() / 2e9, decoding.get_total_flops() / 2e9
+            )
         return AutoencoderCost(model.count_parameters(), passes)
 
 

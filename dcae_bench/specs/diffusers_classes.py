@@ -22,6 +22,8 @@ class DiffusersClass:
     """Whether four planes are taken: an opaque alpha is added, and the decoded one is dropped."""
     singly: bool = False
     """Whether batches are computed image by image, because the class fails on larger ones."""
+    counted: Literal["without values", "built with values", "with values"] = "without values"
+    """How operations are counted: some classes read values of tensors as they are built, or as they compute."""
     inert: tuple[str, ...] = ()
     """Keys of published configs without effect: written from other arguments, or of an earlier release."""
 
@@ -34,7 +36,7 @@ CLASSES: dict[str, DiffusersClass] = {
     "AutoencoderDC": DiffusersClass(posterior=False, planes=("in_channels",)),
     "AutoencoderKL": DiffusersClass(),
     "AutoencoderKLCogVideoX": VIDEO,
-    "AutoencoderKLCosmos": DiffusersClass(time="one frame", posterior=False),
+    "AutoencoderKLCosmos": DiffusersClass(time="one frame", posterior=False, counted="built with values"),
     "AutoencoderKLFlux2": DiffusersClass(scale="batch norm"),
     "AutoencoderKLHunyuanImage": DiffusersClass(),
     "AutoencoderKLHunyuanImageRefiner": VIDEO,
@@ -50,10 +52,12 @@ CLASSES: dict[str, DiffusersClass] = {
     "AutoencoderKLQwenImage21": DiffusersClass(time="one frame", alpha=True),
     "AutoencoderKLTemporalDecoder": DiffusersClass(),
     "AutoencoderKLWan": DiffusersClass(time="one frame", inert=("clip_output",)),
-    "AutoencoderRAE": DiffusersClass(posterior=False, pixels="[0, 1]", scale="own", planes=("num_channels",)),
+    "AutoencoderRAE": DiffusersClass(
+        posterior=False, pixels="[0, 1]", scale="own", planes=("num_channels",), counted="built with values"
+    ),
     "AutoencoderTiny": DiffusersClass(posterior=False, inert=("block_out_channels",)),
-    "AutoencoderVidTok": DiffusersClass(time="one block"),
-    "ConsistencyDecoderVAE": DiffusersClass(planes=("encoder_in_channels",), inert=DERIVED),
+    "AutoencoderVidTok": DiffusersClass(time="one block", counted="built with values"),
+    "ConsistencyDecoderVAE": DiffusersClass(planes=("encoder_in_channels",), counted="with values", inert=DERIVED),
     "Kandinsky6SRVAE": DiffusersClass(time="one frame", pixels="v/128 - 1"),
     "VQModel": DiffusersClass(posterior=False),
 }

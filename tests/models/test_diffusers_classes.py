@@ -10,7 +10,9 @@ from safetensors.torch import save_file
 
 from dcae_bench.base.errors import ConfigError, DataError
 from dcae_bench.base.files import REPOSITORY
+from dcae_bench.costs.passes import autoencoder_passes
 from dcae_bench.models.checkpoints import load_weights
+from dcae_bench.models.cost import autoencoder_cost
 from dcae_bench.models.diffusers_autoencoder import DiffusersAutoencoder
 from dcae_bench.models.diffusers_config import constructor_defaults
 from dcae_bench.models.keys import layouts, write_layout
@@ -248,6 +250,16 @@ def test_a_folder_that_diffusers_wrote_is_found_and_loaded(one, tmp_path, monkey
     x = images(model)
     with torch.no_grad():
         assert error(again(x), model(x)) < 1e-5
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("one", ALL, ids=lambda one: f"{one.class_name}-{one.what}")
+def test_plans_can_count_a_pass(one):
+    spec, side = one.spec(), 32
+    found = autoencoder_passes(spec, side)
+    assert found.parameters == build(spec).count_parameters() and found.encode.mac > 0 and found.decode.mac > 0
+    assert found.encode.peak_bytes > 0
+    assert autoencoder_cost(spec, [side]).passes[side].latent == (one.c, side // one.f, side // one.f)
 
 
 @pytest.mark.parametrize("encoder", ["DINOv2", "MAE"])
