@@ -41,15 +41,12 @@ try:
     require_own_folder(PROFILE_SOURCE, JOBS.profile)
     require_free_space(Path(places.RESULTS), FREE_MIB)
     SWEEP_SCALES = sweep_scales(config.get("scales", SWEEP))
-    # Only the process that submits jobs (it has a number of --jobs) asks for time and memory.
-    LIMITS = Limits(
-        JOBS,
-        submitted=workflow.is_main_process and workflow.resource_settings.nodes is not None,
-        longest=longest_minutes(config),
-    )
+    # Snakemake does not know its executor yet; a number of --jobs beside or without --cores is for jobs that are submitted.
+    SUBMITTED = workflow.resource_settings.nodes is not None
+    LIMITS = Limits(JOBS, submitted=SUBMITTED and workflow.is_main_process, longest=longest_minutes(config))
     if workflow.is_main_process:
         # The scheduler of a cluster counts the GPUs of its machines itself.
-        if workflow.local_exec and "gpu" not in workflow.global_resources:
+        if not SUBMITTED and "gpu" not in workflow.global_resources:
             workflow.register_resource("gpu", gpu_limit())
         FailedJobs.watch()
         # The locks of a killed run must not stop this run.
