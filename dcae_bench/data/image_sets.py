@@ -12,6 +12,7 @@ from dcae_bench.base.npz import array_names, map_member
 from dcae_bench.base.reading import map_array
 from dcae_bench.base.terminal import Console
 from dcae_bench.data.containers.kinds import COMPRESSED, KINDS
+from dcae_bench.data.decode import ImageError
 from dcae_bench.data.external import image_folder, is_there
 from dcae_bench.data.layout import ANY, describe_folder, find_pattern, list_containers
 from dcae_bench.data.listing import every_image
@@ -79,7 +80,15 @@ class FileSet:
 
     def read(self, index: int) -> np.ndarray:
         """Pixels of an image, whose hash is checked."""
-        return self._manifest.read(index)
+        try:
+            return self._manifest.read(index)
+        except ImageError:
+            raise
+        except DataError as error:  # whose remedy is for prepared data
+            raise DataError(
+                f"{self.describe(index)}: is not what it was when the command began; let nothing change the images, "
+                "and run the same command again"
+            ) from error
 
 
 class ArraySet:

@@ -1,6 +1,7 @@
 """The verb ``score``: images that exist, against their originals or against a reference."""
 
 import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from dcae_bench.cli.main import main
 from dcae_bench.data.external import image_folder
 from dcae_bench.data.prepare import prepare_files
+from dcae_bench.evaluation import score_run
 from dcae_bench.evaluation.store import Store
 from dcae_bench.extractors import by_name
 from dcae_bench.metrics.frechet import FeatureStatistics
@@ -371,6 +373,59 @@ def test_an_unusable_file_is_named(tiny, refused, sides):
     line = refused("score", images, "--originals", originals, *options)
     assert line.startswith(f"{images}/000004.png: not an image") and "1 of 6 files cannot be used" in line
     assert "000004.png,not an image" in Path(line.rsplit("listed in ")[1]).read_text()
+
+
+def test_an_image_that_changes_meanwhile_is_named(tiny, refused, sides, monkeypatch, score):
+    originals, images = sides
+    find_pairs = score_run.pair
+
+    def change(*arguments, **options):
+        shutil.copy(images / "000003.png", images / "000002.png")
+        return find_pairs(*arguments, **options)
+
+    options = ("--profile", tiny.folder / "tiny.yaml", "--output", tiny.folder / "score.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(score_run, "pair", change)
+        line = refused("score", images, "--originals", originals, *options)
+    assert line.startswith(f"{images}/000002.png: is not what it was when the command began")
+    assert score(images, "--originals", originals).images.images == 6
+
+
+WORKER = """
+import os
+os.environ.update({environment!r})
+from pathlib import Path
+from dcae_bench.data.set_crops import Size
+from dcae_bench.evaluation.score_run import score_pairs, score_samples
+from dcae_bench.profile.profile import load_profile
+folder = Path({folder!r})
+profile = load_profile(folder / "score.yaml")
+score_pairs(profile, folder / "images", folder / "originals.npz", output=folder / "2.json", size=Size())
+score_samples(profile, folder / "images", folder / "originals.npz", output=folder / "2g.json", size=Size())
+"""
+
+
+@pytest.mark.long
+def test_two_processes_give_the_numbers_of_one(score, sides, tmp_path, server, real_network):
+    _, images = sides
+    np.savez_compressed(tmp_path / "originals.npz", pictures())
+    wanted = [score(images, option, tmp_path / "originals.npz") for option in ("--originals", "--reference")]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    common |= {"DCAE_BENCH_CACHE": str(tmp_path / "another cache")}
+    started = []
+    for rank in ("0", "1"):
+        code = WORKER.format(environment={**common, "RANK": rank, "LOCAL_RANK": rank}, folder=str(tmp_path))
+        started.append(server.Process(target=exec, args=(code, {})))
+        started[-1].start()
+    for process in started:
+        process.join(timeout=120)
+    assert [process.exitcode for process in started] == [0, 0]
+    found = [load_score(tmp_path / name) for name in ("2.json", "2g.json")]
+    assert [values(one) for one in found] == [values(one) for one in wanted]
+    assert found[0].provenance.device.processes == 2 and not list(tmp_path.glob(".2*"))
 
 
 def test_lossy_images_are_told(score, sides, tmp_path):
