@@ -69,8 +69,12 @@ class AblationJobs:
 
     def weights_before(self, name: str, phase: int) -> list[str]:
         """Weights that a phase of a variant starts from; none for its first phase."""
-        before = self._view(name).before(name, phase)
+        before = self.before(name, phase)
         return [] if before is None else [self.of(before[0]).weights(*before)]
+
+    def before(self, name: str, phase: int) -> tuple[str, int] | None:
+        """Autoencoder and phase that a phase starts from, of a variant or of the profile's own; None for the first."""
+        return self._view(name).before(name, phase)
 
     def recipe(self, name: str, phase: int) -> dict[str, Any]:
         """Everything that shapes the weights of a variant after a phase, except data and code."""

@@ -51,7 +51,7 @@ class Estimator:
         needs = Needs()
         for target in targets:
             needs |= needs_of(self.profile, target)
-        rows = [self.preparation(name, splits) for name, splits in self._splits_to_read(needs).items()]
+        rows = [self.preparation(name, splits) for name, splits in self.splits_to_read(needs).items()]
         rows += [self.download(name) for name in self._weights_to_download(needs)]
         rows += [self.own_download(name) for name in self._own_to_download(needs)]
         rows += [self.training(name, number) for name, number in needs.trainings]
@@ -65,7 +65,7 @@ class Estimator:
         on_gpus = fits(rows, self.rates) if self.hours.device == "cuda" else ()
         return Plan(self.profile.name, targets, tuple(rows), (*assumptions, *self.rates.used), on_gpus)
 
-    def _splits_to_read(self, needs: Needs) -> dict[str, list[str]]:
+    def splits_to_read(self, needs: Needs) -> dict[str, list[str]]:
         """Splits that the jobs read, by data set."""
         wanted = [(name, "train") for job in needs.trainings for name in self._training_sets(*job)]
         wanted += [(item.dataset, "eval") for job in needs.evaluations for item in job.sets]
@@ -189,7 +189,7 @@ class Estimator:
         spec = entry.model
         images, flops, samples = 0, 0.0, 0
         for item in job.sets:
-            count = self._evaluation_images(item.dataset)
+            count = self.evaluation_images(item.dataset)
             images += count
             flops += 2 * count * forward_mac(spec, item.resolution)
             samples += profile.evaluation.samples * 2 * 3 * item.resolution**2
@@ -213,7 +213,8 @@ class Estimator:
         ]
         return (passes.parameters + compared.parameters) * FP32 + max(peaks)
 
-    def _evaluation_images(self, dataset: str) -> int:
+    def evaluation_images(self, dataset: str) -> int:
+        """Number of images or crops that an evaluation on a data set measures; 0: not stated."""
         if dataset not in DATASETS:
             return count_files(self.profile, dataset, "eval")  # one crop per image
         return len(load_manifest(dataset).split("eval")) * self.profile.evaluation.crops_per_photo

@@ -29,12 +29,13 @@ class Rate(Strict):
         "dopri5",
         "metrics",
         "prepare",
+        "start",
         "memory",
     ]
     device: Literal["cpu", "cuda"] | None
     precision: Literal["fp32", "bf16", "fp16"] | None
     rate: PositiveFloat
-    unit: Literal["TFLOP/s", "of peak", "img/s", "Mpx/s", "NFE", "GB"]
+    unit: Literal["TFLOP/s", "of peak", "img/s", "Mpx/s", "NFE", "GB", "s"]
     source: Literal["measured", "stated"]
     how: str
 

@@ -112,7 +112,11 @@ def _ablation_needs(profile: Profile, target: str) -> Needs | None:
     jobs = AblationJobs(profile, Places.of(profile.name), {})
     if target.startswith((f"{places.table('ablation', '')}.", f"{places.figure('ablation', '')}.")):
         sets = tuple(item for item in profile.evaluation.sets if item.label in jobs.labels)
-        evaluations = tuple(EvaluationJob(name, phase, sets) for name, phase in jobs.measured)
+        # The profile's own trainings are measured on all sets in the job that the main table needs too.
+        evaluations = tuple(
+            EvaluationJob(name, phase, sets if name in jobs.variants else profile.evaluation.sets)
+            for name, phase in jobs.measured
+        )
         return Needs(tuple(jobs.trained), evaluations, tables=(places.table("ablation", ""),))
     for name, variant in jobs.variants.items():
         for one in variant.lineage:
