@@ -98,6 +98,12 @@ class Subject(Strict):
         description="phases that retrained weights went through, in order; null: not retrained, or not known",
     )
 
+    @property
+    def latent_space(self) -> str:
+        """Ratio and channels, e.g. f32c32, or tokens and channels of a latent without a grid."""
+        space = f"f{self.compression}" if self.tokens is None else f"{self.tokens} tokens "
+        return f"{space}c{self.latent_channels}"
+
     def latent_shape(self, resolution: int) -> str:
         """Shape of the latent of square images as height x width x channels, or as tokens x channels."""
         if self.tokens is not None:

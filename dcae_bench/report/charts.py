@@ -92,7 +92,7 @@ def quality(name: str, table: ReconstructionTable) -> Iterator[Chart]:
             rows.append(
                 {
                     "set": f"{data.name}, {data.resolution} px",
-                    "compression": f"f{subject.compression}c{subject.latent_channels}",
+                    "compression": subject.latent_space,
                     "family": FAMILIES.get(subject.family, subject.autoencoder),
                     "autoencoder": subject.autoencoder,
                     **_ends(found),

@@ -1,5 +1,6 @@
 """Every autoencoder class of diffusers is taken and reconstructs as diffusers does, or is refused with its reason."""
 
+import json
 import re
 
 import diffusers
@@ -134,6 +135,7 @@ def test_every_class_of_diffusers_is_decided():
     assert not CLASSES.keys() & REFUSED.keys()
     assert {one.class_name for one in ALL} == CLASSES.keys()
     assert all(hasattr(diffusers, name) for name in CLASSES)
+    assert f"[{len(CLASSES)} classes]" in (REPOSITORY / "docs" / "bring-your-own.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -144,7 +146,11 @@ def test_every_class_of_diffusers_is_decided():
         ("UNet2DModel", f"UNet2DModel is no autoencoder of images that is known here ({CLASSES_PAGE} lists them)"),
     ],
 )
-def test_other_classes_are_refused_by_name(class_name, words):
+def test_other_classes_are_refused_by_name(class_name, words, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": class_name}))
+    with pytest.raises(ConfigError, match=re.escape(words)) as caught:
+        choose_autoencoder(load_profile("demo"), str(tmp_path), None)
+    assert str(caught.value).startswith(f"--autoencoder {tmp_path}: its config.json is of another class")
     with pytest.raises(ValueError, match=re.escape(words)):
         DiffusersSpec(family="diffusers", source="a/b", class_name=class_name, compression=8, latent_channels=4)
 
