@@ -117,6 +117,15 @@ class Profile(Strict):
                     raise ValueError(f"sets of {name} has '{label}'; the evaluation sets are {', '.join(known)}")
         return self
 
+    @field_validator("partial", "follow_links", mode="before")
+    @classmethod
+    def _all_or_some_data(cls, value: object) -> object:
+        if isinstance(value, str):
+            return (value,)
+        if not isinstance(value, bool | list | tuple):
+            raise ValueError("write a list of data sets, such as [imagenet], or true for all")
+        return value
+
     @model_validator(mode="after")
     def _named_data_exist(self) -> Self:
         known = {*self.datasets(), *self.data_roots}

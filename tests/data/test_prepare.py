@@ -129,6 +129,8 @@ def test_the_profile_accepts_a_subset_and_links(root, tmp_path, monkeypatch, cap
         ({}, 2, "leads out of "),
         ({"follow_links": True}, 2, "accept the count (--partial, or partial of the profile)"),
         ({"follow_links": ["mjhq"], "partial": ["mjhq"]}, 0, "mjhq eval: 2 images, 2 small, expected 30,000, tree"),
+        ({"follow_links": True, "partial": "mjhq"}, 0, "mjhq eval: 2 images"),
+        ({"partial": 2}, 2, "'partial' is 2: write a list of data sets, such as [imagenet], or true for all"),
         ({"partial": ["mjqh"]}, 2, "partial has 'mjqh'; the profile uses ffhq, imagenet, mapillary-vistas, mjhq"),
     ]:
         profile.write_text(yaml.safe_dump(content | vouched))
