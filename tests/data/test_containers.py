@@ -241,6 +241,14 @@ def test_a_split_that_no_container_holds_is_said(tmp_path):
         find_images(IMAGENET, tmp_path, "train")
 
 
+def test_classes_that_are_numbers_are_sorted_by_value(tmp_path):
+    files = contents([f"{number}.jpg" for number in (2, 10, 7)])
+    root = write_tar(tmp_path / "x.tar", {**files, **{f"{n}.cls": str(n).encode() for n in (2, 10, 7)}})
+    prepare_files(OWN, "train", root, tmp_path / "out")
+    names, places = FileManifest(tmp_path / "out" / "train.parquet").labels()
+    assert names == ["2", "7", "10"] and places.tolist() == [2, 0, 1], "the images are 10.jpg, 2.jpg and 7.jpg"
+
+
 def test_a_missing_split_is_said_although_a_folder_is_a_link(tmp_path):
     write_images(tmp_path / "root", LAYOUTS["imagenet", "eval"]["flat"])
     (tmp_path / "root" / "validation").symlink_to(tmp_path / "root" / "val")
