@@ -1,5 +1,6 @@
 """The program ``dcae-bench``: registers the verbs and prints errors."""
 
+import os
 import sys
 from typing import Any
 
@@ -78,6 +79,7 @@ app.command("schema")(schema.schema)
 
 CliError: Any = typer.BadParameter.__mro__[2]
 """Base of the errors of typer's command line; typer gives it no public name."""
+LOST_PROCESS = "the connection to another process of this command is lost; run the same command again to go on"
 OUT_OF_MEMORY = "memory ran out; make the sizes of the profile smaller, or use a machine with more memory"
 
 
@@ -85,6 +87,14 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch says with an error that memory ran out: of a GPU by its class, of the CPU by its text alone."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return "OutOfMemoryError" in names or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def is_lost_process(error: RuntimeError) -> bool:
+    """Whether torch says with an error that another process is gone: by the error's class, of gloo by its text."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return False
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"DistBackendError", "DistNetworkError", "DistStoreError"}) or "gloo/transport" in str(error)
 
 
 def _report_usage(error: Any) -> None:
@@ -126,9 +136,12 @@ def main() -> None:
         report_error(OUT_OF_MEMORY)
         sys.exit(2)
     except RuntimeError as error:
-        if not is_out_of_memory(error):
+        if is_out_of_memory(error):
+            report_error(OUT_OF_MEMORY)
+        elif is_lost_process(error):
+            report_error(LOST_PROCESS, lost=True)
+        else:
             raise
-        report_error(OUT_OF_MEMORY)
         sys.exit(2)
     except OSError as error:
         report_error(f"{error.filename or 'input/output'}: {error.strerror or error}")

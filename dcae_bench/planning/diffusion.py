@@ -83,7 +83,7 @@ class DiffusionEstimator:
             if device.kind == self.hours.device:
                 hours = resolved.spec.images / record.metrics["images_per_s"].value / 3600 * device.processes
                 source = f"measured on {device.name}"
-        part = training.batch_size // training.accumulate // self.profile.processes
+        part = training.batch_size // training.accumulate // self.profile.world
         return PlanRow(
             "train_diffusion",
             row,

@@ -156,7 +156,7 @@ class Estimator:
                 speed = record.metrics["images_per_s"].value
                 hours = phase.images / speed / 3600 * record.provenance.device.processes
                 source = f"measured on {record.provenance.device.name}"
-        part = phase.batch_size // phase.accumulate // profile.processes
+        part = phase.batch_size // phase.accumulate // profile.world
         return PlanRow(
             "train",
             f"{name} phase {number}",

@@ -51,9 +51,9 @@ class Limits:
         return self._asked(lambda w: self._estimator.preparation(w.dataset, (w.split,)), "prepare_files", 1)
 
     @property
-    def training(self) -> Asked:
+    def training(self) -> dict[str, Any]:
         """For a phase of an autoencoder or of a variant of it."""
-        return self._asked(lambda w: self._estimator.training(w.autoencoder, int(w.phase)), "train")
+        return self._on_nodes(lambda w: self._estimator.training(w.autoencoder, int(w.phase)), "train")
 
     @property
     def evaluation(self) -> Asked:
@@ -80,9 +80,9 @@ class Limits:
         return self._asked(lambda w: self._estimator.diffusion.encoding(w.latent, w.images), "encode")
 
     @property
-    def diffusion_training(self) -> Asked:
+    def diffusion_training(self) -> dict[str, Any]:
         """For rule ``train_diffusion``."""
-        return self._asked(lambda w: self._estimator.diffusion.training(w.row), "train_diffusion")
+        return self._on_nodes(lambda w: self._estimator.diffusion.training(w.row), "train_diffusion")
 
     @property
     def sampling(self) -> Asked:
@@ -100,20 +100,38 @@ class Limits:
 
         return self._asked(row, rule)
 
+    def _on_nodes(self, row: Callable[[Any], PlanRow], rule: str) -> dict[str, Any]:
+        """What a training asks for, on all nodes of the profile: a task and its GPUs on each, started by ``srun``."""
+        nodes, gpus = self.jobs.profile.nodes, self.jobs.gpus
+        asked = self._asked(row, rule, nodes=nodes)
+        if nodes == 1 or not asked:
+            return asked
+        # Without the zero, Snakemake's plugin would want the tasks of each node on each of its GPUs.
+        return {
+            **asked,
+            **{"nodes": nodes, "tasks": nodes, "mpi": "srun"},
+            **({"gres": f"gpu:{gpus}", "tasks_per_gpu": 0} if gpus else {}),
+        }
+
     def _sets(self, labels: list[str]) -> tuple[Any, ...]:
         return tuple(item for item in self.jobs.profile.evaluation.sets if item.label in labels)
 
     def _asked(
-        self, row: Callable[[Any], PlanRow], rule: str, processes: int | None = None, threads: int | None = None
+        self,
+        row: Callable[[Any], PlanRow],
+        rule: str,
+        processes: int | None = None,
+        threads: int | None = None,
+        nodes: int = 1,
     ) -> Asked:
-        """What jobs of a rule ask for; by default they have the profile's processes, each with its threads."""
+        """What jobs of a rule ask for on a node; by default they have the profile's processes with their threads."""
         if not self.submitted:
             return {}
         shared, each = processes or self.jobs.profile.processes, threads or self.jobs.profile.threads
 
         # Snakemake gives resource functions what their parameters name.
         def runtime(wildcards: Any, attempt: int) -> int:
-            minutes = _minutes(self._row(row, rule, wildcards), shared, each) * attempt
+            minutes = _minutes(self._row(row, rule, wildcards), shared * nodes, each) * attempt
             return min(minutes, self.longest or minutes)
 
         def mem_mb(wildcards: Any, attempt: int) -> int:

@@ -24,8 +24,8 @@ def training_memory(
     """Device memory of a training that computes ``part`` images at a time on each device."""
     plain = training_bytes(cost, part, precision, execution) / GIB
     sharded = None
-    if profile.processes > 1:
-        sharded = training_bytes(cost, part, precision, execution, shards=profile.processes) / GIB
+    if profile.world > 1:
+        sharded = training_bytes(cost, part, precision, execution, shards=profile.world) / GIB
     chosen = sharded if profile.sharding == "full" and sharded is not None else plain
     return {"memory_gib": chosen, "plain_gib": plain, "sharded_gib": sharded}
 

@@ -90,6 +90,11 @@ class Workflow:
         return 0 if self.profile.device == "cpu" else self.profile.processes
 
     @property
+    def training_gpus(self) -> int:
+        """GPUs of a training, on all its nodes."""
+        return self.gpus * self.profile.nodes
+
+    @property
     def gpu(self) -> int:
         """GPUs of a job with one process."""
         return 0 if self.profile.device == "cpu" else 1

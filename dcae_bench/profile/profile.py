@@ -47,7 +47,12 @@ class Profile(Strict):
     )
     processes: PositiveInt = Field(
         default=1,
-        description="processes of one machine that share a job, each with a GPU; part of the recipe of a training",
+        description="processes of one machine that share a job, each with a GPU; the recipe of a training has the "
+        "processes of all nodes",
+    )
+    nodes: PositiveInt = Field(
+        default=1,
+        description="machines that share a training, each with 'processes' processes; everything else runs on one",
     )
     sharding: Literal["none", "full"] = Field(
         default="none",
@@ -152,9 +157,10 @@ class Profile(Strict):
         if self.diffusion:
             trained |= {f"training {name}": spec for name, spec in self.diffusion.trainings.items()}
         for where, spec in trained.items():
-            if spec.batch_size % (self.processes * spec.accumulate):
+            if spec.batch_size % (self.world * spec.accumulate):
+                nodes = f"{self.nodes} nodes x " if self.nodes > 1 else ""
                 raise ValueError(
-                    f"batch_size {spec.batch_size} of {where} is not a multiple of {self.processes} processes x "
+                    f"batch_size {spec.batch_size} of {where} is not a multiple of {nodes}{self.processes} processes x "
                     f"accumulate {spec.accumulate}"
                 )
         return self
@@ -163,7 +169,7 @@ class Profile(Strict):
     def _shares_exist(self) -> Self:
         if self.sharding == "none":
             return self
-        if self.processes == 1:
+        if self.world == 1:
             raise ValueError(
                 f"sharding '{self.sharding}' shares the weights among processes, and processes is 1; leave it out"
             )
@@ -202,6 +208,11 @@ class Profile(Strict):
         if self.ablations is not None:
             self.ablations.check(self.autoencoders, self.training, self.evaluation)
         return self
+
+    @property
+    def world(self) -> int:
+        """Processes that share a training, on all nodes together."""
+        return self.nodes * self.processes
 
     @property
     def training_seed(self) -> int:
@@ -369,11 +380,15 @@ class Profile(Strict):
     @property
     def layout(self) -> dict[str, str]:
         """How the processes of a training are laid out, as its record states it; no part of any recipe."""
-        return {"sharding": self.sharding} if self.sharding != "none" else {}
+        nodes = {"nodes": str(self.nodes)} if self.nodes > 1 else {}
+        return nodes | ({"sharding": self.sharding} if self.sharding != "none" else {})
 
     def _trained_conditions(self) -> dict[str, Any]:
-        """Fields that every training depends on. ``processes`` 1 is left out, so hashes from before it stay valid."""
-        return {**self._conditions(), **({"processes": self.processes} if self.processes > 1 else {})}
+        """Fields that every training depends on. ``processes`` 1 is left out, so hashes from before it stay valid.
+
+        Eight processes are eight, on one machine or on several.
+        """
+        return {**self._conditions(), **({"processes": self.world} if self.world > 1 else {})}
 
     def recipe(self, autoencoder: str, number: int) -> dict[str, Any]:
         """Everything that shapes the weights after a phase, except data and code. A change makes the phase stale."""

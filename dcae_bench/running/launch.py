@@ -1,4 +1,4 @@
-"""Launching one command in several processes of this machine, each with its own GPU."""
+"""Launching one command in several processes, each with its own GPU, on this machine or as one node of several."""
 
 import ctypes
 import logging
@@ -8,14 +8,16 @@ import tempfile
 import threading
 import time
 import uuid
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from signal import SIGKILL, SIGTERM, Signals
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from dcae_bench.base.errors import ConfigError, ProcessError
 from dcae_bench.base.terminal import printable
 from dcae_bench.profile.profile import Profile
 from dcae_bench.running.gpus import take_gpus
+from dcae_bench.running.nodes import Meeting, find_meeting, interface_of
 from dcae_bench.running.stop import EXIT_CODE, Stopped, acting
 
 if TYPE_CHECKING:  # importing torch takes seconds, which a command in one process need not spend
@@ -30,6 +32,10 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 WATCH_S = 0.5
 STOPPED = ".stopped"
 """End of the name of the file in which a process that a signal stopped says so."""
+LOST = ".lost"
+"""The same for a process that failed only because another did."""
+PID = ".pid"
+"""The same for the number of a process, which ends with its node."""
 
 
 def start_processes(profile: Profile, *, exactly: bool = False) -> bool:
@@ -37,20 +43,27 @@ def start_processes(profile: Profile, *, exactly: bool = False) -> bool:
 
     First takes a free GPU for each process (:func:`take_gpus`). With several processes, the call returns after all of
     them have ended, and the caller has nothing left to do. With fewer GPUs than processes, there is one process per
-    GPU. If the result depends on the number of processes, the caller sets ``exactly``, and missing GPUs are an error. A
-    process that ``torchrun`` started does not start others.
+    GPU. If the result depends on the number of processes, the caller sets ``exactly``, and missing GPUs are an error;
+    then the profile's ``nodes`` share the work, of which this command is one. A process that ``torchrun`` started does
+    not start others.
 
-    Raises :class:`ConfigError` for missing GPUs, :class:`MeasurementError` where their lease cannot be had, and
-    :class:`ProcessError` for a process that failed.
+    Raises :class:`ConfigError` for missing GPUs and for nodes that cannot meet, :class:`MeasurementError` where the
+    lease of GPUs cannot be had, and :class:`ProcessError` for a process that failed.
     """
-    take_gpus(profile, profile.processes, exactly=exactly)
+    nodes = profile.nodes if exactly else 1
     # WORLD_SIZE above 1 comes from torchrun. Job schedulers set it to 1 for a job of one command.
-    if profile.processes == 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    started = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    # Before the GPUs are taken, because srun may take this command's place.
+    address = find_meeting(profile.name, nodes) if nodes > 1 and not started else None
+    take_gpus(profile, profile.processes, exactly=exactly)
+    if started or profile.processes * nodes == 1:
         return False
     count = profile.processes if profile.device == "cpu" else _count_on_gpus(profile, exactly)
-    if count > 1:
+    if address is not None:
+        _start_node(count, Meeting(address, nodes))
+    elif count > 1:
         _start(count)
-    return count > 1
+    return nodes > 1 or count > 1
 
 
 def end_with_launcher() -> None:
@@ -67,16 +80,19 @@ def end_with_launcher() -> None:
         watched = False
     if os.getppid() != launcher:  # it ended before
         os.kill(os.getpid(), SIGKILL)
+    if folder := os.environ.get(FAILURES):
+        Path(folder, f"{os.environ['RANK']}{PID}").write_text(str(os.getpid()))
     if not watched:
         threading.Thread(target=_watch_launcher, args=(launcher,), name="launcher", daemon=True).start()
 
 
-def report_error(error: str) -> None:
+def report_error(error: str, *, lost: bool = False) -> None:
     """Print an error for the user, or write it for the process that started this one, which prints it once.
 
-    Line breaks become spaces. A control character, as a name from outside may hold, is printed as its code.
+    Line breaks become spaces. A control character, as a name from outside may hold, is printed as its code. An error is
+    ``lost`` if it only says that another process is gone.
     """
-    _report(error, "")
+    _report(error, LOST if lost else "")
 
 
 def report_stop(line: str) -> None:
@@ -113,26 +129,51 @@ def _count_on_gpus(profile: Profile, exactly: bool) -> int:
     )
 
 
-def _start(count: int) -> None:
+def _start_node(count: int, meeting: Meeting) -> None:
+    """Run this command line in ``count`` processes of this node, together with those of the others."""
+    error: str | None = "its command was ended"
+    try:
+        _start(count, meeting)
+        error = None
+    except ProcessError as failed:
+        error = str(failed)
+        raise
+    except Stopped:
+        error = None  # the others have stopped too, at the same step
+        raise
+    except SystemExit as ended:
+        error = f"it ended with exit code {ended.code}"
+        raise
+    finally:
+        meeting.leave(error)
+
+
+def _start(count: int, meeting: Meeting | None = None) -> None:
     """Run this command line in ``count`` processes and wait until they end."""
     # The library logs each failure at length. The one-line error below is enough.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     with tempfile.TemporaryDirectory() as folder:
-        # All processes are on this machine: gloo can use the loopback interface, whatever the host's name resolves to.
         os.environ |= {FAILURES: folder, LAUNCHER: str(os.getpid())}
-        os.environ |= {"GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo")}
+        # Torch's native code warns in each process of what the profile chose, and of each process that it lost.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        # Gloo can use the loopback interface on one machine, whatever the host's name resolves to.
+        interface = "lo" if meeting is None else interface_of(meeting.own)
+        if interface is not None:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         started = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
+            min_nodes=1 if meeting is None else meeting.nodes,
+            max_nodes=1 if meeting is None else meeting.nodes,
             nproc_per_node=count,
-            run_id=uuid.uuid4().hex,
+            run_id=uuid.uuid4().hex if meeting is None else meeting.run_id,
             rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",
-            local_addr="localhost",
+            rdzv_endpoint="localhost:0" if meeting is None else str(meeting.address),
+            rdzv_configs={} if meeting is None else {"is_host": meeting.serves},
+            local_addr="localhost" if meeting is None else meeting.own,
             max_restarts=0,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
@@ -145,24 +186,18 @@ def _start(count: int) -> None:
         # The library's own handlers would end the processes at a second signal, while they write a checkpoint.
         os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = ""
         try:
-            with acting(end_processes):
-                elastic_launch(started, sys.executable)("-m", "dcae_bench", *sys.argv[1:])
-        except SignalException as ended:
-            raise _stopped(Path(folder), received[0].name if received else "a signal") from ended
-        except ChildFailedError as failed:
-            rank, failure = _root_failure(failed)
-            if failure.exitcode == EXIT_CODE:
-                raise _stopped(Path(folder), f"a signal to process {rank}") from failed
-            files = [path for path in Path(folder).iterdir() if path.is_file() and not path.name.endswith(STOPPED)]
-            errors = sorted(files, key=lambda path: path.stat().st_mtime_ns)
-            if errors:
-                raise ProcessError(errors[0].read_text()) from failed
-            if failure.exitcode > 0:  # a bug; the process has printed its traceback
-                sys.exit(failure.exitcode)
-            raise ProcessError(
-                f"process {rank} of {count} was ended by {Signals(-failure.exitcode).name}, as where memory runs out; "
-                "run the same command again to go on"
-            ) from failed
+            with nullcontext() if meeting is None else meeting.attended(lambda: _kill(Path(folder))):
+                try:
+                    with acting(end_processes):
+                        elastic_launch(started, sys.executable)("-m", "dcae_bench", *sys.argv[1:])
+                except SignalException as ended:
+                    raise _stopped(Path(folder), received[0].name if received else "a signal") from ended
+                except ChildFailedError as failed:
+                    _explain(failed, Path(folder), count, meeting)
+                except RendezvousError as failed:
+                    if meeting is None:
+                        raise
+                    raise ProcessError(meeting.why()) from failed  # the node that serves the meeting is gone
         finally:
             del os.environ[FAILURES], os.environ[LAUNCHER], os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"]
 
@@ -171,6 +206,35 @@ def _stopped(folder: Path, by: str) -> Stopped:
     """What the processes say of the signal that stopped them; the first of them speaks."""
     said = sorted(folder.glob(f"*{STOPPED}"), key=lambda path: int(path.stem))
     return Stopped(said[0].read_text() if said else f"stopped by {by}; run the same command again to go on")
+
+
+def _explain(failed: "ChildFailedError", folder: Path, count: int, meeting: Meeting | None) -> NoReturn:
+    """Raise the error of the process that failed first, or say how it ended."""
+    if meeting is not None and meeting.reason is not None:  # another node failed before
+        raise ProcessError(meeting.reason) from failed
+    rank, failure = _root_failure(failed)
+    if failure.exitcode == EXIT_CODE:
+        raise _stopped(folder, f"a signal to process {rank}") from failed
+    told = sorted((path for path in folder.iterdir() if path.is_file()), key=lambda path: path.stat().st_mtime_ns)
+    if errors := [path for path in told if not path.suffix]:
+        raise ProcessError(errors[0].read_text()) from failed
+    lost = [path for path in told if path.suffix == LOST]
+    if failure.exitcode > 0:
+        if not lost:  # a bug; the process has printed its traceback
+            sys.exit(failure.exitcode)
+        raise ProcessError(lost[0].read_text() if meeting is None else meeting.why()) from failed
+    world = count * (meeting.nodes if meeting is not None else 1)
+    raise ProcessError(
+        f"process {rank} of {world} was ended by {Signals(-failure.exitcode).name}, as where memory runs out; run the "
+        "same command again to go on"
+    ) from failed
+
+
+def _kill(folder: Path) -> None:
+    """End the processes of this node at once: without another node's they could only wait."""
+    for path in folder.glob(f"*{PID}"):
+        with suppress(OSError, ValueError):
+            os.kill(int(path.read_text()), SIGKILL)
 
 
 def _root_failure(failed: "ChildFailedError") -> tuple[int, "ProcessFailure"]:

@@ -50,6 +50,11 @@ class Owner:
         return f"process {self.pid} on {self.host} since {self.started} ({self.command})"
 
 
+def lock_of(path: Path) -> Path:
+    """The lock file of an output, beside it."""
+    return Path(path).parent / f".{Path(path).name}.lock"
+
+
 @contextmanager
 def sole_writer(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold the lock of the output ``path``, a file or a folder. A folder that cannot be written needs no lock.
@@ -57,7 +62,7 @@ def sole_writer(path: Path, *, wait: bool = True) -> Iterator[None]:
     While another command holds it, the call waits and names that command once on standard error; without ``wait`` it
     raises :class:`ResultsError`, as it does where the lock file cannot be made.
     """
-    lock = Path(path).parent / f".{Path(path).name}.lock"
+    lock = lock_of(path)
     made = [folder for folder in lock.parents if not folder.exists()]
     try:
         descriptor = _acquire(lock, Path(path), wait)

@@ -169,7 +169,7 @@ def _record(
             config=recipe,
             recipe=run.profile.denoiser_recipe(resolved.name),
             seed=run.profile.seed,
-            device=device.describe(trainer.device, run.profile, run.profile.processes),
+            device=device.describe(trainer.device, run.profile, run.profile.world),
             clock=clock,
         ),
     )

@@ -30,8 +30,10 @@ from dcae_bench.training.checkpoint import CHECKPOINT, DIVERGED, load_checkpoint
 from dcae_bench.training.log import TrainingLog
 from dcae_bench.training.phases import EMA
 
-# Every process has the same BatchNorm statistics already, because they cover the whole batch (`batch_norm.py`).
-WRAPPING = DistributedDataParallelKwargs(broadcast_buffers=False)
+# Every process has the same BatchNorm statistics already, because they cover the whole batch (`batch_norm.py`). After
+# the first step of a command, DDP would arrange its buffers anew, and with them the sums of three and more gradients: a
+# resumed run would have other bits. It does not where it looks for unused parameters.
+WRAPPING = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
 # How long processes wait while one of them samples previews and writes a large checkpoint. NCCL's default of ten
 # minutes is too short.
 WAITING = InitProcessGroupKwargs(timeout=timedelta(hours=2))
@@ -85,10 +87,12 @@ class Loop(ABC):
         torch.set_num_threads(profile.threads)
         self.device = self.accelerator.device
         world = self.accelerator.num_processes
-        if world != profile.processes:
+        if world != profile.world:
+            nodes = f" on each of {profile.nodes} nodes" if profile.nodes > 1 else ""
             raise TrainingError(
                 f"{spec.name}: {world} processes were started, and profile {profile.name} has 'processes: "
-                f"{profile.processes}', which its weights depend on; change it there, and let the command start them"
+                f"{profile.processes}'{nodes}, which its weights depend on; change it there, and let the command start "
+                "them"
             )
         self.share = spec.batch_size // world
         """Images of a batch that one process computes."""
@@ -104,6 +108,12 @@ class Loop(ABC):
         state = load_checkpoint(self.spec.directory / CHECKPOINT, self.spec.recipe_sha256)
         if state is not None:
             self.load_state(state)
+        at = self.accelerator.gather(torch.tensor([self.images], device=self.device)).tolist()
+        if len({*at}) > 1:
+            raise TrainingError(
+                f"{self.spec.directory}: the processes have read checkpoints of {min(at)} and of {max(at)} images; "
+                "keep the run's folder on a file system that all nodes share, and run the same command again"
+            )
         if self.accelerator.is_main_process:
             # The checkpoint holds the log's lines: after a crash of the machine the file itself may lack some.
             write_text(self.spec.directory / LOG, state["log"] if state is not None else "")

@@ -182,7 +182,7 @@ def _trained(trainer: PhaseTrainer, clock: Stopwatch, phases: tuple[TrainedPhase
         log=log.read_text(encoding="utf-8"),
         protocol=PROTOCOL,
         metrics=metrics,
-        device=device.describe(trainer.device, run.profile, run.profile.processes),
+        device=device.describe(trainer.device, run.profile, run.profile.world),
         clock=clock,
     )
 

@@ -3,20 +3,25 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from platform import node
 from typing import Any
 
+from dcae_bench.base.errors import TrainingError
 from dcae_bench.base.files import write_text
 from dcae_bench.records.provenance import git_state
-from dcae_bench.running.output_lock import sole_writer
+from dcae_bench.running.output_lock import lock_of, sole_writer
 from dcae_bench.running.processes import PATIENCE, meeting_place
 from dcae_bench.training.checkpoint import CHECKPOINT
 
 RECIPE = "recipe.json"
 SHOWN = 6
 """Differing fields of a recipe that one line names."""
+VISIBLE_S = 60.0
+"""Seconds until a network file system must show a new file to other machines."""
 
 
 @contextmanager
@@ -27,21 +32,40 @@ def sole_training(output: Path, directory: Path) -> Iterator[None]:
     could not tell how long: it raises :class:`ResultsError`. These wait until the first process has the locks, so that
     none of them looks at the folder while another command may still write there.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count, first = int(os.environ.get("WORLD_SIZE", "1")), is_first_process()
     with ExitStack() as held:
-        if is_first_process():
+        if first:
             held.enter_context(sole_writer(directory, wait=count == 1))
             held.enter_context(sole_writer(output, wait=count == 1))
-        store = meeting_place() if count > 1 else None
-        if is_first_process():
-            if store is not None:
-                store.set(str(directory), "locked")
+        if count > 1:
+            store = meeting_place()
+            if first:
+                seen = {"run": directory.name, "host": node(), "lock": lock_of(directory).exists()}
+                store.set("training", json.dumps(seen))
                 # The first process may serve the notes, so it goes on when all have read them.
-                store.wait([f"{directory} {rank}" for rank in range(1, count)], PATIENCE)
-        elif store is not None:
-            store.wait([str(directory)], PATIENCE)
-            store.set(f"{directory} {os.environ['RANK']}", "read")
+                store.wait([f"training {rank}" for rank in range(1, count)], PATIENCE)
+            else:
+                store.wait(["training"], PATIENCE)
+                require_same_run(directory, json.loads(store.get("training")))
+                store.set(f"training {os.environ['RANK']}", "read")
         yield
+
+
+def require_same_run(directory: Path, seen: dict[str, Any]) -> None:
+    """Check that this process means the run of the first one, and sees its lock. Raises :class:`TrainingError`."""
+    if seen["run"] != directory.name:
+        raise TrainingError(
+            f"{directory}: is of another recipe than the run {seen['run']} of this command on {seen['host']}; use the "
+            "same code, profile and data on all nodes"
+        )
+    deadline = time.monotonic() + VISIBLE_S
+    while seen["lock"] and not lock_of(directory).exists():
+        if time.monotonic() > deadline:
+            raise TrainingError(
+                f"{directory}: {seen['host']} has locked this run's folder, and {node()} does not see the lock; keep "
+                "the run's folder on a file system that all nodes share"
+            )
+        time.sleep(0.1)
 
 
 def is_first_process() -> bool:

@@ -101,3 +101,23 @@ def test_a_job_that_cannot_be_estimated_has_a_limit(jobs):
     row = Limits(jobs, submitted=True).encoding
     assert row["runtime"](Wildcards(latent="none@retrained", images="two"), attempt=1) == UNKNOWN_MIN
     assert Limits(jobs, submitted=True).listing["runtime"](unknown, attempt=1) >= START_MIN
+
+
+def test_a_training_on_several_nodes_asks_for_a_task_and_its_gpus_on_each(jobs):
+    one = Limits(shared(jobs, device="cuda", processes=4), submitted=True).training
+    assert one.keys() == {"runtime", "mem_mb"}
+    two = Limits(shared(jobs, nodes=2), submitted=True)
+    asked = two.diffusion_training
+    fixed = {name: value for name, value in two.training.items() if name not in ("runtime", "mem_mb")}
+    assert fixed == {"nodes": 2, "tasks": 2, "mpi": "srun", "gres": "gpu:4", "tasks_per_gpu": 0}
+    assert asked.keys() == two.training.keys() and jobs.training_gpus == 8 and jobs.gpus == 4
+    assert two.encoding.keys() == {"runtime", "mem_mb"}, "everything else runs on one machine"
+    wildcards = Wildcards(autoencoder="sd-vae", phase="1")
+    assert two.training["mem_mb"](wildcards, attempt=1) == one["mem_mb"](wildcards, attempt=1), "each node"
+
+
+def test_hours_of_a_training_are_shared_by_all_nodes(jobs, monkeypatch):
+    monkeypatch.setattr(Estimator, "training", lambda *_: PlanRow("train", "", 1, gpu_hours=80))
+    shared(jobs, device="cuda", processes=4, nodes=2)
+    minutes = Limits(jobs, submitted=True).training["runtime"](Wildcards(autoencoder="sd-vae", phase="1"), attempt=1)
+    assert minutes == START_MIN + MARGIN * 600

@@ -12,8 +12,9 @@ import torch
 
 from dcae_bench.base.errors import ConfigError, ProcessError
 from dcae_bench.base.files import REPOSITORY
-from dcae_bench.cli.main import main
+from dcae_bench.cli.main import is_lost_process, main
 from dcae_bench.running.launch import FAILURES, LAUNCHER, start_processes
+from dcae_bench.running.nodes import MEETING
 from tests import tiny_diffusion as tiny
 
 WORKER = """#!/bin/sh
@@ -106,6 +107,44 @@ def test_gpus_that_are_not_there(worker, monkeypatch):
 def test_a_batch_that_processes_cannot_share_is_refused():
     with pytest.raises(ConfigError, match="batch_size 4 of phase 1 is not a multiple of 3 processes x accumulate 1"):
         profile(processes=3)
+    with pytest.raises(ConfigError, match="multiple of 2 nodes x 4 processes x accumulate 1"):
+        profile(processes=4, nodes=2)
+
+
+def test_nodes_share_trainings_alone_and_count_as_their_processes_do(worker, monkeypatch):
+    monkeypatch.delenv(MEETING, raising=False)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    worker("exit 0")
+    two = profile(nodes=2, processes=1)
+    assert two.world == 2 and two.diffusion_recipe("uvit") == profile(processes=2).diffusion_recipe("uvit")
+    assert not start_processes(two)  # an evaluation runs in one process
+    with pytest.raises(
+        ConfigError, match=f"profile tiny: nodes is 2; run the same command on each.*{MEETING}=HOST:PORT"
+    ):
+        start_processes(two, exactly=True)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not start_processes(two, exactly=True)
+    assert profile(nodes=2, processes=1, sharding="full").layout == {"nodes": "2", "sharding": "full"}
+
+
+def test_a_process_that_only_lost_another_is_not_the_cause(worker):
+    """Both fail at once where one is killed; alone, the loss is all there is to tell."""
+    worker(f'if [ $RANK = 1 ]; then echo "lost" > ${FAILURES}/1.lost; exit 2; fi; sleep 0.5; kill -9 $$')
+    with pytest.raises(ProcessError, match=f"process 0 of 2 was ended by {SIGKILL.name}|^lost"):
+        start_processes(profile())
+    worker(f'echo "lost" > ${FAILURES}/$RANK.lost; exit 2')
+    with pytest.raises(ProcessError, match=r"^lost\s*$"):
+        start_processes(profile())
+
+
+def test_a_lost_process_is_told_by_its_error(monkeypatch):
+    closed = RuntimeError(
+        "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [::1]:5"
+    )
+    assert not is_lost_process(closed), "one process has none to lose"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert is_lost_process(closed) and is_lost_process(torch.distributed.DistBackendError("remote process exited"))
+    assert not is_lost_process(RuntimeError("shapes differ"))
 
 
 def test_processes_are_part_of_the_recipe_of_weights_alone():

@@ -2,6 +2,7 @@ import copy
 import multiprocessing
 import socket
 from collections.abc import Callable
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,8 @@ def write_packs(photos) -> Callable[[Path, dict[str, Any]], tuple[Path, Path]]:
 
 
 PRELOADED = [
+    "tests.training.preloaded",
+    "tests.training.workers",
     "dcae_bench.training.run",
     "dcae_bench.training.diffusion_run",
     "diffusers.models.autoencoders.autoencoder_kl",
@@ -221,6 +224,9 @@ def server():
     """Processes that have imported everything already: starting one from nothing takes many seconds."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TORCH_CPP_LOG_LEVEL", "ERROR")  # as for the processes that a command starts
+        ensure_running()
     return context
 
 

@@ -8,17 +8,21 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
+from accelerate import Accelerator
 
-from dcae_bench.base.errors import ResultsError
+from dcae_bench.base.errors import ResultsError, TrainingError
 from dcae_bench.profile.profile import load_profile
+from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.record import load
 from dcae_bench.running.output_lock import sole_writer
 from dcae_bench.training import run as training_run
+from dcae_bench.training import run_folder
 from dcae_bench.training.autoencoder import PhaseTrainer
 from dcae_bench.training.checkpoint import CHECKPOINT
 from dcae_bench.training.log import read_log
 from dcae_bench.training.run import train_phase
-from dcae_bench.training.run_folder import RECIPE, differing
+from dcae_bench.training.run_folder import RECIPE, differing, require_same_run
 
 PHASE = ("training", "phases", 1)
 
@@ -84,7 +88,28 @@ def test_no_process_looks_at_a_run_before_the_first_has_its_lock(tmp_path):
     assert (tmp_path / "0.seen").read_text() == (tmp_path / "1.seen").read_text() == "True"
 
 
+def test_all_processes_must_mean_the_same_run_and_see_its_lock(tmp_path, monkeypatch):
+    run, first = tmp_path / "abc", {"run": "abc", "host": "node1", "lock": True}
+    with sole_writer(run):
+        require_same_run(run, first)
+        with pytest.raises(TrainingError, match="abc: is of another recipe than the run def of this command on node1"):
+            require_same_run(run, {**first, "run": "def"})
+    require_same_run(run, {**first, "lock": False})  # a folder that nobody can write has no lock
+    monkeypatch.setattr(run_folder, "VISIBLE_S", 0.0)
+    with pytest.raises(TrainingError, match=r"node1 has locked .* and .* does not see the lock; keep"):
+        require_same_run(run, first)
+
+
+def test_processes_that_read_other_checkpoints_do_not_train(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(Accelerator, "gather", lambda self, tensor: torch.tensor([*tensor.tolist(), 8]))
+    with pytest.raises(
+        TrainingError, match="have read checkpoints of 0 and of 8 images; keep the run's folder on a file"
+    ):
+        start(tmp_path, "dc-ae", 1)
+
+
 def test_trainings_at_once_take_turns(tmp_path, tiny, write_packs, capsys):
+    fingerprint(training_run.__name__)  # Python 3.11 cannot parse code in two threads at once
     config, data = write_packs(tmp_path, tiny({(*PHASE, "images"): 16}))
     profile, output = load_profile(config), tmp_path / "out" / "model.safetensors"
 

@@ -4,10 +4,14 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from signal import SIGTERM
+from signal import SIGKILL, SIGTERM
+
+import torch.distributed.launcher.api as api
 
 from dcae_bench.base.errors import TrainingError
+from dcae_bench.cli.main import main
 from dcae_bench.profile.profile import Profile, load_profile
+from dcae_bench.running import nodes
 from dcae_bench.running.stop import stoppable
 from dcae_bench.training.autoencoder import PhaseTrainer
 from dcae_bench.training.diffusion_run import train_diffusion
@@ -130,3 +134,39 @@ def bad_image_of_the_second_process(folder: Path, output: Path) -> None:
         first_phase(folder, output)
     except TrainingError:
         sys.exit(2)
+
+
+def node(arguments: list[str], variables: dict[str, str], errors: Path, killed: int | None = None) -> None:
+    """Run the command line as one node of a training. Its processes are forks of this one, which has imported all.
+
+    After the first checkpoint, the command of the node with the number ``killed`` is killed by one of its processes.
+    """
+    os.environ.pop("OMP_NUM_THREADS", None)
+    os.environ.update(variables)
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    elastic_launch, launcher = api.elastic_launch, os.getpid()
+
+    def in_forks(config: api.LaunchConfig, entrypoint: object) -> api.elastic_launch:
+        config.start_method = "fork"
+        return elastic_launch(config, worker)
+
+    def worker(*words: str) -> None:
+        sys.argv = ["dcae-bench", *words[2:]]
+        if os.environ["GROUP_RANK"] == str(killed):
+            checkpoint = Loop.checkpoint
+
+            def kill(self: Loop, name: str, seconds: float) -> None:
+                checkpoint(self, name, seconds)
+                os.kill(launcher, SIGKILL)
+
+            Loop.checkpoint = kill
+        try:
+            main()
+        except SystemExit as ended:
+            if ended.code:  # the library calls a function that ends by this exception a failure whatever the code
+                os._exit(ended.code)
+
+    api.elastic_launch = in_forks
+    nodes.CUT_OFF_S = 1.0
+    sys.argv = ["dcae-bench", *arguments]
+    main()

@@ -57,7 +57,7 @@ rule train_diffusion:
     threads: JOBS.threads
     resources:
         **LIMITS.diffusion_training,
-        gpu=JOBS.gpus,
+        gpu=JOBS.training_gpus,
     params:
         profile=lambda wildcards: PROFILE_SOURCE,
         latents=lambda wildcards, input: Path(input.manifest).parent,

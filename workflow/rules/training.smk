@@ -19,7 +19,7 @@ rule train_phase:
     threads: JOBS.threads
     resources:
         **LIMITS.training,
-        gpu=JOBS.gpus,
+        gpu=JOBS.training_gpus,
     params:
         profile=lambda wildcards: PROFILE_SOURCE,
         data=lambda wildcards, input: Path(input.data[0]).parent.parent,
