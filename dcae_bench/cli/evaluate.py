@@ -56,6 +56,7 @@ def evaluate(
             "--png",
             help="Folder to which every original and reconstruction is also written as a file, e.g. for `score`.",
             metavar="DIR",
+            callback=writable_folder,
         ),
     ] = None,
     precision: Annotated[

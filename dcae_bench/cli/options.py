@@ -23,9 +23,10 @@ def writable_file(path: Path | None) -> Path | None:
     return path
 
 
-def writable_folder(folder: Path) -> Path:
+def writable_folder(folder: Path | None) -> Path | None:
     """Callback of an option that names a folder to write into, like :func:`writable_file`."""
-    require_writable_folder(folder)
+    if folder is not None:
+        require_writable_folder(folder)
     return folder
 
 

@@ -46,7 +46,13 @@ def sample(
         float | None, typer.Option("--w", help="Guidance scale as w = s - 1, U-ViT's convention.", min=-1)
     ] = None,
     png: Annotated[
-        Path | None, typer.Option("--png", help="Folder to which every image is also written as a file.", metavar="DIR")
+        Path | None,
+        typer.Option(
+            "--png",
+            help="Folder to which every image is also written as a file.",
+            metavar="DIR",
+            callback=writable_folder,
+        ),
     ] = None,
     path: PathOption = None,
     profile: ProfileOption = "demo",

@@ -163,6 +163,12 @@ def test_whole_images_of_several_sizes_have_the_numbers_of_their_evaluation(tiny
     assert "compares with originals alone" in refused("score", root, "--reference", root, *options)
 
 
+def test_pngs_that_cannot_be_written_are_refused_first(tiny, refused):
+    (tiny.folder / "file").write_text("no folder")
+    line = refused("evaluate", *tiny.options, "--output", tiny.folder / "out", "--png", tiny.folder / "file" / "pngs")
+    assert line.startswith(f"{tiny.folder / 'file'}: cannot be written") and not (tiny.folder / "out").exists()
+
+
 def test_a_killed_evaluation_goes_on_with_its_pngs(tiny, monkeypatch, capsys):
     pngs, write = tiny.folder / "pngs", Store.write
 
