@@ -53,11 +53,9 @@ class ImageList:
     that not all images share.
     """
 
-    def __init__(
-        self, root: Path, pattern: str, *, index: MemberIndex | None, containers: Sequence[str], follow_links: bool
-    ):
+    def __init__(self, root: Path, pattern: str, *, index: MemberIndex | None = None, follow_links: bool = False):
         self.root, self.pattern, self.follow_links = root, pattern, follow_links
-        self.containers = tuple(containers)
+        self.containers = () if index is None else tuple(index.containers)
         self._index = index
         self.left_out = LeftOut()
         self.count, self._depth = self._measure()
@@ -132,7 +130,7 @@ def find_images(
     whole = root.is_dir()
     if whole:
         if (found := find_pattern(root, patterns, follow_links=follow_links)) is not None:
-            return ImageList(root, found, index=None, containers=(), follow_links=follow_links)
+            return ImageList(root, found, follow_links=follow_links)
         containers = list_containers(root, follow_links=follow_links)
     elif root.exists():
         containers = [""]
@@ -145,7 +143,7 @@ def find_images(
         index = MemberIndex(root, chosen, progress)
         fitting = _first_pattern(index, patterns) or (ANY if sure and len(index) else None)
         if fitting is not None:
-            return ImageList(root, fitting, index=index, containers=chosen, follow_links=follow_links)
+            return ImageList(root, fitting, index=index, follow_links=follow_links)
         seen = f"{enumerate_names([name or root.name for name in chosen])} with {index.describe()}"
     else:
         seen = enumerate_names(containers) if not root.is_dir() else describe_folder(root)
@@ -163,9 +161,9 @@ def every_image(root: Path) -> ImageList:
         state = "is no container" if root.exists() else "is not there"
         raise DataError(f"{root}: {state}; {what}")
     if root.is_dir() and find_pattern(root, (ANY,)) is not None:
-        return ImageList(root, ANY, index=None, containers=(), follow_links=False)
+        return ImageList(root, ANY)
     root, containers = (root, list_containers(root)) if root.exists() else (root.parent, _matching(root))
-    images = ImageList(root, ANY, index=MemberIndex(root, containers), containers=containers, follow_links=False)
+    images = ImageList(root, ANY, index=MemberIndex(root, containers))
     if not images.count:
         raise DataError(f"{root}: holds no images; {what}")
     return images

@@ -241,6 +241,17 @@ def test_a_split_that_no_container_holds_is_said(tmp_path):
         find_images(IMAGENET, tmp_path, "train")
 
 
+def test_tables_beside_archives_are_left_out(tmp_path):
+    """As img2dataset writes them: an archive, and a table of its addresses and captions."""
+    write_tar(tmp_path / "00000.tar", contents(["000000000.jpg", "000000001.jpg"]))
+    pq.write_table(pa.table({"url": ["a", "b"], "key": ["000000000", "000000001"]}), tmp_path / "00000.parquet")
+    info = prepare_files(OWN, "train", tmp_path, tmp_path / "out")
+    assert (info.count, info.containers, info.left_out) == (2, ("00000.tar",), 1)
+    (tmp_path / "00000.tar").unlink()
+    with pytest.raises(DataError, match=r"00000\.parquet: has no column of images .*; it has url, key; take it away"):
+        find_images(OWN, tmp_path, "train")
+
+
 def test_classes_that_are_numbers_are_sorted_by_value(tmp_path):
     files = contents([f"{number}.jpg" for number in (2, 10, 7)])
     root = write_tar(tmp_path / "x.tar", {**files, **{f"{n}.cls": str(n).encode() for n in (2, 10, 7)}})

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from dcae_bench.base.errors import DataError
 from dcae_bench.data.containers.kinds import members
 from dcae_bench.data.containers.member import Location, Member, SideLabel, key_of
-from dcae_bench.data.containers.parquet import numbered
+from dcae_bench.data.containers.parquet import NoImagesError, numbered
 
 BATCH = 10_000
 """Members that are added together."""
@@ -49,13 +49,27 @@ class MemberIndex:
             "coding TEXT, crc INTEGER, by_number INTEGER, side BLOB);"
             "CREATE TABLE sides (side BLOB PRIMARY KEY, label TEXT) WITHOUT ROWID;"
         )
+        containers = list(containers)
+        # Beside archives, Parquet files may hold tables about the images, as img2dataset writes them.
+        archives = any(not container.lower().endswith(".parquet") for container in containers if container)
         count = 0
         for container in containers:
-            count = self._add(container, count, progress)
+            try:
+                count = self._add(container, count, progress)
+            except NoImagesError:
+                if not archives:
+                    raise
+                self._leave_out(container)
         self._settle()
 
     def __len__(self) -> int:
         return self._connection.execute("SELECT COUNT(*) FROM members").fetchone()[0]
+
+    @property
+    def containers(self) -> list[str]:
+        """Containers that hold images, in order."""
+        found = self._connection.execute("SELECT DISTINCT container FROM members ORDER BY container")
+        return [container for (container,) in found]
 
     def describe(self, most: int = 3) -> str:
         """Name the first ``most`` images in a message, and count the rest."""

@@ -30,6 +30,10 @@ STEP = 16
 """Rows of a step."""
 
 
+class NoImagesError(DataError):
+    """A Parquet file without a column of images, such as a table of captions."""
+
+
 class Columns(NamedTuple):
     """Columns of a Parquet file that matter here, as Parquet spells nested ones."""
 
@@ -117,9 +121,10 @@ def _columns(container: Path, schema: pa.Schema) -> Columns:
     plain = [field.name for field in schema if _is_binary(field.type) and field.name in IMAGE_NAMES]
     found = images or structs or plain
     if not found:
-        raise DataError(
+        raise NoImagesError(
             f"{container}: has no column of images (a struct with bytes and path, or bytes named "
-            f"{', '.join(IMAGE_NAMES)}); it has {', '.join(schema.names) or 'none'}"
+            f"{', '.join(IMAGE_NAMES)}); it has {', '.join(schema.names) or 'none'}; take it away, or name the files "
+            "that hold images by a pattern (train-*.parquet)"
         )
     if len(found) > 1:
         raise DataError(f"{container}: has several columns of images ({', '.join(found)}); keep one")
