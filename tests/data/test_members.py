@@ -1,6 +1,7 @@
 import gzip
 import io
 import random
+import sqlite3
 import tarfile
 import zipfile
 
@@ -247,6 +248,23 @@ def test_a_changed_byte_in_a_zip_archive_is_found(tmp_path):
     flipped(path, 200)
     with pytest.raises(DataError, match=r"x\.zip: 1\.png: corrupt \(its checksum is not that of the archive\)"):
         Opened(path)[0]
+
+
+def test_a_full_disk_is_told(tmp_path, monkeypatch):
+    """The index lies in a temporary file; a limit of its pages stands for the disk."""
+    connect = sqlite3.connect
+
+    def limited(*arguments, **options):
+        connection = connect(*arguments, **options)
+        connection.execute("PRAGMA max_page_count = 3")
+        return connection
+
+    path = write_tar(tmp_path / "x.tar", {f"{number}.png": PNG for number in range(300)})
+    monkeypatch.setattr(sqlite3, "connect", limited)
+    with pytest.raises(
+        DataError, match=r"x\.tar: the list of its images cannot be written \(.*full\); free some space"
+    ):
+        Opened(path)
 
 
 def test_a_row_without_bytes_is_named(tmp_path):

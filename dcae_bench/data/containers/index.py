@@ -52,15 +52,13 @@ class MemberIndex:
         containers = list(containers)
         # Beside archives, Parquet files may hold tables about the images, as img2dataset writes them.
         archives = any(not container.lower().endswith(".parquet") for container in containers if container)
-        count = 0
-        for container in containers:
-            try:
-                count = self._add(container, count, progress)
-            except NoImagesError:
-                if not archives:
-                    raise
-                self._leave_out(container)
-        self._settle()
+        try:
+            self._fill(containers, archives, progress)
+        except sqlite3.Error as error:
+            raise DataError(
+                f"{root}: the list of its images cannot be written ({error}); free some space where temporary files "
+                "lie, or name another folder for them in $SQLITE_TMPDIR"
+            ) from error
 
     def __len__(self) -> int:
         return self._connection.execute("SELECT COUNT(*) FROM members").fetchone()[0]
@@ -88,6 +86,17 @@ class MemberIndex:
     def _select(self, order: str) -> Iterator[Indexed]:
         for path, label, *location, crc in self._connection.execute(f"SELECT {COLUMNS} FROM members {order}"):
             yield Indexed(path, label, Location(*location), crc)
+
+    def _fill(self, containers: list[str], archives: bool, progress: Callable[[str, int], None]) -> None:
+        count = 0
+        for container in containers:
+            try:
+                count = self._add(container, count, progress)
+            except NoImagesError:
+                if not archives:
+                    raise
+                self._leave_out(container)
+        self._settle()
 
     def _add(self, container: str, count: int, progress: Callable[[str, int], None]) -> int:
         file = self.root / container if container else self.root
