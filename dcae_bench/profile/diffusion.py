@@ -10,7 +10,7 @@ from dcae_bench.base.typed import Name, Strict
 from dcae_bench.catalogue.denoisers import DenoiserPreset, denoiser_catalogue
 from dcae_bench.catalogue.entries import Scaling
 from dcae_bench.profile.execution import ExecutionSpec
-from dcae_bench.profile.training import EMASpec, OptimizerSpec
+from dcae_bench.profile.training import EMASpec, LayerPattern, OptimizerSpec
 from dcae_bench.specs.denoisers import Architecture
 from dcae_bench.specs.diffusion import GuidanceSpec, ProcessName, SamplerSpec, paper_sampler
 from dcae_bench.specs.protocols import WEIGHTS_SOURCES, WeightsSource
@@ -85,6 +85,12 @@ class DenoiserTrainingSpec(Strict):
     optimizer: OptimizerSpec
     ema: EMASpec
     label_dropout: Probability = Field(default=0.1, description="share of labels that are replaced by the null class")
+    # The recipe leaves the field out at its default, so hashes from before it stay valid.
+    freeze: tuple[LayerPattern, ...] = Field(
+        default=(),
+        exclude_if=lambda patterns: not patterns,
+        description="layers that keep their weights: names with wildcards, such as blocks.0.* or *.norm",
+    )
     precision: Literal["fp32", "bf16", "fp16"] | None = Field(default=None, description="null: the profile's")
     execution: ExecutionSpec = ExecutionSpec()
     checkpoint_images: PositiveInt = Field(

@@ -163,6 +163,11 @@ class DenoiserSubject(Strict):
     initial_sha256: Sha256 | None = Field(
         default=None, exclude_if=lambda sha256: sha256 is None, description="hash of those weights"
     )
+    frozen: tuple[str, ...] = Field(
+        default=(),
+        exclude_if=lambda frozen: not frozen,
+        description="patterns of layers that stayed as they were in training",
+    )
     weights_commit: str | None = Field(
         default=None,
         description="commit of the hub that released weights are of; left out: other weights, or not known",

@@ -148,6 +148,7 @@ def describe_denoiser(resolved: Row, weights_sha256: str) -> DenoiserSubject:
         weights_source="retrained" if released is None else "released",
         released=released,
         initial=resolved.spec.initial if isinstance(resolved, TrainedRow) else None,
+        frozen=resolved.training.freeze if isinstance(resolved, TrainedRow) else (),
         weights_commit=None if released is None else store.commit_of(released, weights_sha256),
     )
 

@@ -11,8 +11,11 @@ from dcae_bench.weights import hub, released
 from dcae_bench.weights.diffusers_folder import HUB_FILES, INDEX, find_weights, listed_files, shards_of
 
 Kind = Literal["autoencoder", "denoiser"]
-SUBFOLDER: dict[Kind, str] = {"autoencoder": "vae", "denoiser": "transformer"}
-"""Folder of a pipeline of diffusers that holds the weights of a kind."""
+SUBFOLDERS: dict[Kind, tuple[str, ...]] = {
+    "autoencoder": ("vae", "vqvae", "vqgan", "movq"),
+    "denoiser": ("transformer",),
+}
+"""Folders of pipelines of diffusers that hold the weights of a kind."""
 OFFICIAL_FILE = "model.safetensors"
 """Weights in repositories of the authors' own form."""
 
@@ -89,12 +92,13 @@ def other_initial(wanted: str | None, sha256: str | None, kind: Kind) -> bool:
 
 
 def _in_folder(folder: Path, kind: Kind) -> Path | None:
-    inner = folder / SUBFOLDER[kind]
-    return find_weights(folder) or (find_weights(inner) if inner.is_dir() else None)
+    inner = [folder, *(folder / name for name in SUBFOLDERS[kind])]
+    return next((found for place in inner if place.is_dir() and (found := find_weights(place)) is not None), None)
 
 
 def _names_on_hub(kind: Kind) -> tuple[str, ...]:
-    return (*HUB_FILES, OFFICIAL_FILE, *(f"{SUBFOLDER[kind]}/{name}" for name in HUB_FILES))
+    inner = (f"{folder}/{name}" for folder in SUBFOLDERS[kind] for name in HUB_FILES)
+    return (*HUB_FILES, OFFICIAL_FILE, *inner)
 
 
 def _cached(repo: str, kind: Kind) -> Path | None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dcae_bench.base.errors import DataError, WeightsError
+from dcae_bench.base.errors import ConfigError, DataError, WeightsError
 from dcae_bench.base.files import write_bytes
 from dcae_bench.data.latent_batches import LatentBatch, LatentBatches
 from dcae_bench.data.latents import Latents, require_latents_of_row
@@ -26,7 +26,7 @@ from dcae_bench.models.zoo import build_denoiser
 from dcae_bench.profile.profile import Profile
 from dcae_bench.profile.rows import TrainedRow
 from dcae_bench.training.loop import Loop, LoopSpec
-from dcae_bench.training.phases import EMA, make_optimizer, set_learning_rate
+from dcae_bench.training.phases import EMA, freeze_layers, make_optimizer, set_learning_rate
 
 QUARTERS = 4
 """Parts of the range of times for which the log holds a loss each."""
@@ -52,7 +52,8 @@ class DiffusionTrainer(Loop):
     def __init__(self, run: DiffusionRun):
         """Build model and optimiser, and load the run's last checkpoint.
 
-        Raises :class:`WeightsError` if the initial weights do not fit, and :class:`TrainingError` for a checkpoint of
+        Raises :class:`WeightsError` if the initial weights do not fit, :class:`ConfigError` for layers that cannot be
+        frozen, and :class:`TrainingError` for a checkpoint of
         another recipe.
         """
         profile, resolved, training = run.profile, run.resolved, run.resolved.training
@@ -74,6 +75,10 @@ class DiffusionTrainer(Loop):
         model = build_denoiser(resolved.denoiser, seed=profile.seed)
         if run.initial is not None:
             load_denoiser(model, run.initial)
+        self.kept = freeze_layers(model, training.freeze, family=resolved.denoiser.family)
+        """Layers that stay in evaluation mode."""
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise ConfigError(f"freeze {', '.join(training.freeze)}: leaves nothing to train; freeze fewer layers")
         model.to(self.device)
         if training.execution.compile:
             compile_blocks(model)
@@ -112,6 +117,8 @@ class DiffusionTrainer(Loop):
         """
         training = self.run.resolved.training
         self.model.train()
+        for layer in self.kept:
+            layer.eval()
         end = self.images + training.batch_size
         lr = set_learning_rate(self.optimizer, training.optimizer, end, self.spec.images)
         batch = self.batches(self.images + self.accelerator.process_index * self.share)

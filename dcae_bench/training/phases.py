@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -50,32 +50,12 @@ class Freezer:
                 f"trainable {', '.join(trainable)}: this autoencoder of family {model.family} has no parameters there; "
                 "measure it with `dcae-bench evaluate`"
             )
-        self.kept: list[nn.Module] = []
+        self.kept = freeze_layers(model, freeze, sets, family=model.family)
         """Layers that ``freeze`` keeps in evaluation mode."""
-        for pattern in freeze:
-            self._freeze(pattern, sets.get(pattern, ()))
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ConfigError(
                 f"freeze {', '.join(freeze)}: leaves nothing to train in {', '.join(trainable)}; freeze fewer layers"
             )
-
-    def _freeze(self, pattern: str, layers: Sequence[nn.Module]) -> None:
-        """Freeze what a pattern names: ``layers``, or else the layers and weights whose names it matches."""
-        modules = dict(self.model.named_modules())
-        found = list(layers) or [module for name, module in modules.items() if name and fnmatchcase(name, pattern)]
-        weights = [] if layers else [p for name, p in self.model.named_parameters() if fnmatchcase(name, pattern)]
-        # A BatchNorm whose statistics are named keeps them, and so it may not be in training mode.
-        owners = [] if layers else [name for name, _ in self.model.named_buffers() if fnmatchcase(name, pattern)]
-        if not (found or weights or owners):
-            names = [name for name in modules if name]
-            near = difflib.get_close_matches(pattern, names, n=3) or [name for name, _ in self.model.named_children()]
-            raise ConfigError(
-                f"freeze '{pattern}': matches no layer and no weight of this autoencoder of family "
-                f"{self.model.family}; there are {', '.join(near)}"
-            )
-        self.kept += [*found, *(modules[name.rpartition(".")[0]] for name in owners)]
-        for weight in (*weights, *(p for module in found for p in module.parameters())):
-            weight.requires_grad_(False)
 
     def train_mode(self) -> None:
         """Put the trainable layers in training mode, and all other layers in evaluation mode."""
@@ -85,11 +65,39 @@ class Freezer:
         for layer in self.kept:
             layer.eval()
 
-    @property
-    def share(self) -> str:
-        """How many of the model's parameters are frozen, in words."""
-        frozen = sum(p.numel() for p in self.model.parameters() if not p.requires_grad)
-        return f"{frozen:,} of {self.model.count_parameters():,} parameters"
+
+def freeze_layers(
+    model: nn.Module, patterns: Sequence[str], sets: Mapping[str, Sequence[nn.Module]] | None = None, *, family: str
+) -> list[nn.Module]:
+    """Freeze what patterns name, and return the layers that must stay in evaluation mode.
+
+    A pattern names layers with all that is inside them, single weights, or a key of ``sets``; ``*`` stands for any
+    text. Raises :class:`ConfigError` for a pattern that matches nothing; ``family`` is the model's, for the error.
+    """
+    modules, kept = dict(model.named_modules()), []
+    for pattern in patterns:
+        layers = (sets or {}).get(pattern, ())
+        found = list(layers) or [module for name, module in modules.items() if name and fnmatchcase(name, pattern)]
+        weights = [] if layers else [p for name, p in model.named_parameters() if fnmatchcase(name, pattern)]
+        # A BatchNorm whose statistics are named keeps them, and so it may not be in training mode.
+        owners = [] if layers else [name for name, _ in model.named_buffers() if fnmatchcase(name, pattern)]
+        if not (found or weights or owners):
+            names = [name for name in modules if name]
+            near = difflib.get_close_matches(pattern, names, n=3) or [name for name, _ in model.named_children()]
+            raise ConfigError(
+                f"freeze '{pattern}': matches no layer and no weight of this model of family {family}; there are "
+                f"{', '.join(near)}"
+            )
+        kept += [*found, *(modules[name.rpartition(".")[0]] for name in owners)]
+        for weight in (*weights, *(p for module in found for p in module.parameters())):
+            weight.requires_grad_(False)
+    return kept
+
+
+def frozen_share(model: nn.Module) -> str:
+    """How many of a model's parameters are frozen, in words."""
+    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    return f"{frozen:,} of {sum(p.numel() for p in model.parameters()):,} parameters"
 
 
 def make_optimizer(

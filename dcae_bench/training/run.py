@@ -28,6 +28,7 @@ from dcae_bench.training.autoencoder import PhaseRun, PhaseTrainer
 from dcae_bench.training.finished import remove_state, skip_if_finished
 from dcae_bench.training.fit import fit_components
 from dcae_bench.training.log import read_log
+from dcae_bench.training.phases import frozen_share
 from dcae_bench.training.progress import train_with_progress
 from dcae_bench.training.run_folder import is_first_process, keep_recipe, sole_training
 from dcae_bench.weights.trained import TrainedWeights, model_sha256
@@ -123,7 +124,7 @@ def train_phase(
         if trainer.accelerator.is_main_process:
             settings |= profile.layout
             if spec.freeze:
-                settings |= {"freeze": ", ".join(spec.freeze), "frozen": trainer.freezer.share}
+                settings |= {"freeze": ", ".join(spec.freeze), "frozen": frozen_share(trainer.autoencoder)}
             through = _phases(run, names, named)
             _write(_trained(trainer, clock, through), profile, autoencoder, phase, packs, settings, recipe, output)
             remove_state(directory)

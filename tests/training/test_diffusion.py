@@ -317,6 +317,28 @@ def test_a_denoiser_starts_from_named_weights(train, tmp_path, capsys):
         train("dit", tmp_path / "third", {("diffusion", "rows", "dit", "initial"): str(first)})
 
 
+def test_frozen_layers_of_a_denoiser_stay_bit_identical(train, tmp_path):
+    """Nothing else differs: the same layers move, from the same start."""
+    train("uvit", tmp_path / "first", SHORT)
+    first = tmp_path / "first" / "model.safetensors"
+    freeze = {("diffusion", "trainings", "uvit", "freeze"): ["in_blocks.*", "*.bias"]}
+    train("uvit", tmp_path / "out", SHORT | freeze | {("diffusion", "rows", "uvit", "initial"): str(first)})
+    before, after = load_file(first), load_file(tmp_path / "out" / "model.safetensors")
+    for key, value in after.items():
+        if key.startswith("in_blocks.") or key.endswith(".bias"):
+            assert value.equal(before[key]), key
+    assert not after["mid_block.attn.qkv.weight"].equal(before["mid_block.attn.qkv.weight"])
+    record = load(tmp_path / "out" / "record.json")
+    assert record.denoiser.frozen == ("in_blocks.*", "*.bias") and record.settings["freeze"] == "in_blocks.*, *.bias"
+    assert " of " in record.settings["frozen"]
+    for patterns, says in ((["*.nothing"], "matches no layer and no weight"), (["*"], "leaves nothing to train")):
+        with pytest.raises(ConfigError, match=says):
+            train("uvit", tmp_path / "none", SHORT | {("diffusion", "trainings", "uvit", "freeze"): patterns})
+
+
+SHORT = {("diffusion", "rows", "uvit", "images"): 8}
+
+
 def _state(trainer):
     return {key: value.clone() for key, value in trainer.denoiser.state_dict().items()}
 

@@ -12,6 +12,7 @@ from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.weight_files import weights_sha256
 from dcae_bench.models.zoo import build
 from dcae_bench.planning.meaning import Meaning
+from dcae_bench.planning.workflow import Workflow
 from dcae_bench.profile.profile import load_profile, parse_profile
 from dcae_bench.records.record import load
 from dcae_bench.specs.autoencoders import CustomSpec
@@ -126,6 +127,9 @@ def test_the_command_trains_from_named_weights_and_records_them(tmp_path, tiny, 
     assert any("whose weights are others now" in reason for reason in meaning.differences(record))
     assert "finished before" not in run()
     assert load(output.with_name("record.json")).subject.trained[0].initial_sha256 == weights_sha256(mine)
+    jobs = Workflow(str(profile))
+    assert (jobs.initial_inputs("dc-ae", 1), jobs.initial_inputs("dc-ae", 2)) == ([str(mine)], [])
+    assert jobs.initial_inputs("sd-vae", 1) == [] and not any("starts from" in line for line in jobs.complaints())
     wide = tiny()["autoencoders"]["dc-ae"]["model"] | {"latent_channels": 4}
     other = parse_profile(tiny({("autoencoders", "dc-ae", "model"): wide}), "x").autoencoders["dc-ae"].model
     save_weights(build(other, seed=0).state_dict(), mine)
@@ -134,6 +138,9 @@ def test_the_command_trains_from_named_weights_and_records_them(tmp_path, tiny, 
         "has another shape than the model's: (32, 4, 3, 3), not (32, 8, 3, 3) (and 2 more)" in said
         and said.count("\n") == 1
     )
+    mine.unlink()
+    assert f"autoencoders.dc-ae.initial '{mine}': is no file or folder here" in run(wanted=2)
+    assert any(f"dc-ae starts from {mine}, which is not here" in line for line in jobs.complaints())
 
 
 def test_named_weights_are_part_of_the_recipe_of_the_first_phase_alone(tiny):

@@ -77,5 +77,7 @@ def _obstacles(row: GenerationRow, run: Generation, metric: GenerationMetric) ->
         yield f"the autoencoder's training differs: {clause}"
     if run.denoiser.initial is not None:
         yield f"the denoiser's training differs: it started from {run.denoiser.initial}"
+    if run.denoiser.frozen:
+        yield f"the denoiser's training differs: it froze {', '.join(run.denoiser.frozen)}"
     if RECORD_KEY not in record.metrics:
         yield f"the record holds no {RECORD_KEY}"
