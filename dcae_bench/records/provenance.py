@@ -16,7 +16,17 @@ from pydantic import Field
 from dcae_bench.base.files import REPOSITORY, sha256_json
 from dcae_bench.base.typed import Sha256, Strict
 
-RECORDED_VERSIONS = ("torch", "torchvision", "diffusers", "accelerate", "numpy", "pillow", "scipy", "torchmetrics")
+RECORDED_VERSIONS = (
+    "torch",
+    "torchvision",
+    "diffusers",
+    "transformers",  # whose encoders diffusers' AutoencoderRAE computes with
+    "accelerate",
+    "numpy",
+    "pillow",
+    "scipy",
+    "torchmetrics",
+)
 
 
 class Device(Strict):
