@@ -2,7 +2,7 @@
 
     python -m tests.image --base IMAGE
 
-Needs podman, several GB of disk and the packages of the pinned files. ``--base`` names another image of Debian with
+Needs podman, 25 GB of disk and the packages of the pinned files. ``--base`` names another image of Debian with
 Python 3.11, 3.12 or 3.13 where the Dockerfile's own cannot be fetched. The image is removed afterwards.
 """
 
@@ -44,7 +44,9 @@ def main() -> int:
         *(["--build-arg", f"BASE={asked.base}"] if asked.base else []),
         *(f"--volume={one}" for one in asked.volume),
     ]
-    subprocess.run(["podman", "build", *ISOLATION, *options, "--tag", NAME, str(REPOSITORY)], check=True)
+    # Kept layers would be three copies of the packages.
+    build = ["podman", "build", "--layers=false", *ISOLATION, *options, "--tag", NAME, str(REPOSITORY)]
+    subprocess.run(build, check=True)
     container = run("buildah", "from", NAME)
     try:
         print(run("buildah", "run", *ISOLATION, container, "--", "sh", "-c", TRIAL))

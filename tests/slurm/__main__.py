@@ -50,10 +50,12 @@ def profile() -> str:
 
 
 def prepare(folder: Path) -> Path:
-    """A folder in which the workflow can run."""
+    """A folder in which the workflow can run. Weights that come in packages are converted once for all folders."""
     tiny_diffusion.write_data(folder / "results" / "tiny" / "data", DATA)
     (folder / "tiny.yaml").write_text(profile())
     (folder / "cache").mkdir()
+    (folder.parent / "weights").mkdir(exist_ok=True)
+    (folder / "cache" / "weights").symlink_to(folder.parent / "weights")
     return folder
 
 
@@ -119,7 +121,9 @@ def disturbed(folder: Path, cluster: Cluster) -> None:
     run = through_slurm(folder, cluster)
     saved = folder / "results" / "tiny" / "runs" / f"{VICTIM}@retrained-phase1"
     wait_for("a checkpoint of a running training", lambda: [*saved.glob(f"**/{CHECKPOINT}")], run, folder)
-    (killed,) = training_in(cluster, "RUNNING")
+    if not (running := training_in(cluster, "RUNNING")):
+        raise Wrong(f"the training ended before it could be killed:\n{end_of(folder)}")
+    (killed,) = running
     first = cluster.time_limit(killed)
     cluster.call("scancel", killed)
     cluster.set_state("drain")
