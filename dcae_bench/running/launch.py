@@ -55,6 +55,9 @@ def start_processes(profile: Profile, *, exactly: bool = False) -> bool:
     started = int(os.environ.get("WORLD_SIZE", "1")) > 1
     # Before the GPUs are taken, because srun may take this command's place.
     address = find_meeting(profile.name, nodes) if nodes > 1 and not started else None
+    if profile.processes * nodes > 1:
+        # Torch's native code, which reads this when torch is imported, warns at length of every process that is lost.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     take_gpus(profile, profile.processes, exactly=exactly)
     if started or profile.processes * nodes == 1:
         return False
@@ -159,8 +162,6 @@ def _start(count: int, meeting: Meeting | None = None) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {FAILURES: folder, LAUNCHER: str(os.getpid())}
-        # Torch's native code warns in each process of what the profile chose, and of each process that it lost.
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         # Gloo can use the loopback interface on one machine, whatever the host's name resolves to.
         interface = "lo" if meeting is None else interface_of(meeting.own)
         if interface is not None:

@@ -1,6 +1,7 @@
 """One training on several nodes: two commands of this machine, each with two processes, against one command."""
 
 import socket
+from signal import SIGTERM
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from dcae_bench.profile.profile import load_profile
 from dcae_bench.records.record import load
 from dcae_bench.running.nodes import MEETING
+from dcae_bench.running.stop import EXIT_CODE
 from dcae_bench.training.checkpoint import CHECKPOINT
 from dcae_bench.training.log import read_log
 from dcae_bench.training.run import train_phase
@@ -31,7 +33,7 @@ def profiles(folder, tiny):
 def train(server, profiles):
     """Run the training's command as the nodes of a layout; give exit codes and the errors of each node."""
 
-    def run(layout, output, killed=None):
+    def run(layout, output, *ending):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             meeting = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -41,7 +43,7 @@ def train(server, profiles):
         output.mkdir(exist_ok=True)
         errors = [output / f"node-{number}.err" for number in range(LAYOUTS[layout][0])]
         started = [
-            server.Process(target=workers.node, args=(words, {MEETING: meeting}, file, killed)) for file in errors
+            server.Process(target=workers.node, args=(words, {MEETING: meeting}, file, *ending)) for file in errors
         ]
         for process in started:
             process.start()
@@ -76,7 +78,7 @@ def test_two_nodes_train_as_one_does_and_go_on_after_the_death_of_one(train, pro
     assert [record.provenance.device.processes for record in made] == [4, 4]
     assert [record.settings.get("nodes") for record in made] == [None, "2"]
 
-    codes, told = train("two-nodes", broken, killed=1)
+    codes, told = train("two-nodes", broken, 1)
     assert sorted(codes) == [-9, 2]
     errors = [line for line in told[codes.index(2)] if line.startswith(("dcae-bench: ", "Traceback", "[rank"))]
     assert len(errors) == 1 and errors[0].startswith("dcae-bench: error: node ")
@@ -86,3 +88,14 @@ def test_two_nodes_train_as_one_does_and_go_on_after_the_death_of_one(train, pro
     assert any("resumed at image 8 of 16" in file.read_text() for file in broken.glob("*.err"))
     assert read_log(broken / "log.jsonl") == logs["two"]
     assert not [key for key, value in weights(two).items() if not weights(broken)[key].equal(value)]
+
+
+@pytest.mark.long
+def test_a_signal_to_one_node_stops_both_with_a_checkpoint(train, tmp_path):
+    codes, told = train("two-nodes", tmp_path, 1, SIGTERM)
+    assert codes == [EXIT_CODE, EXIT_CODE]
+    for lines in told:
+        (line,) = [line for line in lines if line.startswith(("dcae-bench: ", "Traceback", "[rank"))]
+        assert "stopped by" in line and "at image 12 of 16, with a checkpoint; run the same command again" in line
+    (path,) = tmp_path.rglob(CHECKPOINT)
+    assert torch.load(path, weights_only=True)["images"] == 12

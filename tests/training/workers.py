@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
@@ -136,10 +137,12 @@ def bad_image_of_the_second_process(folder: Path, output: Path) -> None:
         sys.exit(2)
 
 
-def node(arguments: list[str], variables: dict[str, str], errors: Path, killed: int | None = None) -> None:
+def node(
+    arguments: list[str], variables: dict[str, str], errors: Path, ended: int | None = None, by: int = SIGKILL
+) -> None:
     """Run the command line as one node of a training. Its processes are forks of this one, which has imported all.
 
-    After the first checkpoint, the command of the node with the number ``killed`` is killed by one of its processes.
+    After the first checkpoint, the command of the node with the number ``ended`` gets the signal ``by``.
     """
     os.environ.pop("OMP_NUM_THREADS", None)
     os.environ.update(variables)
@@ -152,19 +155,24 @@ def node(arguments: list[str], variables: dict[str, str], errors: Path, killed: 
 
     def worker(*words: str) -> None:
         sys.argv = ["dcae-bench", *words[2:]]
-        if os.environ["GROUP_RANK"] == str(killed):
+        if os.environ["GROUP_RANK"] == str(ended):
             checkpoint = Loop.checkpoint
+
+            sent: list[int] = []
 
             def kill(self: Loop, name: str, seconds: float) -> None:
                 checkpoint(self, name, seconds)
-                os.kill(launcher, SIGKILL)
+                if not sent:
+                    os.kill(launcher, by)
+                    time.sleep(1)  # until the signal has come
+                sent.append(by)
 
             Loop.checkpoint = kill
         try:
             main()
-        except SystemExit as ended:
-            if ended.code:  # the library calls a function that ends by this exception a failure whatever the code
-                os._exit(ended.code)
+        except SystemExit as exited:
+            if exited.code:  # the library calls a function that ends by this exception a failure whatever the code
+                os._exit(exited.code)
 
     api.elastic_launch = in_forks
     nodes.CUT_OFF_S = 1.0
