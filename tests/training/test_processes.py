@@ -29,6 +29,21 @@ def test_two_processes_train_as_one_does(in_two, folder, diffusion_folder, tmp_p
         assert line == pytest.approx(other, rel=1e-5 if number == 0 else 1e-2, abs=1e-6), number
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_a_late_discriminator_and_frozen_layers_are_the_same_in_two_processes(in_two, folder, tmp_path, sharding):
+    train = workers.third_phase_with_a_late_start
+    train(folder, tmp_path / "1")
+    assert in_two(train, folder, tmp_path / "2", SHARDING=sharding) == [0, 0]
+    found, wanted = (read_log(tmp_path / count / "log.jsonl") for count in ("2", "1"))
+    assert ["disc" in line for line in found] == ["disc" in line for line in wanted] == [False] * 2 + [True] * 8
+    for number, (line, other) in enumerate(zip(found, wanted, strict=True)):
+        assert line == pytest.approx(other, rel=1e-5 if number == 0 else 5e-2, abs=1e-5), number
+    before, after = load_file(folder / "initial.safetensors"), load_file(tmp_path / "2" / "model.safetensors")
+    assert all(value.equal(before[key]) for key, value in after.items() if key.startswith("encoder."))
+    assert "encoder.*" in load(tmp_path / "2" / "record.json").settings["freeze"]
+
+
 def test_processes_stopped_at_a_checkpoint_go_on_to_the_same_bits(in_two, folder, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert in_two(workers.third_phase, folder, whole) == [0, 0]

@@ -42,6 +42,16 @@ def third_phase_in_parts(folder: Path, output: Path) -> None:
     train_autoencoder(folder, output, 3, whole.model_copy(update={"training": training}))
 
 
+def third_phase_with_a_late_start(folder: Path, output: Path) -> None:
+    """The discriminator starts after two batches, and the encoder and all norms are frozen."""
+    whole = profile(folder)
+    phases = whole.training.phases
+    gan = phases[3].gan.model_copy(update={"start_images": 2 * phases[3].batch_size})
+    late = phases[3].model_copy(update={"gan": gan, "trainable": ("all",), "freeze": ("encoder.*", "*.norm")})
+    training = whole.training.model_copy(update={"phases": {**phases, 3: late}})
+    train_autoencoder(folder, output, 3, whole.model_copy(update={"training": training}))
+
+
 def train_autoencoder(folder: Path, output: Path, phase: int, changed: Profile | None = None) -> None:
     train_phase(
         changed or profile(folder),
