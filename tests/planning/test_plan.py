@@ -113,6 +113,7 @@ def test_shards_of_weights_are_counted_and_the_plan_says_what_fits(paper):
     )
 
 
+@pytest.mark.long
 def test_frozen_layers_and_a_late_discriminator_cost_less(demo):
     model, loss, phase = demo.autoencoders["dc-ae-f32c32"].model, demo.training.loss, demo.training.phases[3]
     late = phase.gan.model_copy(update={"start_images": phase.images // 4})
