@@ -12,6 +12,8 @@ from dcae_bench.report.sources import Source
 from dcae_bench.tables.figures.losses import log_curve
 from dcae_bench.tables.runs import CONTROL
 
+LOSSES = {"l1": "L1", "lpips": "LPIPS"}
+"""Losses of an autoencoder's training, with their printed names."""
 POINTS = 80
 """Most points of a curve: a chart is no wider than a few hundred px."""
 
@@ -25,13 +27,15 @@ class Curve:
     points: Sequence[tuple[float, float]]
 
 
-def phase_curves(source: Source) -> dict[int, list[Curve]]:
-    """L1 + LPIPS by images seen, by phase, of the trainings behind a run's reconstructions.
+def phase_curves(source: Source) -> dict[tuple[int, tuple[str, ...]], list[Curve]]:
+    """Losses by images seen of the trainings behind a run's reconstructions, by phase and by the summed losses.
+
+    The losses are those of :data:`LOSSES` that a training has.
 
     A training whose weights are not those that were measured is left out. Raises :class:`ResultsError` for a log that
     is damaged.
     """
-    found: dict[int, list[Curve]] = {}
+    found: dict[tuple[int, tuple[str, ...]], list[Curve]] = {}
     seen = set()
     for run in source.reconstruction.runs if source.reconstruction else ():
         subject, places = run.record.subject, Places.around(run.path)
@@ -39,10 +43,17 @@ def phase_curves(source: Source) -> dict[int, list[Curve]]:
         if places is None or subject.phase is None or subject.family == CONTROL or key in seen:
             continue
         seen.add(key)
-        record = Path(places.training(subject.autoencoder, subject.phase, "record.json"))
-        if record.exists() and load(record).subject.weights_sha256 == subject.weights_sha256:
-            curve = log_curve(record.with_name("log.jsonl"), ("l1", "lpips"))
-            found.setdefault(subject.phase, []).append(Curve(subject.autoencoder, subject.family, list(_points(curve))))
+        path = Path(places.training(subject.autoencoder, subject.phase, "record.json"))
+        log = path.with_name("log.jsonl")
+        if not path.exists() or not log.exists():
+            continue
+        record = load(path)
+        losses = tuple(key for key in LOSSES if key in record.metrics)
+        if losses and record.subject.weights_sha256 == subject.weights_sha256:
+            curve = log_curve(log, losses)
+            found.setdefault((subject.phase, losses), []).append(
+                Curve(subject.autoencoder, subject.family, list(_points(curve)))
+            )
     return dict(sorted(found.items()))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from dcae_bench.report import charts
 from dcae_bench.report.cells import ShownTable, show
 from dcae_bench.report.charts import Chart
-from dcae_bench.report.curves import denoiser_curves, phase_curves
+from dcae_bench.report.curves import LOSSES, denoiser_curves, phase_curves
 from dcae_bench.report.records import Panels
 from dcae_bench.report.sources import Source
 from dcae_bench.tables.ablation import page as ablation
@@ -118,10 +118,13 @@ def _reconstruction(source: Source, panels: Panels) -> Block | None:
 def _phase_losses(source: Source, name: str) -> Iterator[Chart]:
     if source.committed:
         return
-    for phase, curves in phase_curves(source).items():
+    for (phase, losses), curves in phase_curves(source).items():
+        label = " + ".join(LOSSES[key] for key in losses)
         title = f"Loss in phase {phase}: {PHASES.get(phase, '')}".rstrip(": ")
-        caption = "L1 + LPIPS, smoothed. A click on a name of the legend singles its curve out."
-        yield from charts.losses(f"{name}-loss-{phase}", title, caption, "images seen", "L1 + LPIPS", curves)
+        caption = f"{label}, smoothed. A click on a name of the legend singles its curve out."
+        yield from charts.losses(
+            f"{name}-loss-{phase}-{'-'.join(losses)}", title, caption, "images seen", label, curves
+        )
 
 
 def _generation(source: Source, panels: Panels) -> Block | None:

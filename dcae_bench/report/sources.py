@@ -14,7 +14,7 @@ from dcae_bench.tables.ablation.table import AblationTable
 from dcae_bench.tables.generation.table import GenerationTable
 from dcae_bench.tables.rebuild import ablation_of, generation_of, reconstruction_of, records_problems
 from dcae_bench.tables.reconstruction.table import ReconstructionTable
-from dcae_bench.tables.throughput.build import MEASURES, build, find_records, planned_timings
+from dcae_bench.tables.throughput.build import MEASURES, build, find_records, is_record, planned_timings
 from dcae_bench.tables.throughput.evidence import RECORDS, code_told
 from dcae_bench.tables.throughput.table import ThroughputTable
 
@@ -62,9 +62,9 @@ def _run(results: Path) -> Source:
 
 
 def _timings(folder: Path) -> Iterator[Source]:
-    """A source for each plan of timings that has records."""
+    """A source for each plan of timings that has records; a plan may have begun and hold its state alone."""
     for plan in sorted(path for path in folder.glob("*") if path.is_dir() and path.name != "logs"):
-        if any(plan.rglob("*.json")):
+        if any(is_record(path) for path in plan.rglob("*.json") if path.is_file()):
             records = find_records([plan])
             table = build(records, planned=planned_timings([plan]), code=fingerprint(MEASURES))
             yield Source(f"plan-{plan.name}", f"This run, timings of plan {plan.name}", plan, False, throughput=table)

@@ -49,8 +49,11 @@ def results(tmp_path_factory) -> Path:
             values |= {"psnr": np.array([10.0, 20.0]), "lpips_alex_u8": np.array([0.5, 0.2])}
             np.savez(path.with_suffix(".gallery.npz"), images=shown, **values)
             training = root / f"training/{name}@retrained/phase{phase}/record.json"
-            kept(make_record(family, kind="training", phase=phase, profile="tiny"), training)
-            lines = [{"images": 10 * step, "l1": 1 / (1 + step), "lpips": 0.5} for step in range(30)]
+            losses = {"l1": 0.1} | ({"lpips": 0.5} if phase == 1 else {})  # phase 3 has no LPIPS
+            metrics = {key: Metric(label=key, value=value) for key, value in losses.items()}
+            made = make_record(family, kind="training", phase=phase, profile="tiny")
+            kept(made.model_copy(update={"metrics": metrics}), training)
+            lines = [{"images": 10 * step, **losses} for step in range(30)]
             training.with_name("log.jsonl").write_text("\n".join(map(json.dumps, lines)))
     holdings = Holdings((f"{HOSTILE} on photos-128",))
     gone = {("x", "photos-64"): (f"no data {HOSTILE}",)}

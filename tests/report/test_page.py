@@ -11,11 +11,13 @@ import pytest
 
 from dcae_bench.base.errors import ResultsError
 from dcae_bench.cli.main import main
+from dcae_bench.measurement.record import save as save_timing
 from dcae_bench.planning.report import state, tables_made
 from dcae_bench.records.record import load, save
 from dcae_bench.report.gallery import gallery
 from dcae_bench.report.headline import claims
 from dcae_bench.report.page import render, write_report
+from dcae_bench.report.provenance import missing
 from dcae_bench.report.records import Panels
 from dcae_bench.report.sources import find_sources
 from dcae_bench.tables.reconstruction.build import build
@@ -23,6 +25,7 @@ from dcae_bench.tables.reconstruction.files import write
 from dcae_bench.tables.reported.reconstruction import load_reported_reconstruction
 from tests.report.conftest import HOSTILE, kept, noise
 from tests.tables.conftest import record as make_record
+from tests.tables.timings import timing
 
 ISLANDS = ("panels", "specs")
 
@@ -104,7 +107,7 @@ def test_charts_have_a_drawing_and_a_specification(read, page):
     specs = json.loads(read.islands["specs"])
     drawn = re.findall(r'<figure class="chart" id="([\w-]+)"', page.read_text())
     assert set(drawn) == set(specs) and len(drawn) == page.read_text().count('<img src="data:image/svg+xml,')
-    wanted = {"run-rec-quality-1", "run-rec-loss-1", "run-rec-loss-3", "run-gen-loss-vp"}
+    wanted = {"run-rec-quality-1", "run-rec-loss-1-l1-lpips", "run-rec-loss-3-l1", "run-gen-loss-vp"}
     assert wanted <= set(specs) and "h100-2026-11-27-speed-train-energy-per-image-j" in specs
 
 
@@ -195,6 +198,21 @@ def test_the_command_says_what_it_wrote_and_what_it_needs(copied, monkeypatch, c
     assert code == 0 and "page.html: " in said.out and (copied / "x/page.html").exists()
     code, said = run("--results", copied / "nothing", "--output", copied / "page.html")
     assert code == 2 and "holds no table; make one first" in said.err and not (copied / "page.html").exists()
+
+
+def test_timings_of_this_run_are_shown_when_there_are_any(copied):
+    (copied / "table_rfid.json").unlink()
+    plan = copied / "throughput/cpu"
+    plan.mkdir(parents=True)
+    (plan / "plan.json").write_text('{"sessions": {}, "timings": 2}')
+    assert [source.name for source in find_sources(copied)] == ["run"]
+    record = timing("dc-ae-f64c128 p1", [30.0, 31.0, 32.0, 31.0, 30.0])
+    save_timing(record, plan / "one.json")
+    sources = find_sources(copied)
+    assert [source.name for source in sources] == ["run", "plan-cpu"]
+    assert [(one.names, one.reason) for one in missing(sources[1])] == [
+        (["1 of 2 timings"], "the plan was not finished; the same command continues it")
+    ]
 
 
 def test_the_rule_waits_for_tables_of_its_profile_alone(copied, monkeypatch):

@@ -279,3 +279,14 @@ def test_a_results_folder_that_cannot_be_written_is_one_line_and_exit_code_2(tmp
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("dcae-bench: error:")]
     assert "results" in line and "cannot be written" in line
     assert (tmp_path / "results").read_text() == "a file, not a folder"
+
+
+@pytest.mark.long
+def test_the_report_is_made_of_the_tables_that_exist_and_makes_none(finished):
+    page = finished.root / "results/report.html"
+    assert finished.planned("results/report.html") == {"report": 1}
+    done = finished.snakemake("results/report.html")
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = page.read_text()
+    assert "thumbnail" in text and "make results/table_diffusion.md" in text
+    assert finished.planned("results/report.html") == {}

@@ -140,7 +140,7 @@ function enhance(node) {
     layout: {
       topStart: "search", bottomStart: "info", bottomEnd: null,
       topEnd: { buttons: [
-        { extend: "colvis", text: "Columns", columns: ":not(.opens)", columnText: (_, index, title) => title },
+        { extend: "colvis", text: "Columns", columns: ":not(.opens)", background: false, columnText: (_, index, title) => title },
         ...Object.keys(FORMATS).reverse().map((format) => ({
           text: `Copy ${format}`,
           action: async (_, api) => { await copy(exported(api, format)); say(`Copied as ${format}`); },
