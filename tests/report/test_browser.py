@@ -70,8 +70,10 @@ def test_a_table_is_sorted_with_the_mouse_and_with_the_keyboard(opened, page):
     values = sorted(column(shown, number), key=float)
     title = shown.locator(f"{MEASURED} thead th:nth-child({number})")
     title.click()
-    assert column(shown, number) == values and title.get_attribute("aria-sort") == "ascending"
+    shown.locator(f"{MEASURED} th[aria-sort=ascending]").wait_for()
+    assert column(shown, number) == values
     title.locator("[role=button]").press("Enter")
+    shown.locator(f"{MEASURED} th[aria-sort=descending]").wait_for()
     assert column(shown, number) == values[::-1]
 
 
@@ -100,7 +102,8 @@ def test_a_cell_opens_its_record_by_click_and_by_keyboard(opened, page):
     number = head(shown, "SSIM")
     shown.locator(f"{MEASURED} tbody tr:first-child td:nth-child({number})").click()
     record = shown.locator("dialog#record")
-    assert record.is_visible() and record.locator("tr.asked td").first.inner_text() == "SSIM"
+    record.wait_for()
+    assert record.locator("tr.asked td").first.inner_text() == "SSIM"
     text = record.inner_text()
     for fact in (
         "reconstruction/photos-v1",
@@ -112,13 +115,15 @@ def test_a_cell_opens_its_record_by_click_and_by_keyboard(opened, page):
     ):
         assert fact in text
     shown.keyboard.press("Escape")
-    assert not record.is_visible()
+    record.wait_for(state="hidden")
     link = shown.locator(f"{MEASURED} a.open").nth(1)
     link.focus()
     shown.keyboard.press("Enter")
-    assert record.is_visible()
+    record.wait_for()
     record.get_by_role("button", name="Close").click()
+    record.wait_for(state="hidden")
     shown.locator("#run-rec-differences tbody td").nth(3).click()
+    record.wait_for()
     assert record.locator("nav button").count() == 2  # both records of a difference
 
 

@@ -162,12 +162,14 @@ const specs = json("specs");
 const views = new Map();
 async function draw(figure) {
   const plot = figure.querySelector(".plot");
-  if (plot.classList.contains("drawn")) return views.get(figure);
-  plot.classList.add("drawn");
+  if (views.has(figure)) return views.get(figure);
   const place = plot.appendChild(element("div"));
   place.style.width = "100%";
   const spec = { ...specs[figure.id], autosize: { type: "fit-x", contains: "padding" } };
-  const made = vegaEmbed(place, spec, { actions: false, renderer: "svg", ast: true }).then((result) => result.view);
+  const made = vegaEmbed(place, spec, { actions: false, renderer: "svg", ast: true }).then((result) => {
+    plot.classList.add("drawn"); // until now the drawing keeps the place, so that nothing moves under the pointer
+    return result.view;
+  });
   views.set(figure, made);
   return made;
 }
