@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
+from dcae_bench.base.claims import require_claims
 from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.leftovers import hold_part, remove_parts
 
@@ -50,6 +51,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+            require_claims()
             temporary.replace(path)  # before the file is closed, which ends its lock
         sync_folder(path.parent)
     except OSError as error:
@@ -165,6 +167,7 @@ def write_at(path: Path, offset: int, rows: np.ndarray) -> None:
     A full disk makes this write fail with an error; it would kill a process that writes through a memory mapping.
     Raises :class:`ResultsError`.
     """
+    require_claims()
     try:
         with open(path, "r+b", buffering=0) as file:
             content = np.ascontiguousarray(rows).data.cast("B")

@@ -14,6 +14,7 @@ from typing import Self
 
 import numpy as np
 
+from dcae_bench.base.claims import require_claims
 from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.files import (
     cannot_write,
@@ -123,6 +124,7 @@ class RowFiles:
         Raises :class:`ResultsError`.
         """
         if self._pending:
+            require_claims()
             try:
                 for name in self.layouts:
                     sync_file(self.folder / name)
@@ -137,7 +139,8 @@ class RowFiles:
         self._committed = time.monotonic()
 
     def remove(self) -> None:
-        """Remove the folder of a finished pass."""
+        """Remove the folder of a finished pass. Raises :class:`ResultsError`."""
+        require_claims()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Self:

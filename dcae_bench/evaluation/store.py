@@ -7,6 +7,7 @@ from types import TracebackType
 
 import numpy as np
 
+from dcae_bench.base.claims import require_claims
 from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.leftovers import remove_folders
 from dcae_bench.base.row_files import Layout, RowFiles, read_state
@@ -119,5 +120,6 @@ def remove_other_states(folder: Path) -> None:
 
 
 def forget(folder: Path) -> None:
-    """Delete the state of a finished pass. Do not use its arrays afterwards."""
+    """Delete the state of a finished pass. Do not use its arrays afterwards. Raises :class:`ResultsError`."""
+    require_claims()
     shutil.rmtree(folder, ignore_errors=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dcae_bench.base.claims import require_claims
 from dcae_bench.base.files import cannot_write, sync_folder
 from dcae_bench.base.leftovers import remove_folders
 from dcae_bench.base.row_files import Layout, RowFiles, read_state
@@ -57,6 +58,7 @@ class PackedArray(RowFiles):
 
     def move_into_place(self) -> None:
         """Move the finished array, which is on disk, to its final path. Raises :class:`ResultsError`."""
+        require_claims()
         try:
             self._array.replace(self.path)
             sync_folder(self.path.parent)

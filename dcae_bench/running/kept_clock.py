@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dcae_bench.base.claims import require_claims
+from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.files import cannot_write
 from dcae_bench.records.provenance import Stopwatch
 
@@ -80,10 +82,13 @@ def _write_until(end: threading.Event, clock: Stopwatch, descriptor: int) -> Non
     while True:
         ended = end.wait(INTERVAL_S)
         try:
+            require_claims()
             os.lseek(descriptor, 0, os.SEEK_SET)
             os.write(
                 descriptor, f"{clock.seconds:019.3f}\n".encode()
             )  # of equal length, so a kill leaves a whole number
+        except ResultsError:
+            return  # another command works here now, if this one was suspended; it says so where it writes
         except OSError:
             pass  # a full disk stops the work itself, with an error that says so
         if ended:

@@ -1,53 +1,41 @@
 """Locks on outputs: one command at a time writes an output, or the state of an unfinished one.
 
 A lock is a hidden file beside the output. The kernel's lock (``flock``) on it ends with its process, even if the
-process is killed. The file names its owner, with a heartbeat: other hosts may share the folder without sharing the
-kernel's locks, and some file systems have none. There, an owner whose heartbeat stands still counts as dead.
+process is killed. The file names its owner, with a heartbeat (:mod:`dcae_bench.running.heartbeat`): other hosts may
+share the folder without sharing the kernel's locks, and some file systems have none.
 """
 
 import errno
-import fcntl
-import json
 import os
-import secrets
 import sys
-import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
-from platform import node
 
+from dcae_bench.base.claims import give_back, hold
 from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.files import cannot_write
 from dcae_bench.base.terminal import printable
-from dcae_bench.records.provenance import command_line
+from dcae_bench.running.heartbeat import (
+    POLL_S,
+    TRUST_S,
+    Heart,
+    Owner,
+    Watch,
+    clock,
+    flock,
+    is_current,
+    read,
+    read_at,
+    write,
+)
 from dcae_bench.running.processes import Worker
-from dcae_bench.running.run_lock import is_alive
 
-BEAT_S = 5.0
-SILENT_S = 30.0
-"""Seconds without a heartbeat after which an owner counts as dead, where the kernel's lock does not tell."""
 SETTLE_S = 1.0
 """Without the kernel's locks the last of several writers owns the lock; each waits this long to see who that is."""
-POLL_S = 0.2
-MAX_BYTES = 4000
-
-
-@dataclass(frozen=True)
-class Owner:
-    """The command that holds a lock, as the lock file names it."""
-
-    pid: int
-    host: str
-    started: str
-    beat: str
-    token: str
-    command: str
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host} since {self.started} ({self.command})"
+WRITING = "{path}: {owner} is writing it; wait until it ends, or end it, then run the same command again"
+"""Why a command that does not wait is refused."""
 
 
 def lock_of(path: Path) -> Path:
@@ -56,35 +44,37 @@ def lock_of(path: Path) -> Path:
 
 
 @contextmanager
-def sole_writer(path: Path, *, wait: bool = True) -> Iterator[None]:
+def sole_writer(
+    path: Path, *, wait: bool = True, refusal: str = WRITING, on_loss: Callable[[str], None] | None = None
+) -> Iterator[None]:
     """Hold the lock of the output ``path``, a file or a folder. A folder that cannot be written needs no lock.
 
     While another command holds it, the call waits and names that command once on standard error; without ``wait`` it
-    raises :class:`ResultsError`, as it does where the lock file cannot be made.
+    raises :class:`ResultsError` with the text ``refusal``, as it does where the lock file cannot be made. If this
+    process loses the lock, because it stood still so long that others took it for dead, its next write raises
+    :class:`ResultsError`, and ``on_loss`` gets the line.
     """
     lock = lock_of(path)
     made = [folder for folder in lock.parents if not folder.exists()]
     try:
-        descriptor = _acquire(lock, Path(path), wait)
+        taken = _acquire(lock, Path(path), wait, refusal)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise cannot_write(Path(path), error) from error
-        descriptor = None  # nobody can write the output either; whoever tries has an error of their own
-    if descriptor is None:
+        taken = None  # nobody can write the output either; whoever tries has an error of their own
+    if taken is None:
         yield
         return
-    end = threading.Event()
-    heart = threading.Thread(target=_beat, args=(descriptor, end), name="heartbeat", daemon=True)
-    heart.start()
+    descriptor, owner = taken
+    heart = Heart(lock, descriptor, owner, on_loss)
     failed = True
     try:
         yield
         failed = False
     finally:
-        end.set()
-        heart.join()
+        heart.stop()
         # Unlinked while it is held: who waits for this file sees that it is gone, and makes a new one.
-        if _is_current(lock, descriptor):
+        if heart.owns():
             lock.unlink(missing_ok=True)
         os.close(descriptor)
         if failed:
@@ -98,31 +88,47 @@ def sole_writers(path: Path, process: Worker) -> Iterator[None]:
         if process.first:
             held.enter_context(sole_writer(path))
         process.wait()
+        if not process.first:
+            held.callback(give_back, _Follower(lock_of(path)))
         yield
 
 
-def _acquire(lock: Path, path: Path, wait: bool) -> int:
-    """Take the lock and write this process into it; return its open file."""
-    watch, told = _Watch(), False
+class _Follower:
+    """A claim of the other processes of a command: that the first one still has the lock."""
+
+    def __init__(self, lock: Path):
+        self._lock, self._owner, self._sure = lock, read_at(lock), clock()
+        hold(self)
+
+    def require(self) -> None:
+        """Raise :class:`ResultsError` if another command has the lock."""
+        if self._owner is None or clock() - self._sure <= TRUST_S:
+            return
+        found, self._sure = read_at(self._lock), clock()
+        if found is not None and found.token != self._owner.token:
+            raise ResultsError(f"{self._lock}: this command lost its lock to {found}; it writes no more, run it again")
+
+
+def _acquire(lock: Path, path: Path, wait: bool, refusal: str) -> tuple[int, Owner]:
+    """Take the lock and write this process into it; return its open file and what it says."""
+    watch, told = Watch(), False
     while True:
         descriptor = _open(lock)
         try:
-            locked = _flock(descriptor)
-            owner = _read(descriptor)
+            locked = flock(descriptor)
+            owner = read(descriptor)
             if locked is not False:
-                if not _is_current(lock, descriptor):
+                if not is_current(lock, descriptor):
                     continue
-                if (owner is None or watch.is_dead(owner, locked)) and _take(lock, descriptor, locked):
+                free = owner is None or watch.is_dead(owner, locked)
+                if free and (mine := _take(lock, descriptor, locked)) is not None:
                     taken, descriptor = descriptor, -1
-                    return taken
+                    return taken, mine
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
         if not wait and (locked is False or watch.beats):
-            raise ResultsError(
-                f"{path}: {owner or 'another command'} is writing it; wait until it ends, or end it, then run the same "
-                "command again"
-            )
+            raise ResultsError(refusal.format(path=path, owner=owner or "another command"))
         if not told:
             line = printable(f"dcae-bench: {path}: waiting for {owner or 'another command'}")
             print(line, file=sys.stderr, flush=True)
@@ -151,84 +157,17 @@ def _remove_empty(folders: Iterable[Path]) -> None:
             return
 
 
-class _Watch:
-    """Watches the heartbeat of a lock's owner. The clocks of two hosts may differ, so only its changes count."""
-
-    def __init__(self) -> None:
-        self._seen: tuple[str, str] | None = None
-        self._since = 0.0
-        self.beats = False
-        """Whether a heartbeat was seen."""
-
-    def is_dead(self, owner: Owner, locked: bool | None) -> bool:
-        """Whether the owner is dead. ``locked`` tells whether this process has the kernel's lock on the file."""
-        if owner.host == node() and (locked or not is_alive(owner.pid)):
-            return True
-        seen = owner.token, owner.beat
-        if seen != self._seen:
-            self.beats = self._seen is not None
-            self._seen, self._since = seen, time.monotonic()
-        return time.monotonic() - self._since >= SILENT_S
-
-
-def _take(lock: Path, descriptor: int, locked: bool | None) -> bool:
-    """Write this process into the lock file; return whether it owns the lock."""
-    owner = Owner(os.getpid(), node(), _now(), _now(), secrets.token_hex(8), command_line()[: MAX_BYTES // 8])
+def _take(lock: Path, descriptor: int, locked: bool | None) -> Owner | None:
+    """Write this process into the lock file; return what it says, or None if another process owns the lock."""
+    owner = Owner.this()
     try:
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, _content(owner), 0)
+        write(lock, owner)
     except OSError:  # on a full disk the kernel's lock holds without a name, and the work says what it lacks
         if not locked:
             raise
     if locked:
-        return True
+        return owner
     time.sleep(SETTLE_S)
-    last = _read(descriptor)
-    return _is_current(lock, descriptor) and last is not None and last.token == owner.token
-
-
-def _beat(descriptor: int, end: threading.Event) -> None:
-    """Renew the heartbeat until ``end``."""
-    mine = _read(descriptor)
-    while mine is not None and not end.wait(BEAT_S):
-        try:
-            os.lseek(descriptor, 0, os.SEEK_SET)
-            os.write(descriptor, _content(replace(mine, beat=_now())))  # of equal length
-        except OSError:  # for example a full disk; the kernel's lock remains
-            continue
-
-
-def _content(owner: Owner) -> bytes:
-    return json.dumps(vars(owner)).encode() + b"\n"
-
-
-def _read(descriptor: int) -> Owner | None:
-    """Owner in the lock file; None where it was never written, or not to its end."""
-    try:
-        return Owner(**json.loads(os.pread(descriptor, MAX_BYTES, 0)))
-    except (ValueError, TypeError):
-        return None
-
-
-def _flock(descriptor: int) -> bool | None:
-    """Take the kernel's lock; False if another process holds it, None where the file system has no locks."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
-
-
-def _is_current(lock: Path, descriptor: int) -> bool:
-    """Whether the open file is still the one at the lock's path."""
-    try:
-        there, here = os.stat(lock, follow_symlinks=False), os.fstat(descriptor)
-    except OSError:
-        return False
-    return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    last = read_at(lock)
+    return owner if is_current(lock, descriptor) and last is not None and last.token == owner.token else None

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from dcae_bench.base.claims import require_claims
 from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.files import sync_folder
 from dcae_bench.base.leftovers import remove_parts
@@ -44,6 +45,7 @@ def remove_state(directory: Path) -> None:
 
     The checkpoint is removed first, so that a kill or a crash in between never leaves a checkpoint without its log.
     """
+    require_claims()
     (directory / CHECKPOINT).unlink(missing_ok=True)
     if directory.exists():
         sync_folder(directory)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from dcae_bench.base.claims import require_claims
 from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.files import read_bytes, write_text
 from dcae_bench.base.reading import parse_json
@@ -34,6 +35,7 @@ class TrainingLog:
             total[1] += 1
         if images % self.every == 0:
             means = {name: total / batches for name, (total, batches) in self.begun.items()}
+            require_claims()
             try:
                 with open(self.path, "a") as file:
                     file.write(json.dumps({"images": images, **means}) + "\n")

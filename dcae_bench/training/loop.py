@@ -19,6 +19,7 @@ from accelerate import (
 )
 from torch import Tensor, nn
 
+from dcae_bench.base.claims import require_claims
 from dcae_bench.base.errors import TrainingError
 from dcae_bench.base.files import write_text
 from dcae_bench.execution.sharding import is_sharded, norm_as_float, shard, whole
@@ -135,6 +136,7 @@ class Loop(ABC):
                     self.owes_previews = False
                 while self.images < self.spec.images and not stopped:
                     parts = self.step()
+                    require_claims()  # another command may train here now, if this one was suspended
                     if self.accelerator.is_main_process:
                         self.log.add(self.images, parts)
                     progress(self.images, parts)

@@ -11,12 +11,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from platform import node
 
+import numpy as np
 import pytest
 
+from dcae_bench.base.claims import require_claims
 from dcae_bench.base.errors import ResultsError
-from dcae_bench.base.files import REPOSITORY
-from dcae_bench.running import output_lock
-from dcae_bench.running.output_lock import sole_writer
+from dcae_bench.base.files import REPOSITORY, write_text
+from dcae_bench.base.row_files import Layout, RowFiles
+from dcae_bench.running import heartbeat, output_lock
+from dcae_bench.running.output_lock import sole_writer, sole_writers
+from dcae_bench.training.log import TrainingLog
 
 HOLDER = """
 import sys
@@ -57,6 +61,7 @@ def lock_of(output):
 def write_owner(output, beat="2026-01-01T00:00:00Z", host="elsewhere", pid=7):
     lock_of(output).parent.mkdir(exist_ok=True)
     owner = {"pid": pid, "host": host, "started": "s", "beat": beat, "token": "t", "command": "dcae-bench train"}
+    owner["machine"] = heartbeat.machine() if host == node() else "another boot"
     lock_of(output).write_text(json.dumps(owner))
 
 
@@ -101,7 +106,7 @@ def test_many_at_once_take_turns(output):
 
 
 def test_an_owner_on_another_host_counts_as_dead_once_its_heart_is_silent(output, monkeypatch, capsys):
-    monkeypatch.setattr(output_lock, "SILENT_S", 0.5)
+    monkeypatch.setattr(heartbeat, "SILENT_S", 0.5)
     write_owner(output)
     begin = time.monotonic()
     with sole_writer(output, wait=False):
@@ -117,9 +122,9 @@ def test_an_owner_on_another_host_counts_as_dead_once_its_heart_is_silent(output
 
 
 def test_the_heart_beats_while_the_work_lasts(output, monkeypatch):
-    monkeypatch.setattr(output_lock, "BEAT_S", 0.05)
+    monkeypatch.setattr(heartbeat, "BEAT_S", 0.05)
     times = iter(f"2026-01-01T00:00:{second:02}Z" for second in range(60))
-    monkeypatch.setattr(output_lock, "_now", lambda: next(times))
+    monkeypatch.setattr(heartbeat, "now", lambda: next(times))
     with sole_writer(output):
         first = json.loads(lock_of(output).read_text())
         time.sleep(0.3)
@@ -133,7 +138,7 @@ def test_a_file_system_without_locks_has_the_heartbeat(output, monkeypatch):
 
     monkeypatch.setattr("fcntl.flock", no_locks)
     monkeypatch.setattr(output_lock, "SETTLE_S", 0.05)
-    monkeypatch.setattr(output_lock, "BEAT_S", 0.2)
+    monkeypatch.setattr(heartbeat, "BEAT_S", 0.2)
     test_many_at_once_take_turns(output)
     write_owner(output, host=node(), pid=2**22 + 1)  # no such process
     with sole_writer(output, wait=False):
@@ -153,3 +158,106 @@ def test_a_folder_that_nobody_can_write_needs_no_lock(output, monkeypatch, reaso
         patch.setattr("os.open", lambda *arguments: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
         with sole_writer(output):
             pass
+
+
+def test_two_hosts_of_one_name_are_told_apart(output, monkeypatch):
+    """As machines that are all called localhost; the owner lives, and this host's kernel knows nothing of its lock."""
+    write_owner(output, host="elsewhere")
+    content = json.loads(lock_of(output).read_text())
+    lock_of(output).write_text(json.dumps({**content, "host": node()}))
+    beating = threading.Timer(0.3, lambda: lock_of(output).write_text(json.dumps({**content, "beat": "later"})))
+    beating.start()
+    with pytest.raises(ResultsError, match="is writing it"), sole_writer(output, wait=False):
+        pass
+    beating.join()
+
+
+def test_a_pause_of_the_watcher_is_no_silence_of_the_owner(monkeypatch):
+    """As where a file server, or the whole machine, stood still."""
+    times = iter([100.0, 100.2, 500.0, 500.2])
+    monkeypatch.setattr(heartbeat.time, "monotonic", lambda: next(times))
+    owner = heartbeat.Owner(7, "elsewhere", "s", "b", "t", "dcae-bench train", "another boot")
+    watch = heartbeat.Watch()
+    assert not any(watch.is_dead(owner, True) for _ in range(4))
+
+
+@pytest.fixture
+def stands_still(monkeypatch):
+    """Lets this process be suspended: its heart is still, and its clock goes on."""
+    clock, stood = heartbeat.clock, [0]
+    monkeypatch.setattr(heartbeat, "BEAT_S", 1000)
+    for module in (heartbeat, output_lock):
+        monkeypatch.setattr(module, "clock", lambda: clock() + sum(stood))
+    return lambda: stood.append(60)
+
+
+def take_over(output):
+    """Take the lock as another host does that has none of this kernel's locks."""
+    owner = heartbeat.Owner(7, "elsewhere", "s", "b", "other", "dcae-bench train", "another boot")
+    descriptor = os.open(lock_of(output), os.O_RDWR | os.O_TRUNC)
+    os.write(descriptor, json.dumps(vars(owner)).encode())
+    os.close(descriptor)
+
+
+LOST = r"lost its lock to process 7 on elsewhere .* stood still for [0-9]+ s; it writes no more, run it again"
+
+
+def test_a_suspended_owner_that_lost_its_lock_writes_no_more(output, stands_still):
+    with pytest.raises(ResultsError, match=LOST), sole_writer(output):
+        write_text(output, "before")
+        stands_still()
+        write_text(output, "still its own")  # nobody took it
+        stands_still()
+        take_over(output)
+        write_text(output, "beside the next owner")
+    assert output.read_text() == "still its own"
+    assert json.loads(lock_of(output).read_text())["token"] == "other", "the next owner keeps its lock"
+
+
+def test_rows_and_the_log_of_a_training_are_not_written_without_the_lock(output, stands_still, tmp_path):
+    files = RowFiles(tmp_path / "rows", 4, "identity", {"a": Layout(8)})
+    files.create_or_resume()
+    log = TrainingLog(tmp_path / "log.jsonl", 0, every=4)
+    with sole_writer(output):
+        stands_still()
+        take_over(output)
+        with pytest.raises(ResultsError, match="lost its lock"):
+            files.write(range(1), {"a": np.ones(1)})
+        with pytest.raises(ResultsError, match="lost its lock"):
+            log.add(4, {"loss": 1.0})
+    assert not np.fromfile(tmp_path / "rows" / "a").any() and not (tmp_path / "log.jsonl").read_bytes()
+    files.write(range(1), {"a": np.ones(1)})  # the lock that was lost is this process's no longer
+
+
+def test_the_other_processes_of_a_command_notice_too(output, stands_still):
+    class Second:
+        first = False
+
+        def wait(self):
+            write_owner(output)
+
+    with sole_writers(output, Second()):
+        stands_still()
+        write_text(output, "first")
+        stands_still()
+        take_over(output)
+        with pytest.raises(ResultsError, match="lost its lock to process 7"):
+            write_text(output, "second")
+    assert output.read_text() == "first"
+
+
+def test_a_full_disk_leaves_a_lock_without_a_name_that_is_not_lost(output, stands_still, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.pwrite", full)
+        lock = sole_writer(output)
+        lock.__enter__()
+        stands_still()
+        require_claims()
+    stands_still()
+    require_claims()
+    assert json.loads(lock_of(output).read_text())["pid"] == os.getpid()
+    lock.__exit__(None, None, None)
+    assert not lock_of(output).exists()

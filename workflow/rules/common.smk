@@ -26,7 +26,7 @@ from dcae_bench.planning.workflow import FREE_MIB, REPORTED, Workflow
 from dcae_bench.records import places
 from dcae_bench.records.fingerprint import code_of_command
 from dcae_bench.running.failed_jobs import FailedJobs
-from dcae_bench.running.run_lock import join_run
+from dcae_bench.running.run_lock import join_before_execution
 
 PROFILE_SOURCE = chosen_profile(config, workflow.configfiles)
 THROUGHPUT_PLAN = str(config.get("throughput_plan", "cpu"))
@@ -49,9 +49,8 @@ try:
         if not SUBMITTED and "gpu" not in workflow.global_resources:
             workflow.register_resource("gpu", gpu_limit())
         FailedJobs.watch()
-        # The locks of a killed run must not stop this run.
-        if join_run(Path(".snakemake")):
-            print("dcae-bench: a killed run had left its files locked; its locks are removed", file=sys.stderr)
+        # One run at a time works here, and the locks of a killed run must not stop it.
+        join_before_execution(workflow, Path(".snakemake"))
         if AGED := age_outdated(JOBS):
             again = (
                 f"dcae-bench: {len(AGED)} records are not what the profile asks for now and are made again: {AGED[0]}"
