@@ -25,6 +25,7 @@ from dcae_bench.generation.encode import encode_dataset
 from dcae_bench.generation.sample import sample_images
 from dcae_bench.gpu_check import tiny
 from dcae_bench.gpu_check.outcome import Check, require, within
+from dcae_bench.gpu_check.sharded import sharded_error
 from dcae_bench.metrics.frechet import frechet_distance
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build
@@ -40,6 +41,8 @@ from dcae_bench.weights.trained import TrainedWeights
 
 SAME = 1e-4
 """Largest relative error of outputs, and of a distance, on the device beside the processor, both in fp32."""
+SHARDED = 1e-3
+"""Largest relative error of sharded weights after three steps."""
 SAME_DB = 1e-3
 """Largest difference of a PSNR, dB: a value near the edge between two levels of 8 bits may be rounded otherwise."""
 SAME_SSIM = 1e-4
@@ -219,7 +222,7 @@ def resume(device: str, folder: Path) -> str:
 
 
 def join_one_process(device: str, folder: Path) -> str:
-    """A group of one process: NCCL on a GPU, gloo elsewhere; a reduction, a gathering, and a shared BatchNorm."""
+    """A group of one process: NCCL on a GPU, gloo elsewhere; a reduction, a gathering, a shared BatchNorm, sharding."""
     backend = "nccl" if device == "cuda" else "gloo"
     torch.distributed.init_process_group(backend, init_method=f"file://{folder / 'group'}", rank=0, world_size=1)
     try:
@@ -232,9 +235,11 @@ def join_one_process(device: str, folder: Path) -> str:
         plain = nn.BatchNorm2d(3, device=device).train()
         shared = SharedBatchNorm(nn.BatchNorm2d(3, device=device)).train()
         error = _error(shared(images), plain(images))
+        sharded = sharded_error(device)
     finally:
         torch.distributed.destroy_process_group()
-    return f"{backend}; {within('shared BatchNorm', error, SAME)}"
+    said = within("shared BatchNorm", error, SAME)
+    return f"{backend}; {said}; {within('sharded weights', sharded, SHARDED)}"
 
 
 def _require_path(what: str, path: ComputePath | None, device: str) -> str:
