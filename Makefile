@@ -20,7 +20,7 @@ MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help report setup cluster test test-long storm lint bench requirements clean distclean FORCE
+.PHONY: help report docs setup cluster test test-long storm lint bench requirements clean distclean FORCE
 # An interrupted Snakemake cleans up after itself, so make must not delete a result too.
 .PRECIOUS: results/%
 
@@ -46,6 +46,7 @@ help:
 	@echo
 	@echo '  make setup                               make .venv; every command above does so if needed (PYTHON=python3.11)'
 	@echo '  make cluster                             add Snakemake'\''s plugins for SLURM and Kubernetes to .venv (docs/cluster.md)'
+	@echo '  make docs                                build docs/ as a site, build/docs/site/index.html, and check its links'
 	@echo '  make requirements                        pin the packages of pyproject.toml again (UV_FLAGS=--upgrade)'
 	@echo '  make clean                               remove results, except results/reference, leftovers, and Snakemake'\''s memory'
 	@echo '  make distclean                           clean, and remove .venv'
@@ -57,6 +58,12 @@ results/%: FORCE .venv/.installed
 # Of what is there, at once. `make results/report.html` first brings the tables that exist up to date.
 report: .venv/.installed
 	@$(ACTIVATED) dcae-bench report $(REPORT_FLAGS)
+
+# Strict: a warning, such as a link to a page or heading that is not there, is an error.
+docs: .venv/.docs
+	@$(ACTIVATED) python docs/stage.py build/docs/source
+	@$(ACTIVATED) zensical build --strict --clean
+	@echo 'Open build/docs/site/index.html, or with search: python3 -m http.server --directory build/docs/site'
 
 test: .venv/.installed
 	@$(ACTIVATED) pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
@@ -91,6 +98,10 @@ cluster: .venv/.cluster
 	@$(ACTIVATED) python -m uv pip install --quiet --no-deps --require-hashes -r requirements-cluster.txt
 	@touch $@
 
+.venv/.docs: .venv/.installed requirements-docs.txt
+	@$(ACTIVATED) python -m uv pip install --quiet --no-deps --require-hashes -r requirements-docs.txt
+	@touch $@
+
 # An empty or broken .venv (interrupted, or without its Python) is made anew; a sound .venv is kept.
 .venv/.tools: requirements-build.txt
 	@fits() { case " $(PYTHON_VERSIONS) " in *" $$1 "*) ;; *) return 1 ;; esac; }; \
@@ -114,15 +125,20 @@ cluster: .venv/.cluster
 	@$(ACTIVATED) python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-build.txt
 	@touch $@
 
+# The requirements of extras of pyproject.toml, one a line.
+extras = $(ACTIVATED) python -c "import sys, tomllib; \
+  extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; \
+  print(*[line for name in sys.argv[1:] for line in extras[name]], sep='\n')" $(1)
+
 # Pinned versions stay, unless UV_FLAGS says otherwise (--upgrade, --upgrade-package NAME).
 requirements: .venv/.tools
 	@$(ACTIVATED) $(COMPILE) pyproject.toml --extra dev --output-file requirements.txt
-	@$(ACTIVATED) python -c "import tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; \
-	  print(*extras['slurm'], *extras['kubernetes'], sep='\n')" | \
-	  $(ACTIVATED) $(COMPILE) - --constraint requirements.txt --output-file requirements-cluster.txt
+	@$(call extras,slurm kubernetes) | $(ACTIVATED) $(COMPILE) - --constraint requirements.txt --output-file requirements-cluster.txt
+	@$(call extras,docs) | $(ACTIVATED) $(COMPILE) - --constraint requirements.txt --output-file requirements-docs.txt
 	@printf 'setuptools\nuv\n' | $(ACTIVATED) $(COMPILE) - --constraint requirements.txt --output-file requirements-build.txt
 
 clean:
+	@rm -rf build/docs
 	@if [ -d results ]; then \
 	  find results -mindepth 1 -maxdepth 1 ! -name reference ! -name README.md -exec rm -rf {} +; fi
 	@rm -rf .snakemake

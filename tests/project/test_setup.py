@@ -16,11 +16,12 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
-PINNED_FILES = ["requirements.txt", "requirements-build.txt", "requirements-cluster.txt"]
+PINNED_FILES = ["requirements.txt", "requirements-build.txt", "requirements-cluster.txt", "requirements-docs.txt"]
 FILE_OF_EXTRA = {
     "dev": "requirements.txt",
     "slurm": "requirements-cluster.txt",
     "kubernetes": "requirements-cluster.txt",
+    "docs": "requirements-docs.txt",
 }
 
 
@@ -104,9 +105,10 @@ def test_direct_dependency_is_pinned_within_its_range(name, requirement):
     assert all(requirement.specifier.contains(version) for version in versions), "run `make requirements`"
 
 
-def test_plugins_for_clusters_change_no_other_package():
-    """`make cluster` installs on top of `make setup`."""
-    base, added = pinned_versions("requirements.txt"), pinned_versions("requirements-cluster.txt")
+@pytest.mark.parametrize("name", ["requirements-cluster.txt", "requirements-docs.txt"])
+def test_what_is_installed_on_top_changes_no_other_package(name):
+    """`make cluster` and `make docs` install on top of `make setup`."""
+    base, added = pinned_versions("requirements.txt"), pinned_versions(name)
     assert all(base[name] == versions for name, versions in added.items() if name in base), "run `make requirements`"
 
 
