@@ -341,7 +341,7 @@ def test_an_unreadable_image_names_the_file(files, refused, tmp_path):
 def test_a_folder_that_was_moved_is_named(files, refused, tmp_path):
     (tmp_path / "imagenet").rename(tmp_path / "moved")
     line = refused(*files)
-    assert f"{tmp_path / 'data' / 'imagenet' / 'eval.parquet'}: its files lay in {tmp_path / 'imagenet'}" in line
+    assert f"{tmp_path / 'data' / 'imagenet' / 'eval.parquet'}: its images lay in {tmp_path / 'imagenet'}" in line
     assert not (tmp_path / "out").exists()
 
 
