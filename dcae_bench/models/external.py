@@ -47,6 +47,9 @@ class External(Autoencoder):
         output = self.net.decode(z)
         if (x := image_of(output)) is None:
             raise ConfigError(f"{_name(self.spec)}: decode returned {describe_output(output)}; {DECODE_RETURNS}")
+        if not x.is_floating_point():  # pixels from 0 to 255 would be taken for white
+            kind = str(x.dtype).removeprefix("torch.")
+            raise ConfigError(f"{_name(self.spec)}: decode returned {kind} numbers; return floats from -1 to 1")
         return x
 
     def _encode(self, x: Tensor) -> Tensor:
@@ -68,7 +71,7 @@ class External(Autoencoder):
         return z
 
     def _draw(self, x: Tensor, noise: Callable[[torch.Size], Tensor]) -> Tensor:
-        posterior = getattr(self.net.encode(x), "latent_dist", None)
+        posterior = getattr(self.net.encode(x.clone()), "latent_dist", None)
         if posterior is None:
             return self._encode(x)
         return posterior.mean + posterior.std * noise(posterior.mean.shape[1:])
@@ -116,6 +119,14 @@ class CustomAutoencoder(External):
         self.spec, self.compression, self.latent_channels = spec, spec.compression, spec.latent_channels
         self.net = instantiate(spec.class_name, spec.kwargs)
         self.search()
+
+    def raw_latent(self, x: Tensor) -> Tensor:
+        """Latent of a copy of the images, as the user's code may write into its argument."""
+        return super().raw_latent(x.clone())
+
+    def raw_image(self, z: Tensor) -> Tensor:
+        """Images of a copy of the latents."""
+        return super().raw_image(z.clone())
 
     def search(self) -> None:
         """Find the networks, tensors and arrays of the object, which may have made some since the last search.
@@ -268,19 +279,26 @@ def instantiate(class_name: str, kwargs: dict[str, Any]) -> Any:
     cls = getattr(module, name, None)
     if cls is None:
         raise ConfigError(f"{class_name}: module {module_name} has no {name}; correct the name")
-    missing = [verb for verb in ("encode", "decode") if not callable(getattr(cls, verb, None))]
-    if missing:
-        raise ConfigError(f"{class_name}: has no method {missing[0]}; an autoencoder has encode and decode")
+    if not callable(cls):
+        raise ConfigError(f"{class_name}: is an object; name its class, or a function that returns it")
     try:
         inspect.signature(cls).bind(**kwargs)
     except TypeError as error:
-        raise ConfigError(f"{class_name}: cannot be called with kwargs {kwargs} ({error}); correct 'kwargs'") from error
+        raise ConfigError(
+            f"{class_name}: cannot be called with kwargs {kwargs} ({error}); correct 'kwargs' of its model in a "
+            "profile, or give its arguments defaults"
+        ) from error
     except ValueError:  # the class has no signature, as a class written in C
         pass
     try:
-        return cls(**kwargs)
+        made = cls(**kwargs)
     except (Exception, SystemExit) as error:  # a user's constructor may fail in any way
         raise ConfigError(f"{class_name}: building it failed ({_describe(error)}); correct it") from error
+    # The methods may be attributes of the object alone, as those of a wrapper are.
+    missing = [verb for verb in ("encode", "decode") if not callable(getattr(made, verb, None))]
+    if missing:
+        raise ConfigError(f"{class_name}: has no method {missing[0]}; an autoencoder has encode and decode")
+    return made
 
 
 def _describe(error: BaseException) -> str:

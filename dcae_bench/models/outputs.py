@@ -55,7 +55,8 @@ def _find(output: Any, names: tuple[str, ...], depth: int) -> Tensor | None:
     if (inner := _named(output, names)) is not None:
         return next((one for item in inner if (one := _find(item, names, depth - 1)) is not None), None)
     if isinstance(output, tuple | list):
-        return next((one for item in output if (one := _find(item, names, depth - 1)) is not None), None)
+        each = (_find(item, names, depth - 1) for item in output)
+        return next((one for one in each if one is not None and one.ndim), None)  # one without axes is a loss
     return _only_tensor(output)
 
 

@@ -272,8 +272,14 @@ def _probe_shape(spec: CustomSpec | DiffusersSpec, f: int | None, c: int | None)
     except Exception as error:  # code of the user may raise any error
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(
-            f"--autoencoder {name}: encoding {side} px to find f and c failed ({reason}); state --f and --c"
+            f"--autoencoder {name}: encoding {side} px to find f and c failed ({reason}); if it takes other images, "
+            "state --f and --c"
         ) from error
+    if z.ndim and len(z) != 1:
+        raise ConfigError(
+            f"--autoencoder {name}: encode turned 1 image into {tuple(z.shape)}; return the latents of a batch as one "
+            "tensor whose first axis is the batch"
+        )
     if z.ndim == 3 and isinstance(spec, CustomSpec):
         return {"compression": f or 1, "latent_channels": c or z.shape[2], "grid": False}
     if z.ndim != 4:

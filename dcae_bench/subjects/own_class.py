@@ -29,6 +29,8 @@ SAME = 1e-5
 SAME_IN_BATCHES = {torch.float32: 1e-3, torch.float64: 1e-6}
 SAME_IN_HALF_BATCHES = 3e-2
 """Largest relative differences between batch sizes, by the type of the result: kernels differ with the size."""
+WHITES = (1, 255)
+"""Values of white in other ranges than [-1, 1], with 0 for black."""
 
 
 def custom_part(model: Autoencoder) -> CustomAutoencoder | None:
@@ -90,6 +92,8 @@ def count_made(made: Iterable[tuple[str, object]]) -> int:
 def try_class(model: Autoencoder, custom: CustomAutoencoder, images: Tensor) -> tuple[str, ...]:
     """Compute a batch twice and in another batch size; returns a note for each dependence that is found.
 
+    A note also tells of reconstructions that look as if they were in another range than [-1, 1].
+
     ``images`` (n, 3, H, W) in [-1, 1] are on the device of the measurement, to which the model is moved. A network
     that the class makes only now is told, too. Raises :class:`ConfigError` for results of another shape.
     """
@@ -101,8 +105,9 @@ def try_class(model: Autoencoder, custom: CustomAutoencoder, images: Tensor) -> 
         custom.search()
         model.to(images.device).eval()
         z = model.encode(images)
-        same_size(model.decode(z), images)
+        decoded = same_size(model.decode(z), images)
         notes = [*_steadiness("encode", model.encode, images), *_steadiness("decode", model.decode, z)]
+    notes += _range(decoded, images)
     if late := sorted(set(custom.found.modules) - known):
         notes.insert(0, f"{NOT_IDENTIFIED}: {late[0]} was made only while images were measured")
     return tuple(notes)
@@ -146,6 +151,20 @@ def _steadiness(verb: str, compute: Callable[[Tensor], Tensor], given: Tensor) -
     if (difference := _relative(first, other)) > SAME_IN_BATCHES.get(first.dtype, SAME_IN_HALF_BATCHES):
         return [f"{verb} depends on its batch: another batch size differs by {difference:.2g} of the result"]
     return []
+
+
+def _range(decoded: Tensor, images: Tensor) -> list[str]:
+    """A note where reconstructions fit their images only after they are moved from another range to [-1, 1]."""
+    limit = min(_error(decoded.float().clamp(-1, 1), images), float(images.var())) / 2
+    return [
+        f"decode returned images from 0 to {white}: black must be -1, and white 1"
+        for white in WHITES
+        if _error(decoded * (2 / white) - 1, images) < limit
+    ]
+
+
+def _error(decoded: Tensor, images: Tensor) -> float:
+    return float((decoded.float() - images).square().mean())
 
 
 @contextmanager

@@ -33,9 +33,10 @@ def is_missing_module(module: str, error: ModuleNotFoundError) -> bool:
 
 def cannot_be_imported(class_name: str, reason: object) -> ConfigError:
     """Build the error about a class whose module does not exist."""
-    return ConfigError(
-        f"{class_name}: cannot be imported ({reason}); run where {class_name.partition(':')[0]} is importable"
-    )
+    module, _, name = class_name.partition(":")
+    if module.endswith(".py"):
+        return ConfigError(f"{class_name}: cannot be imported ({reason}); name the module, {module[:-3]}:{name}")
+    return ConfigError(f"{class_name}: cannot be imported ({reason}); run where {module} is importable")
 
 
 def source_modules(class_name: str) -> dict[str, Path]:

@@ -124,7 +124,7 @@ def test_a_class_that_cannot_be_probed(tmp_path, monkeypatch):
         "class AE:\n    def encode(self, x):\n        raise RuntimeError('only 512')\n    decode = encode\n"
     )
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"\(only 512\); state --f and --c"):
+    with pytest.raises(ConfigError, match=r"\(only 512\); if it takes other images, state --f and --c"):
         choose_autoencoder(DEMO, "broken:AE", None)
 
 
@@ -144,6 +144,9 @@ def test_a_diffusers_folder_states_itself(tmp_path):
         ("dc-ae-f32c33", "no such autoencoder"),
         ("no_such_module:X", "cannot be imported"),
         ("json:JSONDecoder", "has no method encode"),
+        ("json:codecs", "is an object; name its class"),
+        ("argparse:Namespace.py", "no such autoencoder"),
+        ("json.py:JSONDecoder", "name the module, json:JSONDecoder"),
         ("/no/such/folder", "no such autoencoder"),
     ],
 )

@@ -219,6 +219,60 @@ def test_chance_and_the_batch_are_told(write, told, capsys):
     assert opened(write(steady), images)[1].notes == ()
 
 
+@pytest.mark.parametrize(
+    ("decoded", "told"),
+    [
+        ("(up(z) + 1) / 2", ["decode returned images from 0 to 1: black must be -1, and white 1"]),
+        ("(up(z) + 1) * 127.5", ["decode returned images from 0 to 255: black must be -1, and white 1"]),
+        ("up(z)", []),
+        ("up(z) * 0.1", []),
+        ("up(z) * 0", []),
+    ],
+)
+def test_images_in_another_range_are_told(write, decoded, told):
+    def smooth():
+        return torch.nn.functional.avg_pool2d(images(), 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
+
+    spec = write(f"class AE(Base):\n def decode(self, z): return {decoded}")
+    assert [*opened(spec, smooth)[1].notes] == told
+    assert told or [*opened(spec, lambda: smooth() - 0.5)[1].notes] == told, "dark images are no sign"
+
+
+def test_pixels_of_8_bits_are_refused(write):
+    """They would all be taken for white."""
+    spec = write("class AE(Base):\n def decode(self, z): return up((z + 1) * 127).to(torch.uint8)")
+    with pytest.raises(ConfigError, match="decode returned uint8 numbers; return floats from -1 to 1"):
+        opened(spec, images)
+
+
+def test_code_that_writes_into_its_argument_changes_nobody_elses(write):
+    spec = write(
+        "class AE(Base):\n def encode(self, x): return down(x.mul_(0.5))\n def decode(self, z): return up(z.mul_(2))"
+    )
+    model, subject = opened(spec, images)
+    assert subject.notes == (), "it is no noise"
+    x = images()
+    z = model.encode(x)
+    assert x.equal(images()) and model.decode(z).equal(model.decode(z))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "class AE:\n def __init__(self): self.net = Base(); self.encode, self.decode = self.net.encode, up",
+        "class AE:\n def __init__(self): self.inner = Base()\n def __getattr__(self, name):\n"
+        "  if name == 'inner': raise AttributeError(name)\n  return getattr(self.inner, name)",
+        "def AE():\n made = Base(); made.net = lambda: lambda z: z\n return made",
+    ],
+)
+def test_methods_of_an_object_alone_are_taken(write, code):
+    spec = write(
+        "class Base:\n m = network()\n def encode(self, x): return down(x)\n def decode(self, z): return up(z)\n" + code
+    )
+    model, subject = opened(spec, images)
+    assert model(images()).shape == (4, 3, 16, 16) and subject.parameters >= 18 and not subject.unidentified
+
+
 def test_a_network_that_comes_late_is_told(write):
     """It was not there when the grey image was encoded, so the hash does not hold it."""
     code = (
@@ -326,6 +380,7 @@ RETURNS = {
     "tensor": ("z", "x"),
     "tuple": ("(None, z, x)", "(x, z)"),
     "list": ("[z]", "[x]"),
+    "tuple that begins with a loss": ("(z.mean(), z)", "(x.mean(), x)"),
     "dict": ("{'loss': z.mean(), 'latent': z}", "{'sample': x}"),
     "dict with one tensor": ("{'code': z}", "{'out': x}"),
     "object": ("O(latent_dist=P(z))", "O(sample=x)"),
@@ -384,6 +439,7 @@ def test_the_usual_results_are_taken(write, form):
         ("(1, 'a')", "encode returned a tuple of int, str; return a tensor"),
         ("{'a': z, 'b': z}", "encode returned a dict with a, b; return a tensor"),
         ("O(mu=z, logvar=z)", "encode returned a O with mu, logvar; return a tensor"),
+        ("[*z]", "encode turned 1 image into (3, 64, 64); return the latents of a batch as one tensor"),
         ("z.flatten(1)", "which is no latent; return (n, c, H/f, W/f), or (n, tokens, c) for a latent without a grid"),
     ],
 )
@@ -393,7 +449,7 @@ def test_other_results_are_told_what_to_be(write, encoded, words, tmp_path):
     with pytest.raises(ConfigError) as caught:
         choose_autoencoder(tiny.profile(), "own_form:AE", None)
     assert words in str(caught.value) and "--f" not in str(caught.value)
-    if "latent;" not in words:
+    if "latent;" not in words and "1 image" not in words:
         spec = write(KINDS.replace("ENCODED", encoded).replace("DECODED", "x"))
         with pytest.raises(ConfigError) as caught:
             build(spec).encode(images())
