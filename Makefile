@@ -54,6 +54,12 @@ help:
 # FORCE: Snakemake decides whether a result is up to date. The target stands before options that take many values.
 results/%: FORCE .venv/.installed
 	@$(ACTIVATED) snakemake --cores all $@ $(SNAKEMAKE_FLAGS) $(if $(PROFILE),--config profile='$(subst ','\'',$(value PROFILE))')
+	@$(if $(filter -n --dry-run --dryrun,$(SNAKEMAKE_FLAGS)),,$(call said,$@))
+
+# The last words on what was made: of a table its most telling numbers and what to open.
+said = case '$(1)' in \
+  results/table_*) [ ! -e '$(basename $(1)).json' ] || $(ACTIVATED) dcae-bench show '$(basename $(1)).json' ;; \
+  *) [ ! -e '$(1)' ] || echo 'Open $(1)' ;; esac
 
 # Of what is there, at once. `make results/report.html` first brings the tables that exist up to date.
 report: .venv/.installed

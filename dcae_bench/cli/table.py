@@ -49,6 +49,7 @@ def table(
     from dcae_bench.tables.reconstruction.build import build
     from dcae_bench.tables.reconstruction.files import write
     from dcae_bench.tables.reported.reconstruction import load_reported_reconstruction
+    from dcae_bench.tables.summary import summary
 
     loaded = load_profile(profile)
     reported = load_reported_reconstruction(measured={item.dataset for item in loaded.evaluation.sets})
@@ -75,3 +76,4 @@ def table(
     write(built, output)
     for complaint in found.complaints():
         typer.echo(f"dcae-bench: {printable(complaint)}", err=True)
+    typer.echo("\n".join(summary(output)))

@@ -50,6 +50,7 @@ def table_ablation(
     from dcae_bench.tables.ablation.files import write
     from dcae_bench.tables.gather import gather
     from dcae_bench.tables.reported.ablation import load_reported_ablations
+    from dcae_bench.tables.summary import summary
 
     loaded = load_profile(profile)
     wanted = required_ablations(loaded).sets
@@ -77,3 +78,4 @@ def table_ablation(
         ablation_figure(built, figure)
     for complaint in found.complaints():
         typer.echo(f"dcae-bench: {printable(complaint)}", err=True)
+    typer.echo("\n".join(summary(output)))

@@ -46,6 +46,7 @@ def table_diffusion(
     from dcae_bench.tables.generation.build import build
     from dcae_bench.tables.generation.files import write
     from dcae_bench.tables.reported.generation import load_reported_generation
+    from dcae_bench.tables.summary import summary
 
     loaded = load_profile(profile)
     prepared = data or Path(Places.of(loaded.name).data)
@@ -71,3 +72,4 @@ def table_diffusion(
     write(built, output)
     for complaint in found.complaints():
         typer.echo(f"dcae-bench: {printable(complaint)}", err=True)
+    typer.echo("\n".join(summary(output)))

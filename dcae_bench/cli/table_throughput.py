@@ -26,6 +26,7 @@ def table_throughput(
 ) -> None:
     """Write the throughput table (the paper's Table 3): measured values beside the paper's."""
     from dcae_bench.records.fingerprint import fingerprint
+    from dcae_bench.tables.summary import summary
     from dcae_bench.tables.throughput.build import MEASURES, build, find_records, planned_timings
     from dcae_bench.tables.throughput.files import write
 
@@ -36,3 +37,4 @@ def table_throughput(
         from dcae_bench.tables.throughput.figure import throughput_figure
 
         throughput_figure(table, figure)
+    typer.echo("\n".join(summary(output)))

@@ -229,6 +229,11 @@ def test_make_alone_lists_every_command():
     assert "make results/table_rfid.md" in shown
 
 
+def test_make_ends_with_the_numbers_of_a_table():
+    assert "dcae-bench show 'results/table_rfid.json'" in make("-n", "results/table_rfid.md").stdout
+    assert "dcae-bench show" not in make("-n", "results/table_rfid.md", "SNAKEMAKE_FLAGS=-n").stdout
+
+
 def test_make_hands_every_result_over_to_snakemake():
     # README.md may exist already: whether something is up to date is not for make to say.
     for target in ("results/table_rfid.md", "results/figures/losses.png", "results/README.md"):
