@@ -13,6 +13,6 @@ def evidence(
     ),
 ) -> None:
     """Copy records, traces and environment into a folder of evidence; add table, figure and the hash of every file."""
-    from dcae_bench.tables.throughput.evidence import bundle
+    from dcae_bench.tables.bundle.write import write_evidence
 
-    typer.echo(bundle(measured, root))
+    typer.echo(write_evidence(measured, root))

@@ -8,6 +8,7 @@ import typer
 
 from dcae_bench.base.errors import UserError
 from dcae_bench.cli import (
+    bundle,
     check,
     doctor,
     encode,
@@ -71,6 +72,7 @@ app.command("measure")(measure.measure)
 app.command("doctor")(doctor.doctor)
 app.command("gpu-check")(gpu_check.gpu_check)
 app.command("evidence")(evidence.evidence)
+app.command("bundle")(bundle.bundle)
 app.command("verify")(verify.verify)
 app.command("zoo")(zoo.zoo)
 app.add_typer(weights.app, name="weights")

@@ -1,4 +1,4 @@
-"""``dcae-bench schema``: prints the JSON Schema of a profile, a record, a score or a timing."""
+"""``dcae-bench schema``: prints the JSON Schema of a profile, a record, a score, a timing or a bundle."""
 
 import json
 from enum import StrEnum
@@ -19,6 +19,7 @@ class Kind(StrEnum):
     RECORD = "record"
     SCORE = "score"
     THROUGHPUT = "throughput"
+    BUNDLE = "bundle"
 
 
 def schema_text(kind: Kind) -> str:
@@ -29,11 +30,20 @@ def schema_text(kind: Kind) -> str:
         from dcae_bench.measurement.record import ThroughputRecord
 
         models[kind] = ThroughputRecord
+    if kind is Kind.BUNDLE:
+        from dcae_bench.tables.bundle.manifest import Manifest
+
+        models[kind] = Manifest
     return json.dumps(models[kind].model_json_schema(), indent=2) + "\n"
 
 
 def schema(
-    kind: Annotated[Kind, typer.Argument(help="profile, record, score, or throughput (the record of a timing).")],
+    kind: Annotated[
+        Kind,
+        typer.Argument(
+            help="profile, record, score, throughput (the record of a timing), or bundle (its bundle.json)."
+        ),
+    ],
 ) -> None:
     """Print a JSON Schema. Editors complete and check files with it."""
     typer.echo(schema_text(kind), nl=False)

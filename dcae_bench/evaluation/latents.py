@@ -18,12 +18,12 @@ from dcae_bench.records.provenance import Stopwatch, collect
 from dcae_bench.records.record import Metric, Record, save
 from dcae_bench.running.device import choose, describe
 from dcae_bench.specs.latent_scale import packing_of
+from dcae_bench.specs.protocols import LATENTS
 from dcae_bench.subjects.autoencoders import open_autoencoder
 from dcae_bench.subjects.choose import ChosenAutoencoder
 from dcae_bench.subjects.own_class import first_images, tokens_of
 from dcae_bench.subjects.scaling import declared_scaling
 
-PROTOCOL = "latents/photos-v1"
 TOLERANCE = 0.01
 """Largest relative deviation at which a declared scaling factor still matches; the authors print four digits."""
 
@@ -108,7 +108,7 @@ def measure_latents(
     record = Record(
         kind="latents",
         profile=profile.name,
-        protocol=PROTOCOL,
+        protocol=LATENTS,
         subject=subject,
         data=describe_data(item, crops),
         metrics=metrics,

@@ -47,26 +47,35 @@ def seal(folder: Path) -> int:
 def verify(folder: Path) -> Findings:
     """Check the hash of every file, and derive the numbers of every timing again. Raises :class:`MeasurementError`."""
     folder = Path(folder)
-    problems: list[str] = []
-    listed = _read_hashes(folder / SUMS)
-    present = set(_files(folder))
+    hashes, numbers = list(check_hashes(folder)), list(check_timings(folder))
+    return Findings(
+        files=len(_read_hashes(folder / SUMS)),
+        records=len(numbers),
+        problems=(*hashes, *(problem for found in numbers for problem in found)),
+    )
+
+
+def check_hashes(folder: Path) -> Iterator[str]:
+    """Files that are missing, were added, or have another hash than the list. Raises :class:`MeasurementError`."""
+    listed, present = _read_hashes(folder / SUMS), set(_files(folder))
     for name in sorted(listed.keys() | present):
         if name not in present:
-            problems.append(f"{name}: is missing")
+            yield f"{name}: is missing"
         elif name not in listed:
-            problems.append(f"{name}: is not in {SUMS}")
+            yield f"{name}: is not in {SUMS}"
         elif sha256_file(folder / name) != listed[name]:
-            problems.append(f"{name}: has another hash than {SUMS} holds")
-    records = 0
-    for name in sorted(present):
+            yield f"{name}: has another hash than {SUMS} holds"
+
+
+def check_timings(folder: Path) -> Iterator[list[str]]:
+    """For each record of a timing below a folder the numbers that do not follow from its samples."""
+    for name in _files(folder):
         path = folder / name
         if path.suffix == ".json" and _THROUGHPUT.search(read_bytes(path)):
-            records += 1
             try:
-                problems += [f"{name}: {text}" for text in check_record(load(path), path.parent)]
+                yield [f"{name}: {text}" for text in check_record(load(path), path.parent)]
             except ResultsError as error:
-                problems.append(str(error))
-    return Findings(files=len(listed), records=records, problems=tuple(problems))
+                yield [str(error).removeprefix(f"{folder}/")]
 
 
 def check_record(record: ThroughputRecord, folder: Path) -> Iterator[str]:
@@ -85,6 +94,9 @@ def check_record(record: ThroughputRecord, folder: Path) -> Iterator[str]:
 
 
 def _check_restart(restart: Restart, folder: Path) -> Iterator[str]:
+    if restart.trace is not None and Path(restart.trace).name != restart.trace:
+        yield f"its trace {restart.trace!r} is not the name of a file beside it"
+        return
     trace = None if restart.trace is None else read_trace(folder / restart.trace)
     gate = judge([restart.series], trace=trace, host=restart.host, pid=restart.pid, energy=restart.energy)
     judged, told = ((one.state, *sorted(reason.kind for reason in one.reasons)) for one in (gate, restart.gate))

@@ -15,7 +15,7 @@ from dcae_bench.tables.generation.table import GenerationTable
 from dcae_bench.tables.rebuild import ablation_of, generation_of, reconstruction_of, records_problems
 from dcae_bench.tables.reconstruction.table import ReconstructionTable
 from dcae_bench.tables.throughput.build import MEASURES, build, find_records, is_record, planned_timings
-from dcae_bench.tables.throughput.evidence import RECORDS, code_told
+from dcae_bench.tables.throughput.evidence import RECORDS, code_told, holds_timings, plan_folders
 from dcae_bench.tables.throughput.table import ThroughputTable
 
 RECORD_TABLES = ("table_rfid.json", "table_diffusion.json", "table_ablation.json")
@@ -74,9 +74,9 @@ def _evidence(folder: Path) -> Iterator[Source]:
     """A source for each folder of evidence."""
     for one in sorted(path for path in folder.glob("*") if path.is_dir()):
         throughput = None
-        if (one / RECORDS).is_dir():
+        if holds_timings(one):
             timings = find_records([one / RECORDS])
-            throughput = build(timings, planned=planned_timings([one]), code=code_told(one))
+            throughput = build(timings, planned=planned_timings(plan_folders(one)), code=code_told(one))
         tables = _tables(one, sealed=True)
         yield Source(one.name, f"Committed evidence {one.name}", one, True, throughput=throughput, **tables)
 

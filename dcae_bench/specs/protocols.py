@@ -9,6 +9,12 @@ GENERATION_PHOTOS = "generation/photos-v1"
 GENERATION_PAPER = "generation/paper-v1"
 GENERATION = {PHOTOS: GENERATION_PHOTOS, PAPER: GENERATION_PAPER, NATIVE: GENERATION_PHOTOS}
 """Protocol for generated images, by the profile's protocol for reconstructions."""
+LATENTS = "latents/photos-v1"
+THREE_PHASES = "training/three-phase-v1"
+COMPONENTS = "training/principal-components-v1"
+DIFFUSION = "training/diffusion-v1"
+RECORDED = (PHOTOS, PAPER, NATIVE, GENERATION_PHOTOS, GENERATION_PAPER, LATENTS, THREE_PHASES, COMPONENTS, DIFFUSION)
+"""Every protocol that a record or a score may name; `measurement/workloads/recipes.py` has those of timings."""
 
 # A protocol fixes the settings that change numbers. paper-v1 follows the authors' evaluation. It samples the latents of
 # KL autoencoders. Its convolutions use TF32 (PyTorch's default on GPUs that have it), its matrix products do not.

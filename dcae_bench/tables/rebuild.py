@@ -78,16 +78,21 @@ def records_problems(name: str, content: Content, *, sealed: bool = True) -> Ite
 
     In a ``sealed`` folder a record without a digest, which is from before digests, is a problem too.
     """
+    for path, inner in runs_of(content):
+        problem = digest_problem(inner)
+        if sealed and problem is None and inner.get(DIGEST) is None:
+            problem = "it carries no digest, so nobody can tell whether it was edited"
+        record = Record.model_validate(inner)
+        if (problem := problem or next(contradictions(record), None)) is not None:
+            yield f"{name}: {path}: {problem}"
+
+
+def runs_of(content: Content) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The records that a table's JSON holds, each with its path as tables print it; trainings say that they are."""
     for run in (*content["runs"], *content["beside"], *content.get("trainings", ())):
-        for kind in ("record", "training"):
-            if (inner := run.get(kind)) is None:
-                continue
-            problem = digest_problem(inner)
-            if sealed and problem is None and inner.get(DIGEST) is None:
-                problem = "it carries no digest, so nobody can tell whether it was edited"
-            record = Record.model_validate(inner)
-            if (problem := problem or next(contradictions(record), None)) is not None:
-                yield f"{name}: {kind} of {run['path']}: {problem}"
+        for kind, path in (("record", run["path"]), ("training", f"training of {run['path']}")):
+            if (inner := run.get(kind)) is not None:
+                yield path, inner
 
 
 def reconstruction_of(content: Content) -> ReconstructionTable:

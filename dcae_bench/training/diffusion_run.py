@@ -19,6 +19,7 @@ from dcae_bench.records.provenance import Stopwatch, collect
 from dcae_bench.records.record import Data, DenoiserSubject, Metric, Record, Subject, save
 from dcae_bench.running import device
 from dcae_bench.specs.latent_scale import told
+from dcae_bench.specs.protocols import DIFFUSION
 from dcae_bench.subjects.denoisers import describe_denoiser, open_decoder, scale_of_others
 from dcae_bench.subjects.initial import find_initial
 from dcae_bench.training.diffusion import QUARTERS, DiffusionRun, DiffusionTrainer, require_fit
@@ -29,7 +30,6 @@ from dcae_bench.training.progress import train_with_progress
 from dcae_bench.training.run_folder import keep_recipe, sole_training
 from dcae_bench.weights.trained import TrainedWeights, model_sha256
 
-PROTOCOL = "training/diffusion-v1"
 FLOP_PER_MAC = 6
 """FLOPs of a training step for each multiply-accumulate of the forward pass: two in the forward pass, four in the
 backward pass. Recomputed activations are not counted."""
@@ -148,7 +148,7 @@ def _record(
     return Record(
         kind="diffusion_training",
         profile=run.profile.name,
-        protocol=PROTOCOL,
+        protocol=DIFFUSION,
         subject=subject,
         denoiser=denoiser,
         data=Data(

@@ -22,6 +22,7 @@ from dcae_bench.records.provenance import Device, Stopwatch, collect
 from dcae_bench.records.record import Data, Metric, Record, Subject, TrainedPhase, save
 from dcae_bench.running import device
 from dcae_bench.specs.autoencoders import PCASpec
+from dcae_bench.specs.protocols import COMPONENTS, THREE_PHASES
 from dcae_bench.subjects.initial import Initial, find_initial
 from dcae_bench.subjects.trained import phases_behind, require_autoencoder, require_description
 from dcae_bench.training.autoencoder import PhaseRun, PhaseTrainer
@@ -32,9 +33,6 @@ from dcae_bench.training.phases import frozen_share
 from dcae_bench.training.progress import train_with_progress
 from dcae_bench.training.run_folder import is_first_process, keep_recipe, sole_training
 from dcae_bench.weights.trained import TrainedWeights, model_sha256
-
-PROTOCOL = "training/three-phase-v1"
-FIT_PROTOCOL = "training/principal-components-v1"
 
 
 def train_phase(
@@ -95,7 +93,7 @@ def train_phase(
                 images=model.images,
                 phases=(TrainedPhase(phase=phase, datasets=names, images=model.images),),
                 log=json.dumps({"images": model.images, "explained": explained}) + "\n",
-                protocol=FIT_PROTOCOL,
+                protocol=COMPONENTS,
                 metrics={"explained": Metric(label="explained variance", value=explained, better="higher")},
                 device=device.describe(device.choose(profile), profile),
                 clock=clock,
@@ -181,7 +179,7 @@ def _trained(trainer: PhaseTrainer, clock: Stopwatch, phases: tuple[TrainedPhase
         images=run.phase_spec.images,
         phases=phases,
         log=log.read_text(encoding="utf-8"),
-        protocol=PROTOCOL,
+        protocol=THREE_PHASES,
         metrics=metrics,
         device=device.describe(trainer.device, run.profile, run.profile.world),
         clock=clock,

@@ -10,9 +10,10 @@ from dcae_bench.base.files import REPOSITORY
 from dcae_bench.cli.main import main
 from dcae_bench.measurement import evidence
 from dcae_bench.measurement.record import save
+from dcae_bench.tables.bundle.write import write_evidence
 from dcae_bench.tables.rebuild import check_tables, count_tables
 from dcae_bench.tables.throughput.build import planned_timings
-from dcae_bench.tables.throughput.evidence import bundle, check_table
+from dcae_bench.tables.throughput.evidence import check_table
 from tests.tables.timings import timing
 
 
@@ -28,23 +29,23 @@ def measured(tmp_path):
 
 
 def test_folder_is_named_after_device_and_date_and_holds_everything(measured, tmp_path):
-    folder = bundle(measured, tmp_path / "reference")
+    folder = write_evidence(measured, tmp_path / "reference")
     assert folder.name == "nvidia-h100-80gb-hbm3-2026-01-02"
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert found == {
-        *("SHA256SUMS", "environment.json", "plan.json"),
+        *("SHA256SUMS", "bundle.json", "environment.json", "plan.json"),
         *("table_throughput.md", "table_throughput.csv", "table_throughput.json", "throughput.png"),
         *("records/sd-vae-f8c4 p2.json", "records/dc-ae-f64c128 p1.json", "records/x.nvml.json"),
     }
     assert len(json.loads((folder / "environment.json").read_text())) == 1
     assert list(check_table(folder)) == []
     with pytest.raises(ResultsError, match="is there already"):
-        bundle(measured, tmp_path / "reference")
+        write_evidence(measured, tmp_path / "reference")
     assert not [path for path in folder.parent.iterdir() if path != folder]
 
 
 def test_table_that_the_records_do_not_make_is_found(measured, tmp_path, monkeypatch, capsys):
-    folder = bundle(measured, tmp_path / "reference")
+    folder = write_evidence(measured, tmp_path / "reference")
     page = folder / "table_throughput.md"
     page.write_text(page.read_text().replace("502 M", "503 M"))
     (folder / evidence.SUMS).unlink()
@@ -58,11 +59,11 @@ def test_table_that_the_records_do_not_make_is_found(measured, tmp_path, monkeyp
 
 def test_a_table_holds_after_the_code_that_measures_was_edited(measured, tmp_path, monkeypatch):
     """It says of its rows what was true when it was made."""
-    folder = bundle(measured, tmp_path / "reference")
+    folder = write_evidence(measured, tmp_path / "reference")
     assert not list(check_table(folder))
     monkeypatch.setattr("dcae_bench.tables.throughput.evidence.fingerprint", lambda module: "edited")
     assert not list(check_table(folder))
-    again = bundle(measured, tmp_path / "again")
+    again = write_evidence(measured, tmp_path / "again")
     content = json.loads((again / "table_throughput.json").read_text())
     assert content["code_sha256"] == "edited" and not list(check_table(again))
 
@@ -70,7 +71,7 @@ def test_a_table_holds_after_the_code_that_measures_was_edited(measured, tmp_pat
 def test_devices_are_not_mixed(measured, tmp_path):
     save(timing(gpu=None), measured / "cpu.json")
     with pytest.raises(ResultsError, match="several devices"):
-        bundle(measured, tmp_path)
+        write_evidence(measured, tmp_path)
 
 
 def seal_again(folder):
@@ -82,7 +83,7 @@ def seal_again(folder):
 @pytest.mark.parametrize("forged", ["table_throughput.csv", "table_throughput.json"])
 @pytest.mark.parametrize("gone", ["table_throughput.md", None])
 def test_a_forged_twin_is_found_with_and_without_its_page(measured, tmp_path, forged, gone):
-    folder = bundle(measured, tmp_path / "reference")
+    folder = write_evidence(measured, tmp_path / "reference")
     text = (folder / forged).read_text()
     (folder / forged).write_text(re.sub(r"\d+\.\d+", "9.75", text, count=1))
     if gone:
@@ -96,7 +97,7 @@ def test_a_forged_twin_is_found_with_and_without_its_page(measured, tmp_path, fo
 
 @pytest.mark.parametrize("gone", ["table_throughput.*", "environment.json"])
 def test_a_bundle_without_its_table_or_environment_is_found(measured, tmp_path, gone):
-    folder = bundle(measured, tmp_path / "reference")
+    folder = write_evidence(measured, tmp_path / "reference")
     removed = [path for path in folder.glob(gone) if not path.unlink()]
     seal_again(folder)
     assert len(list(check_table(folder))) == len(removed)
@@ -107,7 +108,7 @@ def test_a_table_of_a_part_says_so(measured, tmp_path, monkeypatch):
     sessions = {f"measure --latent a --latent b --restart {restart}": "measured" for restart in (1, 2)}
     plan = {"plan": "what", "sessions": {"doctor --probe probe.json": "measured", **sessions}}
     (measured / "plan.json").write_text(json.dumps(plan))
-    folder = bundle(measured, tmp_path / "reference")
+    folder = write_evidence(measured, tmp_path / "reference")
     said = "Holds 2 of the 4 timings that its plan asks for."
     assert said in (folder / "table_throughput.md").read_text() and list(check_table(folder)) == []
     assert json.loads((folder / "table_throughput.json").read_text())["planned"] == 4
@@ -131,7 +132,7 @@ def test_a_plan_that_cannot_be_read_is_one_line(measured, text):
 
 
 def test_a_forged_environment_is_found(measured, tmp_path):
-    folder = bundle(measured, tmp_path / "reference")
+    folder = write_evidence(measured, tmp_path / "reference")
     content = json.loads((folder / "environment.json").read_text())
     content[0]["threads"] = content[0]["threads"] + 1
     (folder / "environment.json").write_text(json.dumps(content))
