@@ -19,6 +19,8 @@ from dcae_bench.specs.autoencoders import AutoencoderSpec, DCAESpec, SDVAESpec, 
 from dcae_bench.weights.diffusers_folder import CONFIG, FOLDER_FILES, find_weights
 from dcae_bench.weights.trained import METADATA, TrainedWeights
 
+WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""Names of what `torch.compile`, FSDP and activation checkpointing put around modules."""
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Types of the numbers that a model's weights may have in a file."""
 
@@ -85,7 +87,7 @@ def read_fitting(model: nn.Module, path: Path) -> dict[str, Tensor]:
     known = layouts(getattr(model, "spec", None), own)
     ignored = re.compile("|".join(getattr(model, "ignored_keys", ())) or "(?!)")
     parts = {
-        part: {key: value for key, value in state.items() if not ignored.search(key)} or state
+        part: _without_wrappers({key: value for key, value in state.items() if not ignored.search(key)} or state, own)
         for part, state in parts_of(read_content(path), path).items()
     }
     found = [candidate for name, state in parts.items() for candidate in _candidates(name, state, known)]
@@ -150,6 +152,14 @@ def _candidates(part: str, state: dict[str, Tensor], known: dict[str, Layout]) -
             if candidate.shared and candidate.shared > (found[prefix].shared if prefix in found else 0):
                 found[prefix] = candidate
     return list(found.values())
+
+
+def _without_wrappers(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out what torch adds to names, also in their middle, unless the model ``own`` has it or two become one."""
+    if any(WRAPPERS.search(key) for key in own):
+        return state
+    bare = {WRAPPERS.sub("", key): value for key, value in state.items()}
+    return bare if len(bare) == len(state) else state
 
 
 def _names(layout: Layout) -> set[str]:

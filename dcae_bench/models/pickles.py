@@ -60,6 +60,7 @@ def load_pickle(path: Path) -> object:
     """Read what ``torch.save`` wrote, without running code in it. Raises whatever torch's reader raises."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Detected pickle protocol")
+        warnings.filterwarnings("ignore", ".*TorchScript archive")
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:
@@ -80,7 +81,7 @@ def _load_tensors(path: Path) -> object:
             if isinstance(kind, torch.dtype) or (name.endswith("Storage") and isinstance(kind, type)):
                 return kind
             left_out.add(f"{module}.{name}")
-            return Inert
+            return type("ndarray" if module.startswith("numpy") else name, (Inert,), {})  # the name is for messages
 
     class Module:
         """The part of Python's pickle module that torch calls."""

@@ -15,6 +15,14 @@ from dcae_bench.models.pickles import load_pickle
 from dcae_bench.weights.diffusers_folder import INDEX, shards_of
 
 PICKLES = (".pt", ".pth", ".ckpt", ".bin")
+HEAD = 64
+"""Bytes that tell kinds of files apart."""
+NO_WEIGHTS = {
+    b"version https://git-lfs": "is a pointer of Git LFS to the weights; get the file itself (git lfs pull)",
+    b"<!doctype html": "is a web page; download the file itself",
+    b"<html": "is a web page; download the file itself",
+}
+"""How files begin that are often found in the place of weights, in lower case, and what to do."""
 
 
 def weights_sha256(path: Path) -> str:
@@ -62,7 +70,11 @@ def read_content(path: Path) -> object:
         return {key: value for shard in shards_of(path) for key, value in _read_shard(shard).items()}
     try:
         with open_regular(path) as file:
-            head = file.read(4)
+            head = file.read(HEAD)
+        if what := next((what for start, what in NO_WEIGHTS.items() if head.lstrip().lower().startswith(start)), None):
+            raise WeightsError(f"{path}: {what}")
+        if not head:
+            raise WeightsError(f"{path}: is not a whole file of weights (it is empty); get it again")
         if not (head.startswith((b"PK", b"\x80", b"L119")) or (head and path.suffix in PICKLES)):
             return load_file(path)
         return load_pickle(path)
@@ -70,7 +82,13 @@ def read_content(path: Path) -> object:
         raise WeightsError(f"{path}: weights cannot be read ({error.strerror}); fetch them first") from error
     except SafetensorError as error:
         raise WeightsError(f"{path}: is not a whole safetensors file ({error}); get it again") from error
+    except WeightsError:
+        raise
     except Exception as error:  # torch's reader raises nearly any error for damaged bytes
+        if "TorchScript" in str(error):
+            raise WeightsError(
+                f"{path}: is a program of TorchScript, which is not run; save the tensors of its state_dict()"
+            ) from error
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise WeightsError(
             f"{path}: is not a whole file of `torch.save` ({reason}); get it again, or save its tensors as safetensors"
@@ -89,9 +107,21 @@ def parts_of(content: object, path: Path) -> dict[str, dict[str, Tensor]]:
     the error.
     """
     found = dict(_dicts_of_tensors(content, ""))
+    if not found and isinstance(content, dict) and all(isinstance(key, str) for key in content):
+        # Numbers of a trainer lie beside the tensors.
+        tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+        found = {"": tensors} if tensors else {}
     if not found:
-        holds = ", ".join(map(repr, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
-        raise WeightsError(f"{path}: holds no dict of tensors (it holds {holds or 'nothing'}); use other weights")
+        holds = (
+            [f"'{key}': {type(value).__name__}" for key, value in content.items()] if isinstance(content, dict) else []
+        )
+        what = ", ".join(holds[:3]) + (", ..." if holds[3:] else "") or (
+            "nothing" if content == {} else f"a {type(content).__name__}"
+        )
+        raise WeightsError(
+            f"{path}: holds no dict of tensors (it holds {what}); save the tensors alone, as "
+            "torch.save(model.state_dict(), FILE)"
+        )
     for state in found.values():
         for key, value in state.items():
             if value.layout != torch.strided or value.is_quantized or value.device.type == "meta":

@@ -4,6 +4,7 @@ import json
 import pickle
 import sys
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderDC, AutoencoderKL
@@ -368,6 +369,11 @@ CONTENTS = {
         "hparams": Callback(),
     },
     "compiled": lambda state: {"model": {f"module._orig_mod.{key}": value for key, value in state.items()}},
+    "parts compiled, parts sharded": lambda state: {
+        key.replace("encoder.", "encoder._orig_mod.").replace(".conv.", "._fsdp_wrapped_module.conv."): value
+        for key, value in state.items()
+    },
+    "beside numbers of a trainer": lambda state: {**state, "epoch": 3, "lr": 0.1, "best": None},
     "one level down": lambda state: {"model": state, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}},
     "two levels down": lambda state: {"checkpoint": {"model": state}, "step": torch.tensor(3)},
     "loss": lambda state: {**state, "loss.perceptual.w": torch.ones(3)},
@@ -471,6 +477,46 @@ def test_a_variant_is_used_where_it_is_the_only_one(small, tmp_path):
     assert "holds the variants diffusion_pytorch_model.bf16.safetensors, diffusion_pytorch_model.fp16" in refusal(
         spec, folder
     )
+
+
+class Whole(torch.nn.Linear):
+    """A network that is stored whole, with its class."""
+
+
+@pytest.mark.parametrize(
+    ("content", "holds"),
+    [
+        (Whole(1, 1), "a Whole"),
+        ({"model": Whole(1, 1), "epoch": 3}, "'model': Whole, 'epoch': int"),
+        ({"w": np.ones(2)}, "'w': ndarray"),
+        ([torch.ones(1)], "a list"),
+        ({}, "nothing"),
+    ],
+)
+def test_a_file_without_tensors_says_what_it_holds_and_how_to_save_them(small, tmp_path, content, holds):
+    line = refusal(small[0], written(content, tmp_path / "whole.pt"))
+    assert f"(it holds {holds}); save the tensors alone, as torch.save(model.state_dict(), FILE)" in line
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "git lfs pull"),
+        (b"\n<!DOCTYPE html><html>", "is a web page; download the file itself"),
+        (b"", "is not a whole file of weights (it is empty)"),
+    ],
+)
+def test_what_often_lies_in_the_place_of_weights(small, tmp_path, suffix, content, words):
+    (tmp_path / f"given{suffix}").write_bytes(content)
+    assert words in refusal(small[0], tmp_path / f"given{suffix}")
+
+
+@pytest.mark.filterwarnings("ignore:.*TorchScript:UserWarning", "ignore:.*torch.jit:FutureWarning")
+def test_a_program_of_torchscript_is_not_run(small, tmp_path):
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(1, 1), torch.ones(1)), tmp_path / "program.pt")
+    line = refusal(small[0], tmp_path / "program.pt")
+    assert line.endswith("is a program of TorchScript, which is not run; save the tensors of its state_dict()")
 
 
 def test_other_contents(small, tmp_path):
