@@ -89,7 +89,6 @@ def test_a_second_run_is_refused_in_one_line_until_the_first_is_dead(folder):
 
 
 def test_the_lock_of_a_run_on_another_host_is_taken_once_its_heart_is_silent(folder, monkeypatch, capsys):
-    monkeypatch.setattr(heartbeat, "SILENT_S", 0.5)
     lock = folder / ".dcae-bench-run.lock"
     owner = vars(heartbeat.Owner(7, "elsewhere", "s", "1", "t", "snakemake", "another boot"))
     lock.write_text(json.dumps(owner))
@@ -98,6 +97,7 @@ def test_the_lock_of_a_run_on_another_host_is_taken_once_its_heart_is_silent(fol
     with pytest.raises(ResultsError, match=r"another workflow run is at work here \(process 7 on elsewhere"):
         join_run(folder)
     beating.join()
+    monkeypatch.setattr(heartbeat, "SILENT_S", 0.5)
     assert join_run(folder)
     assert "waiting for process 7 on elsewhere" in capsys.readouterr().err
 
@@ -115,7 +115,6 @@ def test_jobs_that_outlive_their_run_are_named(folder):
 
 def test_jobs_of_other_hosts_count_as_dead_once_their_hearts_are_silent(folder, monkeypatch, capsys):
     """A host that was switched off leaves its jobs' locks for ever."""
-    monkeypatch.setattr(heartbeat, "SILENT_S", 0.6)
     dead = [write_job(folder, name) for name in "ab"]
     write_job(folder, "c")
     beating = threading.Timer(0.3, write_job, (folder, "c", "2"))
@@ -127,6 +126,7 @@ def test_jobs_of_other_hosts_count_as_dead_once_their_hearts_are_silent(folder, 
     beating.join()
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "whether these still live: process 7 on elsewhere" in said
+    monkeypatch.setattr(heartbeat, "SILENT_S", 0.6)
     assert join_run(folder) and not any(path.exists() for path in dead)
 
 

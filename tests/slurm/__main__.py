@@ -125,8 +125,8 @@ def disturbed(folder: Path, cluster: Cluster) -> None:
         raise Wrong(f"the training ended before it could be killed:\n{end_of(folder)}")
     (killed,) = running
     first = cluster.time_limit(killed)
+    cluster.set_state("drain")  # first, so that the next attempt cannot start between the two
     cluster.call("scancel", killed)
-    cluster.set_state("drain")
     wait_for("the killed training to be tried again", lambda: training_in(cluster, "PENDING"), run, folder)
     (again,) = training_in(cluster, "PENDING")
     second = cluster.time_limit(again)
