@@ -236,6 +236,7 @@ def _kill(folder: Path) -> None:
     for path in folder.glob(f"*{PID}"):
         with suppress(OSError, ValueError):
             os.kill(int(path.read_text()), SIGKILL)
+            path.unlink()  # the number may soon be another process's
 
 
 def _root_failure(failed: "ChildFailedError") -> tuple[int, "ProcessFailure"]:

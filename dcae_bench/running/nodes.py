@@ -169,7 +169,7 @@ class Meeting:
 
     @contextlib.contextmanager
     def attended(self, stop: Callable[[], None]) -> Iterator[None]:
-        """Say that this node lives, and call ``stop`` as soon as another has failed or is silent."""
+        """Say that this node lives, and call ``stop`` again and again once another has failed or is silent."""
         self._over = threading.Event()
         watch = threading.Thread(target=self._watch, args=(stop,), name="meeting", daemon=True)
         watch.start()
@@ -250,6 +250,8 @@ class Meeting:
             if self.reason is not None:
                 self.reason += "; run the same command again on each node to go on"
                 stop()
+                while not self._over.wait(BEAT_S):  # processes that had not begun yet would wait for the other node's
+                    stop()
                 return
 
     def _end_of(self, number: int, seen: dict[int, tuple[bytes, float]]) -> str | None:
