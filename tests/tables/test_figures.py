@@ -6,6 +6,7 @@ from PIL import Image
 
 from dcae_bench.base.errors import ResultsError
 from dcae_bench.records.record import save
+from dcae_bench.tables.figures import reconstructions
 from dcae_bench.tables.figures.losses import LossCurve, log_curve, loss_curves_figure
 from dcae_bench.tables.figures.reconstructions import (
     ShownSamples,
@@ -56,7 +57,7 @@ def test_reconstructions_stand_in_equal_cells(make_samples, tmp_path):
         np.flatnonzero((np.abs(image.astype(int) - c).max(-1) <= 2).any(0)).mean() for c in (ORIGINAL, SD_VAE, DC_AE)
     ]
     assert middles == sorted(middles)
-    assert list(path.parent.iterdir()) == [path]
+    assert sorted(path.parent.iterdir()) == [path, path.with_suffix(".svg")]
 
 
 @pytest.mark.parametrize("name", [r"a$\frac{$b", "$x_{$", "a$b", "$$", "<b>", "a\nb"])
@@ -94,10 +95,22 @@ def test_a_missing_autoencoder_leaves_its_cell_empty(make_samples, tmp_path):
     assert count(image, DC_AE) > 1.8 * count(image, SD_VAE) > 0
 
 
+def test_titles_of_many_autoencoders_do_not_run_into_each_other(make_samples, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(reconstructions, "save_figure", lambda figure, path: shown.append(figure))
+    items = [make_samples(family, compression=f) for family in ("sd-vae", "dc-ae", "pca") for f in (32, 64, 128)]
+    reconstructions_figure(items, tmp_path / "a.png")
+    shown[0].draw_without_rendering()
+    places = [text.get_window_extent() for text in shown[0].texts if text.get_weight() == "bold"]
+    assert len(places) == 10
+    assert not any(one.overlaps(other) for number, one in enumerate(places) for other in places[:number])
+
+
 def test_equal_input_gives_equal_bytes(make_samples, tmp_path):
     for name in ("a.png", "b.png"):
         reconstructions_figure([make_samples()], tmp_path / name)
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    for end in (".png", ".svg"):
+        assert (tmp_path / f"a{end}").read_bytes() == (tmp_path / f"b{end}").read_bytes()
 
 
 def test_different_originals_are_refused(make_samples, tmp_path):

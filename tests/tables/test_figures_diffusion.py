@@ -61,6 +61,9 @@ def test_loss_is_drawn_over_flops(drawn, make, tmp_path):
     loss_figure(logs, tmp_path / "loss.png")
     flow, vp = drawn[0].axes
     assert (len(flow.lines), len(vp.lines)) == (1, 2)
+    drawn[0].draw_without_rendering()
+    for axes in (flow, vp):
+        assert axes.get_legend().get_window_extent().y1 < axes.get_window_extent().y0, "curves run through the legend"
     assert list(vp.lines[0].get_xdata()) == [1e9, 2e9, 4e9] and list(vp.lines[0].get_ydata()) == [1, 0.5, 0.25]
 
 

@@ -296,6 +296,17 @@ def test_a_degraded_side_makes_no_verdict_and_is_told(slow, fast):
 def test_figure_is_drawn_of_whatever_there_is(records, tmp_path):
     throughput_figure(build(records), tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in (tmp_path / "figure.svg").read_bytes()
+
+
+@pytest.mark.parametrize("fast", [17.9, 1790.0])
+def test_what_is_written_behind_a_bar_fits_into_its_panel(fast):
+    rates = [fast * (1 + 0.002 * (turn % 3)) for turn in range(10)]
+    figure = draw(build([timing(rates=[1.0] * 10), timing(F64, rates)]))
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        edge = axes.get_window_extent().x1
+        assert not [text.get_text() for text in axes.texts if text.get_window_extent().x1 > edge]
 
 
 def texts(axes):

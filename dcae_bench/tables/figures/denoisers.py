@@ -31,6 +31,8 @@ CAPTION = 34
 """Number of characters in a caption's line that fit beside the samples."""
 MARKERS = ("o", "s", "^", "D", "v")
 """Markers tell rows apart that share colour and dashes: same family and compression, another training or denoiser."""
+LEGEND_BELOW, LEGEND_LINE_IN = -0.14, 0.17
+"""Where a legend begins, in heights of the panel above it, and the height of one of its lines in inches."""
 PREDICTED = {"vp": "noise", "learned-range": "noise and variance", "flow": "velocity"}
 """What a denoiser learns to predict, by process."""
 
@@ -74,7 +76,9 @@ def loss_figure(logs: Mapping[Path, Record], path: Path) -> None:
     if not logs:
         raise ResultsError(f"{path}: no training to draw; train a denoiser first")
     processes = sorted({_denoiser(record).process for record in logs.values()})
-    figure = Figure(figsize=(WIDTH_IN, 4.4), dpi=DPI, facecolor="white", layout="constrained")
+    lines = max(Counter(_denoiser(record).process for record in logs.values()).values())
+    size = (WIDTH_IN, 4.4 + LEGEND_LINE_IN * lines)
+    figure = Figure(figsize=size, dpi=DPI, facecolor="white", layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(processes)))
     styles = _styles(logs.values())
     for process, axes in zip(processes, panels, strict=True):
@@ -87,7 +91,10 @@ def loss_figure(logs: Mapping[Path, Record], path: Path) -> None:
             axes.plot(operations, curve.to_numpy(), label=_name(record), **style)
         _scale_operations(axes)
         scale_loss(axes)
-        axes.legend(frameon=False, fontsize=7.5, handlelength=3.2)
+        # Below the panel: curves may run through any corner of it.
+        axes.legend(
+            frameon=False, fontsize=7.5, handlelength=3.2, loc="upper center", bbox_to_anchor=(0.5, LEGEND_BELOW)
+        )
     panels[0].set_ylabel("loss (mean over 1/20 of the training)")
     save_figure(figure, path)
 
@@ -103,7 +110,8 @@ def guidance_figure(records: Sequence[Record], path: Path) -> None:
             points.setdefault(_name(record), []).append((float(record.settings["guidance"]), metric, record))
     if not points:
         raise ResultsError(f"{path}: no generation record with a Fréchet distance; evaluate samples first")
-    figure = Figure(figsize=(WIDTH_IN * 0.7, 4.2), dpi=DPI, facecolor="white", layout="constrained")
+    size = (WIDTH_IN * 0.7, 4.2 + LEGEND_LINE_IN * len({_denoiser(record).row for record in records}))
+    figure = Figure(figsize=size, dpi=DPI, facecolor="white", layout="constrained")
     axes = figure.subplots()
     first = next(iter(points.values()))[0][1]
     _prepare(axes, f"{first.label} by guidance scale", "guidance scale s (1: none)")
@@ -122,7 +130,7 @@ def guidance_figure(records: Sequence[Record], path: Path) -> None:
         axes.annotate(
             f"s = {scales[best]:g}", (scales[best], values[best]), (0, -11), textcoords="offset points", size=7
         )
-    axes.legend(frameon=False, fontsize=8, handlelength=3.2)
+    axes.legend(frameon=False, fontsize=8, handlelength=3.2, loc="upper center", bbox_to_anchor=(0.5, LEGEND_BELOW))
     save_figure(figure, path)
 
 

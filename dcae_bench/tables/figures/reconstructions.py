@@ -68,6 +68,8 @@ def reconstructions_figure(items: Sequence[ShownSamples], path: Path, *, images_
     left, top, strip, gap = 0.3, 0.34, 0.24, 0.05
     cell = (WIDTH_IN - left) / (len(columns) + 1)
     caption_size = min(8.5, 5.2 * cell)  # points, so that the longest caption fits above a cell
+    longest = max(len(column.title) for column in columns)
+    title_size = min(11.0, 72 * (cell - gap) / (0.72 * longest))  # a bold letter is about 0.7 of its size wide
     height = top + len(rows) * (cell + strip)
     figure = Figure(figsize=(WIDTH_IN, height), dpi=DPI, facecolor="white")
     for line, row in enumerate(rows):
@@ -89,7 +91,7 @@ def reconstructions_figure(items: Sequence[ShownSamples], path: Path, *, images_
             title, colour = ("Original", "black") if column is None else (column.title, column.colour)
             if line == 0:
                 x, y = (at + size / 2) / WIDTH_IN, 1 - 0.17 / height
-                figure.text(x, y, title, size=11, weight="bold", color=colour, **CENTRED)
+                figure.text(x, y, title, size=title_size, weight="bold", color=colour, **CENTRED)
     save_figure(figure, path)
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, Self, TypedDict
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -79,16 +80,25 @@ class ShownAutoencoder(NamedTuple):
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, atomically. Raises :class:`ResultsError` when the folder cannot be written.
+    """Write a figure as PNG, and beside it as SVG, each atomically and the PNG last.
 
     Names are printed as they are: a dollar sign begins no formula. Only matplotlib's own labels of ticks hold formulas.
+    Equal figures give equal bytes: the files name neither matplotlib's version nor a date.
+
+    Raises:
+        ResultsError: when the folder cannot be written.
+
     """
     for text in figure.findobj(Text):
         if isinstance(text, Text) and text.get_text() and not text.get_text().startswith(TICK):
             text.set_parse_math(False)
 
-    def save(file: BinaryIO) -> None:
-        # Without matplotlib's version in the file, equal inputs give equal bytes.
+    def save_vector(file: BinaryIO) -> None:
+        with rc_context({"svg.hashsalt": "dcae-bench"}):
+            figure.savefig(file, format="svg", dpi=DPI, metadata={"Creator": None, "Date": None})
+
+    def save_bitmap(file: BinaryIO) -> None:
         figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
 
-    write_with(Path(path), save)
+    write_with(Path(path).with_suffix(".svg"), save_vector)
+    write_with(Path(path), save_bitmap)

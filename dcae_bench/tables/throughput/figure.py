@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from dcae_bench.measurement.instruments.statistics import Estimate
@@ -18,6 +19,8 @@ REPORTED = "reported"
 WORKS = {"train": "training", "forward": "one forward pass", "sample": "sampling", "sample_decode": "sampling, decoded"}
 LINE_IN, MARGIN_IN, LEGEND_IN = 0.2, 0.95, 0.5
 """Heights in inches: of a value, of what stands around a panel, and of the legend."""
+EDGE_PX = 12
+"""Free pixels between a written value and the edge of its panel."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class _Value:
 
 
 def throughput_figure(table: ThroughputTable, path: Path) -> None:
-    """Write the figure as PNG. Raises :class:`ResultsError` when the folder cannot be written."""
+    """Write the figure as PNG and SVG. Raises :class:`ResultsError` when the folder cannot be written."""
     save_figure(draw(table), path)
 
 
@@ -84,7 +87,22 @@ def draw(table: ThroughputTable) -> Figure:
         said.append(f"no joule per image: {reason}")
     figure.supxlabel("; ".join(said), fontsize=8)
     _legend(figure, [one.series for values in speeds.values() for one in values])
+    _make_room(figure, panels[:, -1])
     return figure
+
+
+def _make_room(figure: Figure, panels: Iterable[Axes]) -> None:
+    """Lengthen the linear axis of each panel until the values that are written behind the bars fit into it."""
+    figure.draw_without_rendering()
+    for axes in panels:
+        left, right = axes.get_xlim()
+        width = axes.get_window_extent().width - EDGE_PX
+        for label in (text for text in axes.texts if isinstance(text, Annotation)):
+            shown, end = label.get_window_extent(), float(label.xy[0])
+            beside = shown.x1 - axes.transData.transform((end, 0))[0]  # px from the end of the bar to that of its value
+            if beside < width:
+                right = max(right, left + (end - left) * width / (width - beside))
+        axes.set_xlim(left, right)
 
 
 def _devices(table: ThroughputTable) -> list[str]:
