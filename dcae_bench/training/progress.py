@@ -1,8 +1,10 @@
 """The progress of a training, as a user sees it."""
 
+import time
+
 from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
-from dcae_bench.base.terminal import Console, Progress, TextColumn
+from dcae_bench.base.terminal import Console, Progress, TextColumn, time_left
 from dcae_bench.records.provenance import Stopwatch
 from dcae_bench.training.loop import Loop
 
@@ -17,7 +19,7 @@ def train_with_progress(trainer: Loop, clock: Stopwatch, console: Console) -> No
         TextColumn("{task.fields[parts]}"),
         TimeRemainingColumn(),
     )
-    printed = trainer.images * 10 // total
+    begun, first, printed = time.monotonic(), trainer.images, trainer.images * 10 // total
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         name = trainer.spec.name
         task = bar.add_task(name, total=total, completed=trainer.images, parts="")
@@ -28,6 +30,8 @@ def train_with_progress(trainer: Loop, clock: Stopwatch, console: Console) -> No
             bar.update(task, completed=images, parts=shown)
             if not console.is_terminal and images * 10 // total > printed:
                 printed = images * 10 // total
-                console.print(f"{name}: {images}/{total} images, {clock.seconds:.0f} s, {shown}", soft_wrap=True)
+                left = time_left((time.monotonic() - begun) * (total - images) / max(images - first, 1))
+                line = f"{name}: {images}/{total} images, {clock.seconds:.0f} s, {left}, {shown}"
+                console.print(line, soft_wrap=True)
 
         trainer.train(lambda: clock.seconds, progress)
