@@ -106,6 +106,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     if image.mode == "RGB":
         return image
+    image.info.pop("transparency", None)  # alpha is dropped, of which Pillow would warn
     if _has_16_bits(image):
         image = Image.fromarray(_eight_bits(image))
     elif image.mode == "La":  # Pillow converts grey with premultiplied alpha to no other mode

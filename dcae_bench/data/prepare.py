@@ -167,9 +167,11 @@ def _fill(
         )
     if bad:
         kinds = ", ".join(f"{number:,} {problem}" for problem, number in bad.most_common())
+        # No publisher has another file of a kind that is whole but not supported.
+        remedy = "save them with 8 bits" if set(bad) == {"unsupported"} else "replace them by their publisher's"
         raise _Unusable(
-            f"{first}; {bad.total():,} of {bad.total() + writer.count:,} files cannot be used ({kinds}): replace them "
-            "by their publisher's and prepare again, which reads only those"
+            f"{first}; {bad.total():,} of {bad.total() + writer.count:,} files cannot be used ({kinds}): {remedy} "
+            "and run the same command again, which reads only those"
         )
 
 

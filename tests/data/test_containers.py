@@ -248,7 +248,9 @@ def test_tables_beside_archives_are_left_out(tmp_path):
     info = prepare_files(OWN, "train", tmp_path, tmp_path / "out")
     assert (info.count, info.containers, info.left_out) == (2, ("00000.tar",), 1)
     (tmp_path / "00000.tar").unlink()
-    with pytest.raises(DataError, match=r"00000\.parquet: has no column of images .*; it has url, key; take it away"):
+    with pytest.raises(
+        DataError, match=r"00000\.parquet: has no column of images .*; it has url \(string\), key \(string\); take"
+    ):
         find_images(OWN, tmp_path, "train")
 
 
@@ -284,6 +286,7 @@ def test_a_missing_shard_is_named(tmp_path):
 
 LABELS = {
     "numbers with gaps": (pa.array([2.0, None, 10.0, -1.0]), ["2", None, "10", None]),
+    "texts with gaps": (pa.array(["a", "", None, "b"]), ["a", None, None, "b"]),
     "text": (pa.array(["b", None, "a", "b"]), ["b", None, "a", "b"]),
     "a dictionary": (pa.array(["b", None, "a", "b"]).dictionary_encode(), ["b", None, "a", "b"]),
     "lists": (pa.array([[1], [2], [3], [1, 2]]), [None] * 4),

@@ -117,6 +117,13 @@ def test_sixteen_bits_keep_the_highest_eight(tmp_path):
         assert pixels.dtype == np.uint8 and np.array_equal(pixels, GREY[..., None].repeat(3, axis=2)), path.name
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_palette_with_alpha_is_read_without_a_warning(tmp_path):
+    image = Image.fromarray(GREY[..., None].repeat(3, axis=2)).quantize(256)
+    image.save(tmp_path / "image.png", transparency=bytes(range(256)))
+    assert np.array_equal(read_rgb(tmp_path / "image.png"), np.asarray(image.convert("RGB")))
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -11,11 +11,13 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from rich.console import Console
 
 from dcae_bench.base.errors import DataError
@@ -210,6 +212,14 @@ def test_images_with_problems_are_listed(root, tmp_path):
             ["small.png", "greyscale", "mode LA"],
             ["small.png", "small", "31x60, asked for 32"],
         ]
+
+
+def test_images_without_a_known_white_are_to_be_saved_otherwise(root, tmp_path):
+    """Their publisher has no others."""
+    root.mkdir(exist_ok=True)
+    Image.fromarray(np.linspace(0, 1, 1600, dtype=np.float32).reshape(40, 40)).save(root / "depth.tif")
+    with pytest.raises(DataError, match=r"\(1 unsupported\): save them with 8 bits and run the same command again"):
+        own(root, tmp_path)
 
 
 def test_bad_images_stop_at_the_end_with_all_of_them_listed(root, tmp_path, reads):

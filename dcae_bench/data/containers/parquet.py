@@ -86,7 +86,7 @@ def _label(value: object, container: Path, row: int) -> str | None:
                 f"{container}: row {row:,} has the label {value}; write classes as whole numbers or as text"
             )
         value = int(value)
-    return None if value is None or str(value) == UNLABELLED else str(value)
+    return None if value is None or str(value) in ("", UNLABELLED) else str(value)
 
 
 def _values(table: pa.Table | None, column: str | None, count: int) -> list[Any]:
@@ -123,7 +123,7 @@ def _columns(container: Path, schema: pa.Schema) -> Columns:
     if not found:
         raise NoImagesError(
             f"{container}: has no column of images (a struct with bytes and path, or bytes named "
-            f"{', '.join(IMAGE_NAMES)}); it has {', '.join(schema.names) or 'none'}; take it away, or name the files "
+            f"{', '.join(IMAGE_NAMES)}); it has {_columns_text(schema)}; take it away, or name the files "
             "that hold images by a pattern (train-*.parquet)"
         )
     if len(found) > 1:
@@ -141,6 +141,11 @@ def _columns(container: Path, schema: pa.Schema) -> Columns:
     named = [name for name in LABEL_NAMES if name in schema.names and _is_label(schema.field(name).type)]
     label = classes[0] if len(classes) == 1 else next(iter(named), None)
     return Columns(content, path, label)
+
+
+def _columns_text(schema: pa.Schema) -> str:
+    """Columns with their types in a message; a column of texts named `image` holds addresses, not images."""
+    return ", ".join(f"{field.name} ({field.type})" for field in schema) or "none"
 
 
 def _features(schema: pa.Schema) -> dict[str, str]:
