@@ -24,6 +24,9 @@ def report(
     The page holds what lies in the folder: nothing is measured or trained. It is one file that needs no network.
     """
     from dcae_bench.report.page import write_report
+    from dcae_bench.tables.summary import summary
 
     size = write_report(results, output)
-    typer.echo(f"{output}: {size / 1e6:.1f} MB; open it in a browser")
+    # The most telling number of each table, which stands between the first and the last line about it.
+    numbers = [line for table in sorted(results.glob("table_*.json")) for line in summary(table)[1:-1][:1]]
+    typer.echo("\n".join([*numbers, f"{output}: {size / 1e6:.1f} MB; open it in a browser"]))

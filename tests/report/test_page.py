@@ -23,6 +23,7 @@ from dcae_bench.report.sources import find_sources
 from dcae_bench.tables.reconstruction.build import build
 from dcae_bench.tables.reconstruction.files import write
 from dcae_bench.tables.reported.reconstruction import load_reported_reconstruction
+from dcae_bench.tables.summary import summary
 from tests.report.conftest import HOSTILE, kept, noise
 from tests.tables.conftest import record as make_record
 from tests.tables.timings import timing
@@ -196,6 +197,7 @@ def test_the_command_says_what_it_wrote_and_what_it_needs(copied, monkeypatch, c
     (copied / "table_rfid.json").unlink()  # the generation alone is quick
     code, said = run("--results", copied, "--output", copied / "x/page.html")
     assert code == 0 and "page.html: " in said.out and (copied / "x/page.html").exists()
+    assert said.out.splitlines()[0] == summary(copied / "table_diffusion.json")[1]
     code, said = run("--results", copied / "nothing", "--output", copied / "page.html")
     assert code == 2 and "holds no table; make one first" in said.err and not (copied / "page.html").exists()
 
