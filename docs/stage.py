@@ -47,7 +47,13 @@ def stage(target: Path) -> None:
     stamp = target / ".staged"
     if target.exists() and any(target.iterdir()) and not stamp.exists():
         raise FileExistsError(f"{target} is not a folder that this program filled; name another one")
-    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True, exist_ok=True)
+    stamp.touch()  # first, and kept, so that an interrupted call does not stand in the way of the next one
+    for path in list(target.iterdir()):
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path != stamp:
+            path.unlink()
     pages = sorted(path for pattern in PAGES for path in ROOT.glob(pattern))
     for path in dict.fromkeys([*pages, *(file for page in pages for file in linked(page))]):
         copy = target / path.relative_to(ROOT)
@@ -56,7 +62,6 @@ def stage(target: Path) -> None:
     (target / "api").mkdir()
     for room in ROOMS:
         (target / "api" / f"{room}.md").write_text(page_of_room(room))
-    stamp.touch()
 
 
 if __name__ == "__main__":

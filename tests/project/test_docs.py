@@ -1,6 +1,7 @@
 """The pages of ``docs/`` as a site: what ``make docs`` builds, and how each page begins."""
 
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -94,3 +95,13 @@ def test_staging_refuses_a_folder_of_somebody_else(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     refused = subprocess.run([sys.executable, ROOT / "docs" / "stage.py", tmp_path], capture_output=True, text=True)
     assert refused.returncode != 0 and refused.stderr.count("\n") == 1 and (tmp_path / "mine.txt").exists()
+
+
+def test_staging_again_leaves_nothing_of_the_last_time(tmp_path):
+    stage = runpy.run_path(str(ROOT / "docs" / "stage.py"))["stage"]
+    stage(tmp_path / "source")
+    (tmp_path / "source" / "docs" / "gone.md").write_text("# Gone")
+    (tmp_path / "source" / "README.md").unlink()  # as if the last call had been interrupted
+    stage(tmp_path / "source")
+    assert not (tmp_path / "source" / "docs" / "gone.md").exists()
+    assert (tmp_path / "source" / "README.md").read_bytes() == (ROOT / "README.md").read_bytes()
