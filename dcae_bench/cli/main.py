@@ -18,6 +18,7 @@ from dcae_bench.cli import (
     figure,
     gpu_check,
     latents,
+    leaderboard,
     measure,
     plan,
     prepare,
@@ -73,6 +74,7 @@ app.command("doctor")(doctor.doctor)
 app.command("gpu-check")(gpu_check.gpu_check)
 app.command("evidence")(evidence.evidence)
 app.command("bundle")(bundle.bundle)
+app.command("leaderboard")(leaderboard.leaderboard)
 app.command("verify")(verify.verify)
 app.command("zoo")(zoo.zoo)
 app.add_typer(weights.app, name="weights")

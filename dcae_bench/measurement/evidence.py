@@ -76,6 +76,8 @@ def check_timings(folder: Path) -> Iterator[list[str]]:
                 yield [f"{name}: {text}" for text in check_record(load(path), path.parent)]
             except ResultsError as error:
                 yield [str(error).removeprefix(f"{folder}/")]
+            except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # numbers that no timing has
+                yield [f"{name}: no numbers follow from its samples ({error})"]
 
 
 def check_record(record: ThroughputRecord, folder: Path) -> Iterator[str]:

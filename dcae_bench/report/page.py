@@ -62,7 +62,7 @@ def _page(
     galleries: Sequence[tuple[Source, Gallery]],
 ) -> str:
     blocks = [block for section in parts for block in section.blocks]
-    return _environment().get_template("report.html.j2").render(
+    return environment().get_template("report.html.j2").render(
         subtitle=_subtitle(sources),
         claims=claims(sources, panels),
         verdicts=list(Verdict),
@@ -71,7 +71,7 @@ def _page(
         ran=cells.show("ran", "What ran where", ran(sources, panels)),
         missing=[(source, found) for source in sources if (found := missing(source))],
         records=_listed(panels),
-        panels=_packed(panels.panels),
+        panels=packed(panels.panels),
         charts={chart.name: chart.spec for block in blocks for chart in block.charts},
     )  # fmt: skip
 
@@ -87,7 +87,7 @@ def _listed(panels: Panels) -> cells.ShownTable:
     return cells.show("records", "Every record", listed(panels.panels), [[panel.id] for panel in panels.panels])
 
 
-def _packed(panels: Iterable[Panel]) -> dict[str, Any]:
+def packed(panels: Iterable[Panel]) -> dict[str, Any]:
     """The panels with each text once: records share most of theirs. A panel names texts by their index."""
     texts: dict[str, int] = {}
 
@@ -108,7 +108,8 @@ def _packed(panels: Iterable[Panel]) -> dict[str, Any]:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates of pages; everything that they show is escaped."""
     made = Environment(
         loader=PackageLoader("dcae_bench.report"),
         autoescape=True,

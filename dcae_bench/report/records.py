@@ -60,6 +60,14 @@ class Panels:
                 made._add_timing(source, row.record)
         return made
 
+    def add(self, source: Source, path: str, record: Record | ThroughputRecord) -> str:
+        """Add one record of a source, if it is new, and return its id. A timing's path is its key."""
+        if isinstance(record, ThroughputRecord):
+            self._add_timing(source, record)
+            return self._ids[source.name, record.key]
+        self._add(source, path, record)
+        return self._ids[source.name, path]
+
     def ids(self, source: Source, paths: Sequence[Sequence[str]]) -> list[list[str]]:
         """Ids of the records behind the rows of a table of a source, by the paths that tables print."""
         return [[self._ids[source.name, path] for path in row if (source.name, path) in self._ids] for row in paths]

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from dcae_bench.base.errors import ResultsError, UserError
 from dcae_bench.base.files import REPOSITORY, sha256_json
 from dcae_bench.records.digest import DIGEST, digest_problem
@@ -63,7 +61,7 @@ def _check(page: Path, again: Callable[[Content, Path], None]) -> Iterator[str]:
         made = Path(scratch) / page.name
         try:
             again(content, made)
-        except (UserError, ValidationError, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+        except (UserError, OSError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             yield f"{page.name}: cannot be built again ({reason})"
             return

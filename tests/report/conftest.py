@@ -1,6 +1,7 @@
 """A folder of results with names that try to break a page, and the page of it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from dcae_bench.base.files import REPOSITORY
 from dcae_bench.records.record import DenoiserSubject, Metric, Record, load, save
 from dcae_bench.report.page import write_report
+from dcae_bench.tables.bundle.write import write_bundle
 from dcae_bench.tables.generation.build import build as build_generation
 from dcae_bench.tables.generation.files import write as write_generation
 from dcae_bench.tables.reconstruction.build import build
@@ -92,3 +94,39 @@ def page(results) -> Path:
     output = results / "report.html"
     write_report(results, output)
     return output
+
+
+H100 = REPOSITORY / "results/reference/h100-2026-11-27-second/records"
+
+
+def on(device: str, **facts):
+    """A record of another machine."""
+    record = make_record(profile="tiny", **facts)
+    made = record.provenance
+    changed = made.model_copy(update={"device": made.device.model_copy(update={"name": device})})
+    return record.model_copy(update={"provenance": changed})
+
+
+def bundled(path: Path, *records) -> Path:
+    """A bundle of records without tables."""
+    results = path.with_name(f"results-{path.name}")
+    for number, record in enumerate(records):
+        save(record, results / f"tiny/reconstruction/{number}.json")
+    return write_bundle(results, path)
+
+
+@pytest.fixture(scope="package")
+def bundles(tmp_path_factory) -> list[Path]:
+    """Bundles of two labs, of a lab with hostile names, and of an H100."""
+    root = tmp_path_factory.mktemp("labs")
+    timings = root / "measured"
+    timings.mkdir()
+    for path in H100.glob("paper-v1.uvit-h.*.forward.share4.r1*.json"):
+        shutil.copy(path, timings)
+    hostile = on(HOSTILE, autoencoder=HOSTILE, psnr=30.0, data_set=HOSTILE * 50, settings={HOSTILE: HOSTILE})
+    return [
+        bundled(root / "one", on("Same 1"), on("Same 1", family="sd-vae", psnr=25.5, rfd=None, rfid=3.5)),
+        bundled(root / "two.zip", on("Same 1", autoencoder="theirs", psnr=27.25), on("Other 2", psnr=28.5)),
+        bundled(root / "hostile.zip", hostile),
+        write_bundle(timings, root / "h100.zip"),
+    ]

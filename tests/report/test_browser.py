@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dcae_bench.base.files import REPOSITORY
+from dcae_bench.report.leaderboard import write_leaderboard
 from dcae_bench.report.page import write_report
 
 pytestmark = pytest.mark.long
@@ -223,3 +224,22 @@ def test_the_committed_evidence_makes_a_page_that_fits(opened, evidence, width):
         "[...document.querySelectorAll('a[href^=\"#\"]')].filter(one => !document.getElementById(one.hash.slice(1)))"
     )
     assert shown.evaluate(f"{dangling}.map(one => one.hash)") == []
+
+
+@pytest.mark.parametrize("width", [1280, 375])
+def test_a_leaderboard_is_sorted_opens_records_and_fits(opened, bundles, tmp_path, width):
+    write_leaderboard(bundles, tmp_path)
+    shown = opened(tmp_path / "index.html", width=width)
+    table = "#speed-0"
+    number = head(shown, "images/s", table)
+    values = column(shown, number, table)
+    shown.locator(f"{table} thead th:nth-child({number})").click()
+    shown.locator(f"{table} th[aria-sort=ascending]").wait_for()
+    assert len(values) == 2 and column(shown, number, table) == values[::-1], "the best stood first"
+    shown.locator(f"{table} tbody td:nth-child({number})").first.click()
+    assert "forward" in shown.locator("#record-title").inner_text()
+    assert "bundle b4" in shown.locator("#record-body").inner_text()
+    shown.keyboard.press("Escape")
+    shown.locator(f"{table} tbody a[href='#b4']").first.click()
+    assert shown.url.endswith("#b4")
+    assert shown.evaluate("document.documentElement.scrollWidth") <= width

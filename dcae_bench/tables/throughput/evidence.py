@@ -74,7 +74,7 @@ def check_table(folder: Path, *, required: bool = True) -> Iterator[str]:
         try:
             records = find_records([folder / RECORDS if (folder / RECORDS).is_dir() else folder])
             write(build(records, planned=planned_timings(plan_folders(folder)), code=code_told(folder)), again)
-        except (UserError, OSError) as error:
+        except (UserError, OSError, LookupError, TypeError, ValueError, ArithmeticError) as error:
             yield f"{TABLE}: cannot be built again ({error})"
             return
         for suffix in TWINS:
