@@ -65,7 +65,7 @@ class _Line:
     bundle: str
 
 
-QUALITY_HEADS = ("hardware", "of", "weights", "guidance", "bundle")
+QUALITY_HEADS = ("of", "weights", "guidance", "bundle")
 SPEED_HEADS = ("network", "latent space", "batch", "torch", "settings", "bundle")
 
 
@@ -151,7 +151,7 @@ def _quality(record: Record, file: str, source: Source, panels: Panels) -> Itera
                 column = (rank, metric.label, metric.better, metric.unit or "", name, metric.weights_sha256 or "")
                 ends = f" [{metric.interval.low:.5g}, {metric.interval.high:.5g}]" if metric.interval else ""
                 values[column] = (metric.value, f"{metric.value:.5g}{ends}")
-    names = (where, of, weights, record.settings.get("guidance", "-"))
+    names = (of, weights, record.settings.get("guidance", "-"))
     if values:
         yield _Line(title, key, names, values, panels.add(source, file, record), source.name)
 
@@ -234,7 +234,10 @@ def _bundles(entries: Sequence[Entry]) -> ShownTable:
 
 
 def _heads(names: Sequence[str], values: Sequence[str]) -> list[Head]:
-    sides = [*((name, "left") for name in names), *((name, "right") for name in values)]
+    sides = [
+        *((name, "left wide" if name == "settings" else "left") for name in names),
+        *((name, "right") for name in values),
+    ]
     return [Head(escape(plain(name)), plain(name).strip(" ↑↓"), side) for name, side in sides]
 
 

@@ -35,7 +35,6 @@ def test_folder_is_named_after_device_and_date_and_holds_everything(measured, tm
     assert found == {
         *("SHA256SUMS", "bundle.json", "environment.json", "plan.json"),
         *("table_throughput.md", "table_throughput.csv", "table_throughput.json", "throughput.png"),
-        "throughput.svg",
         *("records/sd-vae-f8c4 p2.json", "records/dc-ae-f64c128 p1.json", "records/x.nvml.json"),
     }
     assert len(json.loads((folder / "environment.json").read_text())) == 1
