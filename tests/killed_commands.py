@@ -89,11 +89,13 @@ def serve() -> None:
     A fork keeps only the calling thread; with one thread (OMP_NUM_THREADS) that loses nothing, even after torch was
     used.
     """
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # for what the commands themselves print
     preload()
     for line in sys.stdin:
         asked = json.loads(line)
         if not asked["fork"]:
-            print(json.dumps([run_command(asked["folder"], asked["arguments"]), 0]), flush=True)
+            print(json.dumps([run_command(asked["folder"], asked["arguments"]), 0]), file=answers, flush=True)
             continue
         with tempfile.TemporaryFile() as told:
             child = os.fork()
@@ -101,7 +103,7 @@ def serve() -> None:
                 arm(asked["folder"] + "/", asked["kill_at"], told.fileno())
                 os._exit(run_command(asked["folder"], asked["arguments"]))
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            print(json.dumps([status, int(os.pread(told.fileno(), 20, 0) or 0)]), flush=True)
+            print(json.dumps([status, int(os.pread(told.fileno(), 20, 0) or 0)]), file=answers, flush=True)
 
 
 class Commands:
