@@ -21,6 +21,12 @@ GRACE_S = 20.0
 INSISTENCE_S = 2.0
 """A second Ctrl-C after so many seconds stops at once. Before, it may be the first one on another way."""
 
+SHELL_PREFIX = "set -euo pipefail; trap : HUP TERM USR1 USR2; "
+"""What the shell of a job begins with: Snakemake's own words, and a trap, so that it waits for its command.
+
+SLURM signals all processes of a job, and kills those that are left when the first of them has ended.
+"""
+
 
 class Stopped(SystemExit):
     """A signal stopped the command. ``line`` tells the user what was kept, and how to go on."""
@@ -66,6 +72,16 @@ def stoppable() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         _received = None
+
+
+def outlive_command() -> None:
+    """Let this process, a Snakemake that runs one submitted job, wait for its command, which gets the same signal.
+
+    Snakemake itself waits at SIGTERM and SIGINT. A handler, unlike ignoring, is not passed on to the command.
+    """
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, lambda _number, _frame: None)
 
 
 @contextmanager

@@ -15,7 +15,15 @@ from dcae_bench.base.files import REPOSITORY
 from dcae_bench.cli.main import main
 from dcae_bench.running import stop
 from dcae_bench.running.launch import FAILURES, start_processes
-from dcae_bench.running.stop import EXIT_CODE, SIGNALS, Stopped, at_good_moments, stoppable
+from dcae_bench.running.stop import (
+    EXIT_CODE,
+    SHELL_PREFIX,
+    SIGNALS,
+    Stopped,
+    at_good_moments,
+    outlive_command,
+    stoppable,
+)
 from tests.running.test_launch import profile, worker  # noqa: F401
 
 
@@ -94,6 +102,31 @@ def test_a_process_that_was_forked_ends_by_the_signal():
             send(SIGTERM)
             os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -SIGTERM
+
+
+@pytest.mark.parametrize("number", [SIGTERM, SIGHUP, SIGUSR1])
+def test_the_shell_of_a_job_waits_for_its_command(number):
+    """SLURM signals both, and kills the command when the shell has ended."""
+    command = "sh -c 'trap \"sleep 0.2; echo kept; exit 75\" HUP TERM USR1; echo up; while :; do sleep 0.05; done' 2>&1"
+    job = subprocess.Popen(
+        ["bash", "-c", f"{SHELL_PREFIX} {command}"], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert job.stdout.readline() == "up\n"
+    os.killpg(job.pid, number)
+    assert "kept" in job.communicate(timeout=30)[0]
+    assert job.returncode == EXIT_CODE, "which tells that the shell has waited"
+
+
+def test_the_snakemake_of_a_job_outlives_signals_and_passes_none_of_that_on():
+    child = os.fork()
+    if child == 0:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        outlive_command()
+        for number in (SIGHUP, SIGUSR1, signal.SIGUSR2):
+            send(number)
+        os.execv("/bin/sh", ["sh", "-c", "kill -USR1 $$; exit 3"])
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -SIGUSR1
 
 
 STOPS = f'trap "sleep 0.5; echo row x: stopped at image 8 > ${FAILURES}/$RANK.stopped; exit {EXIT_CODE}" TERM'

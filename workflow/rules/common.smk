@@ -27,6 +27,12 @@ from dcae_bench.records import places
 from dcae_bench.records.fingerprint import code_of_command
 from dcae_bench.running.failed_jobs import FailedJobs
 from dcae_bench.running.run_lock import join_before_execution
+from dcae_bench.running.stop import SHELL_PREFIX, outlive_command
+
+# A job that is told to stop needs its shell, and its own Snakemake, until the command has written its checkpoint.
+shell.prefix(SHELL_PREFIX)
+if not workflow.is_main_process:
+    outlive_command()
 
 PROFILE_SOURCE = chosen_profile(config, workflow.configfiles)
 THROUGHPUT_PLAN = str(config.get("throughput_plan", "cpu"))
