@@ -172,12 +172,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="slurm-") as name:
         local, there = prepare(Path(name).resolve() / "local"), prepare(Path(name).resolve() / "there")
         beside = snakemake(local, "--cores", "1")  # computes while SLURM's run mostly waits
-        with Cluster.running() as cluster:
-            disturbed(there, cluster)
-            print(f"{time.monotonic() - started:5.0f} s  the table, with a killed job and a drained node", flush=True)
-            if "Nothing to be done" not in (said := finished(through_slurm(there, cluster), there)):
-                raise Wrong(f"a second run has something to do:\n{said[-3000:]}")
-        finished(beside, local)
+        try:
+            with Cluster.running() as cluster:
+                disturbed(there, cluster)
+                took = f"{time.monotonic() - started:5.0f} s"
+                print(f"{took}  the table, with a killed job and a drained node", flush=True)
+                if "Nothing to be done" not in (said := finished(through_slurm(there, cluster), there)):
+                    raise Wrong(f"a second run has something to do:\n{said[-3000:]}")
+            finished(beside, local)
+        finally:
+            beside.kill()  # where the other run failed; one that has ended does not mind
         count = compare(local, there)
     seconds = time.monotonic() - started
     print(f"{seconds:5.0f} s  {count} results are those of a local run: bytes of files, records without their times")
