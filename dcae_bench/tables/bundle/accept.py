@@ -158,12 +158,12 @@ def _check_runs(folder: Path, table: str, manifest: Manifest) -> Iterator[Proble
     """Records that a table holds and the bundle does not."""
     held = {sha256 for name in manifest.records if (sha256 := _content_sha256(folder / name)) is not None}
     try:
-        runs = list(runs_of(read_json(folder / table)))
+        runs = [(str(path), digest_of(record)) for path, record in runs_of(read_json(folder / table))]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return  # the comparison of the table says what is wrong
-    for path, record in runs:
-        if digest_of(record) not in held:
-            yield Problem(Reason.MISSING, f"{table}: holds {str(path)[:200]}, and no file of the bundle is that record")
+    for path, digest in runs:
+        if digest not in held:
+            yield Problem(Reason.MISSING, f"{table}: holds {path[:200]}, and no file of the bundle is that record")
 
 
 def _content_sha256(path: Path) -> str | None:
