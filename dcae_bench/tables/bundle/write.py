@@ -90,8 +90,7 @@ def _fill(source: Path, made: Path) -> None:
             _copy_table(source, table, made)
     if holds_timings(made):
         tables.append("table_throughput")
-        throughput_figure(write_timings(made), made / FIGURE)
-        (made / FIGURE).with_suffix(".svg").unlink(missing_ok=True)  # a bundle holds no markup
+        throughput_figure(write_timings(made), made / FIGURE, vector=False)
     records = {path.relative_to(made).as_posix(): path for path in _found(made / RECORDS, ".json") if _is_record(path)}
     if not records:
         raise ResultsError(f"{source}: holds no record and no table with records; name a folder of results")

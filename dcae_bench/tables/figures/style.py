@@ -79,8 +79,8 @@ class ShownAutoencoder(NamedTuple):
         return COLOURS.get(self.family, OTHER_COLOUR)
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, and beside it as SVG, each atomically and the PNG last.
+def save_figure(figure: Figure, path: Path, *, vector: bool = True) -> None:
+    """Write a figure as PNG, and beside it as SVG where ``vector`` says so, each atomically and the PNG last.
 
     Names are printed as they are: a dollar sign begins no formula. Only matplotlib's own labels of ticks hold formulas.
     Equal figures give equal bytes: the files name neither matplotlib's version nor a date.
@@ -100,5 +100,6 @@ def save_figure(figure: Figure, path: Path) -> None:
     def save_bitmap(file: BinaryIO) -> None:
         figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
 
-    write_with(Path(path).with_suffix(".svg"), save_vector)
+    if vector:
+        write_with(Path(path).with_suffix(".svg"), save_vector)
     write_with(Path(path), save_bitmap)

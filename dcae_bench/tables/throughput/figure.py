@@ -46,9 +46,12 @@ class _Value:
         return f"{_digits(self.value)}{ends}{self.remark}"
 
 
-def throughput_figure(table: ThroughputTable, path: Path) -> None:
-    """Write the figure as PNG and SVG. Raises :class:`ResultsError` when the folder cannot be written."""
-    save_figure(draw(table), path)
+def throughput_figure(table: ThroughputTable, path: Path, *, vector: bool = True) -> None:
+    """Write the figure as PNG and SVG; without ``vector`` as PNG alone, for evidence, which holds no markup.
+
+    Raises :class:`ResultsError` when the folder cannot be written.
+    """
+    save_figure(draw(table), path, vector=vector)
 
 
 def draw(table: ThroughputTable) -> Figure:
