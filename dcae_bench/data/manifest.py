@@ -189,7 +189,7 @@ class FileManifest:
             raise DataError(f"{info_path(self.path)}: is not a manifest's summary ({error}); {remedy}") from error
         try:
             require_regular_file(self.path)
-            self._file = pq.ParquetFile(self.path)
+            self._file = pq.ParquetFile(self.path, pre_buffer=False)  # one group at a time is read, and once
         except OSError as error:
             raise DataError(f"{error.filename or self.path}: cannot be read ({_reason(error)}); {remedy}") from error
         except (pa.ArrowException, ValueError) as error:
@@ -299,13 +299,11 @@ class FileManifest:
         return decode_rgb(place.read(), place.name, row.sha256)
 
     def _group(self, group: int) -> pa.Table:
-        with self._lock:
+        with self._lock:  # pyarrow's reader does not bear two threads at a time
             if group in self._groups:
                 self._groups.move_to_end(group)
                 return self._groups[group]
-        table = self._read(group)
-        with self._lock:
-            self._groups[group] = table
+            table = self._groups[group] = self._read(group)
             while len(self._groups) > KEPT_GROUPS:
                 self._groups.popitem(last=False)
         return table

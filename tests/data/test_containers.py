@@ -3,6 +3,7 @@
 import csv
 import pickle
 import random
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dcae_bench.base.errors import DataError
+from dcae_bench.data import manifest as manifest_module
 from dcae_bench.data import scan as scan_module
 from dcae_bench.data.external import external_datasets, image_folder
 from dcae_bench.data.images import FileCrops
@@ -121,6 +123,27 @@ def test_threads_and_processes_read_one_container(tmp_path, kind):
         for index, found in zip(order, pool.map(copy.__getitem__, order), strict=True):
             assert np.array_equal(found, one_by_one[index])
     assert photos.key(3).endswith(": 03.png") and photos.size(3) == (40, 48)
+
+
+def test_no_two_threads_read_a_manifest_at_a_time(tmp_path, monkeypatch):
+    """pyarrow's reader of a file does not bear it: it lost what it had read ahead, once in many runs."""
+    prepare_files(OWN, "train", PACKS["zip"](tmp_path, contents(["1.png", "2.png"])), tmp_path / "data")
+    manifest = FileManifest(tmp_path / "data" / "train.parquet")
+    reading, together = [], []
+    read = manifest._read
+
+    def slowly(group):
+        reading.append(group)
+        time.sleep(0.02)
+        together.append(len(reading))
+        reading.remove(group)
+        return read(group)
+
+    monkeypatch.setattr(manifest, "_read", slowly)
+    monkeypatch.setattr(manifest_module, "KEPT_GROUPS", 0)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(manifest.__getitem__, [0, 1] * 4))
+    assert len(together) == 8 and set(together) == {1}
 
 
 def test_bad_images_of_a_container_are_all_listed(tmp_path):
