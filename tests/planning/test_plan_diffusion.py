@@ -222,6 +222,7 @@ def test_every_rule_of_the_diffusion_part_has_a_line(demo, known, counted_once):
     }
 
 
+@pytest.mark.long
 def test_targets_choose_the_jobs(demo, paper, known, counted_once):
     root = "results/demo"
     assert jobs(demo, f"{root}/latent-cache/dc-ae-f32c32@retrained/photos-128/latents.npy") == {

@@ -272,6 +272,7 @@ def changed(source: str) -> str:
     return f"{source}\nADDED = 1\n"
 
 
+@pytest.mark.long
 def test_one_constant_in_any_module_makes_stale_what_can_import_it(graph, tmp_path):
     copy = tmp_path / "dcae_bench"
     shutil.copytree(PACKAGE, copy, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
