@@ -105,7 +105,7 @@ rule report:
     conda:
         "../../environment.yml"
     params:
-        results=places.RESULTS,
+        results=lambda wildcards, output: Path(output[0]).parent,
         state=lambda wildcards: page_state(),
         templates=lambda wildcards: page_templates(),
         code=code_of_command("report", makes_page=True),
