@@ -152,6 +152,7 @@ def test_one_two_and_three_processes_give_the_same_bits(server, tiny, monkeypatc
             assert (metric.value, metric.interval) == (alone.metrics[name].value, alone.metrics[name].interval), name
 
 
+@pytest.mark.long
 def test_processes_need_no_cache_in_common(server, tiny, monkeypatch, another_cache):
     """Of two machines the first keeps the originals' features from an earlier evaluation, the other has none."""
     assert evaluate(tiny, tiny.folder / "1", monkeypatch) == 0

@@ -102,6 +102,7 @@ def test_the_first_images_can_be_checked_alone(tiny):
         part[5]
 
 
+@pytest.mark.long
 def test_processes_are_measured_beside_one(server, tiny, tmp_path):
     """Real gloo processes on real networks; 5 images in batches of 2 are shared out unevenly."""
     profile = load_profile(tiny.folder / "tiny.yaml")

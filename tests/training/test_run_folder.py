@@ -76,6 +76,7 @@ with sole_training(folder / "out" / "model.safetensors", folder / "run" / "abc")
 """
 
 
+@pytest.mark.long
 def test_no_process_looks_at_a_run_before_the_first_has_its_lock(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))

@@ -61,6 +61,7 @@ def fetch_everything(tmp_path) -> None:
     (tmp_path / "cache" / "weights.json").write_text(receipts.model_dump_json())
 
 
+@pytest.mark.long
 def test_a_dry_run_of_the_paper_shows_its_jobs_without_data(snakemake):
     tables = (TABLE, GENERATION)
     printed = snakemake("-n", *tables, "--configfile", str(REPOSITORY / "config" / "paper.yaml"))
@@ -70,6 +71,7 @@ def test_a_dry_run_of_the_paper_shows_its_jobs_without_data(snakemake):
     assert jobs(printed) == {**planned, "table_diffusion": 1}
 
 
+@pytest.mark.long
 def test_a_dry_run_of_the_papers_ablations_trains_nothing_twice(snakemake):
     printed = snakemake("-n", ABLATION, "--configfile", str(REPOSITORY / "config" / "paper.yaml"))
     planned = {"prepare_files": 6, "train_phase": 6, "train_variant": 15, "evaluate_reconstruction": 4}

@@ -198,6 +198,7 @@ def test_results_without_snakemakes_memory_are_not_taken_for_others(editable):
             os.utime(path)
 
 
+@pytest.mark.long
 def test_an_edit_in_metrics_redoes_evaluation_and_tables_but_no_training(editable):
     editable.edit("dcae_bench/metrics/image.py", "255", "254")
     assert editable.planned() == {
