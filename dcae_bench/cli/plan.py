@@ -69,8 +69,8 @@ def _require_fitting(profile: Profile, gpus: list[int] | None, cores: list[int] 
         return
     if profile.device == "cpu":
         raise ConfigError(f"--gpus {gpus[0]}: profile {profile.name} has 'device: cpu'; give --cores")
-    if min(gpus) < profile.processes:
+    if min(gpus) < profile.world:
         raise ConfigError(
-            f"--gpus {min(gpus)}: a job of profile {profile.name} takes {profile.processes} GPUs ('processes'); "
+            f"--gpus {min(gpus)}: a job of profile {profile.name} takes {profile.world} GPUs ('processes', 'nodes'); "
             "give as many"
         )

@@ -57,8 +57,9 @@ class _Jobs:
         return self.start_s if self.estimator.hours.device == "cpu" else 0.0
 
     def _job(self, name: str, row: PlanRow, after: Iterable[str], **more: float) -> PlannedJob:
-        """A job whose command starts the profile's processes."""
-        shared, threads = self.profile.processes, self.profile.threads
+        """A job whose command starts the profile's processes: a training on all nodes, everything else on one."""
+        trains = row.rule.startswith("train")
+        shared, threads = self.profile.world if trains else self.profile.processes, self.profile.threads
         seconds = 3600 * (row.gpu_hours + row.cpu_hours / threads) / shared
         return PlannedJob(
             name,
@@ -66,7 +67,7 @@ class _Jobs:
             gpus=0 if self.estimator.hours.device == "cpu" else shared,
             cores=threads * shared,
             after=tuple(dict.fromkeys(after)),
-            priority=TRAINING_PRIORITY if row.rule.startswith("train") else 0,
+            priority=TRAINING_PRIORITY if trains else 0,
             disk_gib=row.disk_gib,
             unfinished_gib=row.unfinished_gib,
             **more,

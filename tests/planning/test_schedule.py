@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from dcae_bench.cli.main import main
 from dcae_bench.planning.estimate import Estimator
-from dcae_bench.planning.jobs import job_graph
+from dcae_bench.planning.jobs import _Jobs, job_graph
+from dcae_bench.planning.plan import PlanRow
 from dcae_bench.planning.rates import Rates, reference_records
 from dcae_bench.planning.schedule import JobGraph, PlannedJob
 from dcae_bench.planning.schedule_page import chain_line, duration, scaling_line, schedules_as_json
+from dcae_bench.planning.targets import Needs
 from dcae_bench.profile.profile import load_profile
 
 DEMO = Path(__file__).parents[2] / "results" / "reference" / "demo"
@@ -147,6 +149,22 @@ def test_the_simulation_takes_as_long_as_a_real_run(demo):
     first = min(span.start_s for span in schedule.spans if span.job.name.startswith("train"))
     last = max(span.end_s for span in schedule.spans if span.job.name.startswith("evaluate"))
     assert last - first == pytest.approx(real_s, rel=0.15)
+
+
+def test_a_training_takes_the_gpus_of_all_its_nodes():
+    """Twice the nodes: twice the GPUs for half the time, but for what a job takes to start. Other jobs stay on one."""
+    one = load_profile("full-size")
+    two, found = one.model_copy(update={"nodes": 2}), {}
+    for profile in (one, two):
+        estimator = Estimator(profile, Rates.read())
+        estimator.hours.device = estimator.diffusion.hours.device = "cuda"
+        row, measured = PlanRow("train", "x", 1, gpu_hours=8.0), PlanRow("evaluate", "x", 1, gpu_hours=2.0)
+        jobs = _Jobs(estimator, Needs())
+        found[profile.nodes] = [jobs._job("x", each, ()) for each in (row, measured)]
+    start_s = Rates.read().get("start", "cuda", "bf16").rate
+    assert found[2][0].gpus == 2 * found[1][0].gpus
+    assert found[2][0].seconds - start_s == pytest.approx((found[1][0].seconds - start_s) / 2)
+    assert found[2][1] == found[1][1]
 
 
 def test_the_schedule_as_json_repeats_the_simulation():
