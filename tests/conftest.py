@@ -1,9 +1,14 @@
 """Fixtures and settings that all tests share."""
 
+import signal
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# A shell starts commands in the background with Ctrl-C ignored, and every process that tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine or a slow disk makes an example slow, not wrong.
 settings.register_profile("any machine", deadline=None)

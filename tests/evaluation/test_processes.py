@@ -122,6 +122,7 @@ with join_processes() as process:
 """
 
 
+@pytest.mark.long
 def test_a_process_waits_for_the_longest_share(server):
     """gloo's limit, here a second, is half an hour; of eight seeds that three share, two have three each."""
     with socket.socket() as probe:

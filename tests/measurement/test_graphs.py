@@ -22,6 +22,8 @@ GRAPH = "compile+cudagraph"
 DENOISERS = [("train", "tiny-uvit"), ("train", "tiny-dit"), ("forward", "tiny-uvit"), ("forward", "tiny-dit")]
 AUTOENCODERS = ["encode", "decode", "phase1", "phase2", "phase3"]
 CASES = [*DENOISERS, *((work, None) for work in AUTOENCODERS)]
+STEPS = [case for case in CASES if case[0].startswith("phase")]
+BRIEF = [case for case in CASES if case not in STEPS]
 QUICK = TimingSchedule(blocks=3, block_s=0.001, warm_up_iterations=4, warm_up_s=0, window=2, warm_up_limit_s=0.2)
 
 
@@ -107,7 +109,7 @@ class _Decoder(torch.nn.Module):
 
 
 @pytest.mark.parametrize("rewritten", [False, True])
-@pytest.mark.parametrize(("work", "denoiser"), CASES)
+@pytest.mark.parametrize(("work", "denoiser"), BRIEF + [pytest.param(*one, marks=pytest.mark.long) for one in STEPS])
 def test_a_sound_graph_agrees_before_the_timing_and_after_it(work, denoiser, rewritten, monkeypatch, made):
     ready = build_workload(job(monkeypatch, work, denoiser, recipe=CPU.model_copy(update={"rewritten": rewritten})))
     for _ in range(7):

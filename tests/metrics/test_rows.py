@@ -21,6 +21,7 @@ def test_parts_are_everything_once(count):
     assert sum(len(part) for _, part in found) == count
 
 
+@pytest.mark.long
 def test_a_mapped_file_gives_the_same_as_memory(tmp_path):
     random = np.random.default_rng(0)
     sides = [random.normal(shift, 1, (2300, 6)).astype(np.float32) for shift in (0, 0.2)]

@@ -282,6 +282,7 @@ def test_a_compiled_block_changes_rounding_only(tmp_path, monkeypatch):
     torch.testing.assert_close(compiled[0].norm.running_var, plain[0].norm.running_var)
 
 
+@pytest.mark.long
 def test_compiled_blocks_can_be_checkpointed(start, monkeypatch):
     """The graphs are traced and differentiated as in earnest, but not made into machine code, which takes a minute."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))

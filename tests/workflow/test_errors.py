@@ -52,6 +52,7 @@ def make(checkout: Checkout, *arguments: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.long
 def test_the_error_of_a_failed_job_is_the_last_line_under_make(checkout):
     log = "results/files/logs/prepare-mine-eval.log"
     done = make(checkout, "results/files/data/mine/eval.json", "PROFILE=files")
@@ -189,6 +190,7 @@ def test_a_profile_of_any_path_runs_and_runs_nothing_else(checkout):
     assert not list(checkout.root.rglob("PWNED"))
 
 
+@pytest.mark.long
 def test_make_runs_nothing_that_stands_in_the_profiles_path(checkout):
     name = "my '$(touch PWNED)' `touch PWNED`; \"x\".yaml"
     (checkout.root / name).write_text(PROFILE.replace("name: tiny", "name: quoted"))
