@@ -15,6 +15,10 @@ settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 LONGEST = [
+    "workflow/test_ablations.py",
+    "workflow/test_kubernetes.py",
+    "measurement/test_rehearsal.py",
+    "project/test_crashes.py",
     "workflow/test_workflow.py",
     "workflow/test_killed.py",
     "training/test_loop.py",
