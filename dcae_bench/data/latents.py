@@ -15,6 +15,7 @@ from dcae_bench.base.reading import load_array, map_array
 from dcae_bench.base.sealed import read_sealed, write_sealed
 from dcae_bench.base.typed import Strict
 from dcae_bench.profile.profile import Profile
+from dcae_bench.profile.recipes import latents_recipe
 from dcae_bench.profile.rows import TrainedRow
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.path import ComputePath
@@ -194,7 +195,7 @@ def latents_recipe_sha256(profile: Profile, latent: str, images: str, *, crops_s
     ``latent`` is ``autoencoder@weights``; ``images`` is a name in the diffusion part's ``data``. Raises
     :class:`ConfigError` for names that the profile does not have.
     """
-    return sha256_json([profile.latents_recipe(latent, images), crops_sha256, weights_sha256, fingerprint(ENCODER)])
+    return sha256_json([latents_recipe(profile, latent, images), crops_sha256, weights_sha256, fingerprint(ENCODER)])
 
 
 def require_latents_of_row(manifest: LatentManifest, profile: Profile, resolved: TrainedRow, folder: Path) -> None:

@@ -10,6 +10,7 @@ from dcae_bench.base.files import sha256_json
 from dcae_bench.base.sealed import read_sealed, write_sealed
 from dcae_bench.base.typed import Strict
 from dcae_bench.profile.profile import Profile
+from dcae_bench.profile.recipes import sampling_recipe
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.path import ComputePath
 from dcae_bench.specs.diffusion import GuidanceSpec, SamplerSpec
@@ -86,7 +87,7 @@ def samples_recipe_sha256(
     denoiser learned from (None for a released denoiser). Raises :class:`ConfigError` for an unknown row.
     """
     drawn_by = [denoiser_sha256, autoencoder_sha256, latents_sha256, scaling_factor, shift]
-    return sha256_json([profile.sampling_recipe(row, GuidanceSpec(s=guidance)), *drawn_by, fingerprint(SAMPLER)])
+    return sha256_json([sampling_recipe(profile, row, GuidanceSpec(s=guidance)), *drawn_by, fingerprint(SAMPLER)])
 
 
 def recipe_asked(profile: Profile, drawn: SampleManifest) -> str:

@@ -13,6 +13,7 @@ from dcae_bench.evaluation.reconstruction_run import describe_data
 from dcae_bench.generation.statistics import LatentStatistics
 from dcae_bench.profile.evaluation import EvaluationSet
 from dcae_bench.profile.profile import Profile
+from dcae_bench.profile.recipes import evaluation_recipe, reconstruction_recipe
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.provenance import Stopwatch, collect
 from dcae_bench.records.record import Metric, Record, save
@@ -103,7 +104,7 @@ def measure_latents(
     if declared is not None:
         key = "declared_scaling_factor" if declared.std is None else "declared_statistics"
         metrics[key] = check_declared(found, declared)
-    recipe = {**profile.evaluation_recipe(), "crops": crops.sha256, "set": item.label}
+    recipe = {**evaluation_recipe(profile), "crops": crops.sha256, "set": item.label}
     recipe["declared"] = declared and declared.model_dump(mode="json")
     record = Record(
         kind="latents",
@@ -115,7 +116,7 @@ def measure_latents(
         provenance=collect(
             code=fingerprint(__name__),
             config=recipe,
-            recipe=profile.reconstruction_recipe(subject.autoencoder, subject.weights_source, subject.phase, item),
+            recipe=reconstruction_recipe(profile, subject.autoencoder, subject.weights_source, subject.phase, item),
             seed=profile.seed,
             device=describe(device, profile),
             clock=clock,

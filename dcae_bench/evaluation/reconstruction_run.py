@@ -37,6 +37,7 @@ from dcae_bench.models.autoencoder import Autoencoder, images_at_once
 from dcae_bench.models.cost import autoencoder_cost
 from dcae_bench.profile.evaluation import EvaluationSet, TilesSpec
 from dcae_bench.profile.profile import Profile
+from dcae_bench.profile.recipes import evaluation_recipe, reconstruction_recipe
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.path import ComputePath, PathRequest
 from dcae_bench.records.provenance import Provenance, Stopwatch, collect
@@ -231,7 +232,7 @@ class Evaluation:
 
     def _recipe(self, crops: Crops) -> str:
         """Hash of everything that shapes the per-image state: a pass never resumes the state of another recipe."""
-        spec = self.profile.evaluation_recipe(reconstructs=True)
+        spec = evaluation_recipe(self.profile, reconstructs=True)
         networks = {name: network.weights_sha256 for name, network in self.suite.networks.items()}
         code = fingerprint(__name__)
         device = self.device.type
@@ -244,8 +245,10 @@ class Evaluation:
         subject = self.subject
         return collect(
             code=fingerprint(__name__),
-            config={**self.profile.evaluation_recipe(reconstructs=True), "crops": crops.sha256},
-            recipe=self.profile.reconstruction_recipe(subject.autoencoder, subject.weights_source, subject.phase, item),
+            config={**evaluation_recipe(self.profile, reconstructs=True), "crops": crops.sha256},
+            recipe=reconstruction_recipe(
+                self.profile, subject.autoencoder, subject.weights_source, subject.phase, item
+            ),
             seed=self.profile.seed,
             device=describe(self.device, self.profile, self.process.count, self.profile.evaluation.precision),
             clock=clock,

@@ -20,6 +20,7 @@ from dcae_bench.evaluation.store import remove_other_states
 from dcae_bench.extractors import by_name as extractors
 from dcae_bench.models.cost import autoencoder_cost
 from dcae_bench.profile.profile import Profile
+from dcae_bench.profile.recipes import evaluation_recipe, generation_recipe
 from dcae_bench.profile.rows import ReleasedRow, TrainedRow
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.provenance import Stopwatch, collect
@@ -127,7 +128,7 @@ class _Comparison:
         """Everything that shapes the record."""
         return {
             "protocol": self.protocol.name,
-            "evaluation": self.profile.evaluation_recipe(),
+            "evaluation": evaluation_recipe(self.profile),
             "device": self.device.type,
             "settings": self.settings,
             "samples": self.images.sha256,
@@ -182,7 +183,7 @@ class _Comparison:
             provenance=collect(
                 code=fingerprint(__name__),
                 config=self.recipe(batch),
-                recipe=self.profile.generation_recipe(self.resolved.name, self.drawn.guidance_scale),
+                recipe=generation_recipe(self.profile, self.resolved.name, self.drawn.guidance_scale),
                 seed=self.profile.seed,
                 device=describe(self.device, self.profile, self.features.process.count),
                 clock=clock,

@@ -14,6 +14,7 @@ from dcae_bench.data.image_sets import ImageSet, open_image_set, reopen_image_se
 from dcae_bench.data.set_crops import SetCrops
 from dcae_bench.evaluation.store import forget, remove_other_states
 from dcae_bench.profile.profile import Profile
+from dcae_bench.profile.recipes import evaluation_recipe
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.places import PER_IMAGE
 from dcae_bench.records.provenance import Stopwatch, collect
@@ -131,7 +132,7 @@ class Run:
             provenance=collect(
                 code=scoring.code,
                 config=self.recipe,
-                recipe=profile.evaluation_recipe(),
+                recipe=evaluation_recipe(profile),
                 seed=profile.seed,
                 device=describe(scoring.device, profile, scoring.process.count, "fp32"),
                 clock=self.clock,

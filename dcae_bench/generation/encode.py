@@ -38,6 +38,7 @@ from dcae_bench.generation.statistics import LatentStatistics
 from dcae_bench.models.autoencoder import Autoencoder, images_at_once
 from dcae_bench.profile.diffusion import LatentDataSpec, LatentSource
 from dcae_bench.profile.profile import Profile
+from dcae_bench.profile.recipes import latents_recipe
 from dcae_bench.records.path import ComputePath, PathRequest
 from dcae_bench.records.provenance import Stopwatch
 from dcae_bench.records.record import Subject
@@ -76,7 +77,7 @@ def encode_dataset(
     ``output`` holds latents of other weights, another recipe or another path), :class:`WeightsError` and
     :class:`ResultsError`.
     """
-    profile.latents_recipe(latent, images)  # refuses names that the profile does not have, before anything is opened
+    latents_recipe(profile, latent, images)  # refuses names that the profile does not have, before anything is opened
     spec, source = profile.required_diffusion.data[images], LatentSource.parse(latent)
     if not has_grid(profile.latent_autoencoder(latent)):
         raise ConfigError(

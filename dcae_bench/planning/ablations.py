@@ -6,6 +6,7 @@ from typing import Any
 
 from dcae_bench.profile.ablated import ablated, required_ablations, trained_as, variants
 from dcae_bench.profile.profile import Profile
+from dcae_bench.profile.recipes import evaluation_recipe, training_recipe
 from dcae_bench.records.places import Places
 from dcae_bench.specs.variants import Variant
 
@@ -78,7 +79,7 @@ class AblationJobs:
 
     def recipe(self, name: str, phase: int) -> dict[str, Any]:
         """Everything that shapes the weights of a variant after a phase, except data and code."""
-        return self._view(name).recipe(name, phase)
+        return training_recipe(self._view(name), name, phase)
 
     def _view(self, name: str) -> Profile:
         return ablated(self.profile, self.variants[name]) if name in self.variants else self.profile
@@ -87,4 +88,4 @@ class AblationJobs:
     def evaluation_recipe(self) -> dict[str, Any]:
         """Everything that shapes the measurement of a variant, except weights, data and code; the same for all."""
         first = next(iter(self.variants.values()), None)
-        return {} if first is None else ablated(self.profile, first).evaluation_recipe(reconstructs=True)
+        return {} if first is None else evaluation_recipe(ablated(self.profile, first), reconstructs=True)

@@ -11,6 +11,7 @@ from dcae_bench.data.photos import DATASETS, load_manifest
 from dcae_bench.profile.ablated import ablated, required_ablations, trained_as, variants
 from dcae_bench.profile.evaluation import EvaluationSet
 from dcae_bench.profile.profile import Profile, load_profile
+from dcae_bench.profile.recipes import denoiser_recipe, generation_recipe, reconstruction_recipe, training_recipe
 from dcae_bench.profile.rows import TrainedRow
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.places import Places
@@ -155,14 +156,14 @@ class Meaning:
             entry, phases = profile.autoencoders.get(subject.autoencoder), profile.phases_of(subject.autoencoder)
             if entry is None or entry.weights != "retrained" or subject.phase not in phases:
                 raise ConfigError(f"the profile does not train phase {subject.phase} of {subject.autoencoder}")
-            return profile.recipe(subject.autoencoder, subject.phase)
+            return training_recipe(profile, subject.autoencoder, subject.phase)
         if record.kind == "diffusion_training":
-            return profile.denoiser_recipe(record.required_denoiser.row)
+            return denoiser_recipe(profile, record.required_denoiser.row)
         if record.kind == "generation":
             guidance = float(record.settings.get("guidance", "1"))
-            return profile.generation_recipe(record.required_denoiser.row, guidance)
+            return generation_recipe(profile, record.required_denoiser.row, guidance)
         item = self._set(record)
-        return profile.reconstruction_recipe(subject.autoencoder, subject.weights_source, subject.phase, item)
+        return reconstruction_recipe(profile, subject.autoencoder, subject.weights_source, subject.phase, item)
 
     def _set(self, record: Record) -> EvaluationSet:
         wanted = f"{record.data.name}-{record.data.resolution}"

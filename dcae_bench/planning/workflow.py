@@ -19,6 +19,7 @@ from dcae_bench.planning.availability import missing_evaluations, missing_networ
 from dcae_bench.profile.ablated import of_autoencoder
 from dcae_bench.profile.diffusion import LatentSource
 from dcae_bench.profile.profile import Profile, load_profile
+from dcae_bench.profile.recipes import latents_recipe, sampling_recipe
 from dcae_bench.profile.rows import ReleasedRow, TrainedRow
 from dcae_bench.records.places import Places
 from dcae_bench.specs.diffusion import GuidanceSpec
@@ -305,7 +306,7 @@ class Workflow:
 
     def sampling_recipe(self, row: str, scale: str) -> list[object]:
         """Everything that shapes a row's samples, except trained weights and code."""
-        return [self.profile.sampling_recipe(row, GuidanceSpec(s=float(scale))), self.released_of_row(row)]
+        return [sampling_recipe(self.profile, row, GuidanceSpec(s=float(scale))), self.released_of_row(row)]
 
     def generations(self, rows: Iterable[str]) -> Iterator[str]:
         """Records of some rows: of their training, and of their samples at each scale."""
@@ -330,4 +331,4 @@ class Workflow:
 
     def latents_recipe(self, latent: str, images: str) -> list[object]:
         """Everything that shapes cached latents, except trained weights, data and code."""
-        return [self.profile.latents_recipe(latent, images), self.released_behind(latent)]
+        return [latents_recipe(self.profile, latent, images), self.released_behind(latent)]

@@ -20,7 +20,6 @@ from dcae_bench.profile.rows import ReleasedRow, TrainedRow, latent_spec, resolv
 from dcae_bench.profile.training import PhaseSpec, TrainingSpec
 from dcae_bench.records.path import PathRequest
 from dcae_bench.specs.autoencoders import AutoencoderSpec, PCASpec
-from dcae_bench.specs.diffusion import GuidanceSpec
 from dcae_bench.specs.protocols import WeightsSource
 from dcae_bench.specs.variants import Variant
 
@@ -369,78 +368,11 @@ class Profile(Strict):
             raise ConfigError(f"profile {self.name}: trains nothing; name a profile that does with --profile")
         return self.training
 
-    def _conditions(self) -> dict[str, Any]:
-        """Fields that every result of the profile depends on."""
-        return self.model_dump(mode="json", include={"seed", "device", "precision", "threads", "pack_short_side"})
-
-    def _path_conditions(self) -> dict[str, Any]:
-        """:meth:`_conditions` with a path that the profile insists on: ``auto`` takes what any path computed."""
-        return {**self._conditions(), **({"path": self.path} if self.path != "auto" else {})}
-
     @property
     def layout(self) -> dict[str, str]:
         """How the processes of a training are laid out, as its record states it; no part of any recipe."""
         nodes = {"nodes": str(self.nodes)} if self.nodes > 1 else {}
         return nodes | ({"sharding": self.sharding} if self.sharding != "none" else {})
-
-    def _trained_conditions(self) -> dict[str, Any]:
-        """Fields that every training depends on. ``processes`` 1 is left out, so hashes from before it stay valid.
-
-        Eight processes are eight, on one machine or on several.
-        """
-        return {**self._conditions(), **({"processes": self.world} if self.world > 1 else {})}
-
-    def recipe(self, autoencoder: str, number: int) -> dict[str, Any]:
-        """Everything that shapes the weights after a phase, except data and code. A change makes the phase stale."""
-        if self.is_fitted(autoencoder):
-            crops = self.phase(autoencoder, number).model_dump(
-                mode="json", include={"resolution", "crop", "min_side", "flips"}
-            )
-            return {
-                **self._conditions(),
-                "datasets": self.training_sets(autoencoder, number),
-                "model": self.autoencoders[autoencoder].model.model_dump(mode="json"),
-                "phase": number,
-                "crops": crops,
-            }
-        return {
-            **self._trained_conditions(),
-            "seed": self.training_seed,
-            "datasets": self.training_sets(autoencoder, number),
-            "loss": self.required_training.loss.model_dump(mode="json"),
-            "ema": self.required_training.ema.model_dump(mode="json"),
-            "execution": self.required_training.execution.model_dump(mode="json"),
-            "model": self.autoencoders[autoencoder].model.model_dump(mode="json"),
-            "phase": number,
-            "plan": self.phase(autoencoder, number).model_dump(mode="json"),
-            # Left out at its default, so that hashes from before this field stay valid.
-            **({"init": init} if number == 1 and (init := self.autoencoders[autoencoder].init) != "torch" else {}),
-            **({"initial_weights": start} if (start := self.initial_of(autoencoder, number)) is not None else {}),
-        }
-
-    def diffusion_recipe(self, row: str) -> dict[str, Any]:
-        """Everything that shapes a trained denoiser, except the autoencoder's weights, data and code."""
-        return {**self._trained_conditions(), **self.trained_row(row).recipe()}
-
-    def latents_recipe(self, latent: str, images: str) -> dict[str, Any]:
-        """Everything that shapes cached latents, except weights, data and code.
-
-        ``latent`` is ``autoencoder@weights``; ``images`` is a name in the diffusion part's ``data``.
-        """
-        spec = self.required_diffusion
-        if images not in spec.data:
-            raise ConfigError(f"--images {images}: profile {self.name} has {', '.join(spec.data)}")
-        source = LatentSource.parse(latent)
-        declared = catalogue().preset(source.autoencoder).scaling if source.weights == "released" else None
-        scaling = spec.data[images].scaling(declared)
-        return {
-            **self._path_conditions(),
-            "latent": latent,
-            "data": spec.data[images].model_dump(mode="json"),
-            "model": self.latent_autoencoder(latent).model_dump(mode="json"),
-            "scaling": None if scaling is None else scaling.model_dump(mode="json"),
-            "batch": spec.encode_batch,
-        }
 
     def latent_autoencoder(self, latent: str) -> AutoencoderSpec:
         """Spec of the autoencoder in ``autoencoder@weights``. Raises :class:`ConfigError`."""
@@ -448,71 +380,6 @@ class Profile(Strict):
             return latent_spec(LatentSource.parse(latent), self._profile_autoencoders)
         except ValueError as error:
             raise ConfigError(f"profile {self.name}: {error}") from error
-
-    def sampling_recipe(self, row: str, guidance: GuidanceSpec) -> dict[str, Any]:
-        """Everything that shapes samples, except weights and code."""
-        resolved = self.row(row)
-        recipe = {
-            **self._path_conditions(),
-            **self.required_diffusion.model_dump(mode="json", include={"samples", "sample_batch", "seed_policy"}),
-            "sampler": resolved.sampler.model_dump(mode="json"),
-            "guidance": guidance.scale,
-            "denoiser": resolved.denoiser.model_dump(mode="json"),
-            "model": resolved.autoencoder.model_dump(mode="json"),
-        }
-        if isinstance(resolved, ReleasedRow):
-            recipe |= {"released": resolved.spec.released, "scaling": resolved.scaling.model_dump(mode="json")}
-        return recipe
-
-    def evaluation_recipe(self, *, reconstructs: bool = False) -> dict[str, Any]:
-        """Everything that shapes an evaluation, of reconstructions or not, except weights, data and code."""
-        return {**self._path_conditions(), **self.evaluation.recipe(reconstructs=reconstructs)}
-
-    def trained_recipes(self, autoencoder: str, phase: int) -> list[dict[str, Any]]:
-        """Recipes of the phases that retrained weights went through, up to ``phase``."""
-        return [self.recipe(autoencoder, number) for number in self.phases_of(autoencoder) if number <= phase]
-
-    def reconstruction_recipe(
-        self, autoencoder: str, weights: WeightsSource, phase: int | None, item: EvaluationSet
-    ) -> dict[str, Any]:
-        """Everything that the profile says of a measured reconstruction, from training to metrics.
-
-        An autoencoder that the profile does not name is told by its name alone.
-        """
-        entry = self.autoencoders.get(autoencoder)
-        known = entry is not None and entry.weights == weights
-        trained = known and weights == "retrained" and phase is not None
-        return {
-            **self.evaluation_recipe(reconstructs=True),
-            "set": item.recipe(),
-            "autoencoder": [autoencoder, weights, phase],
-            "model": entry.model.model_dump(mode="json") if entry is not None and known else None,
-            "trained": self.trained_recipes(autoencoder, phase) if trained and phase is not None else None,
-        }
-
-    def denoiser_recipe(self, row: str) -> dict[str, Any]:
-        """Everything that the profile says of a trained denoiser, from its latents on."""
-        resolved = self.trained_row(row)
-        return {**self.diffusion_recipe(row), "behind": self._latents_behind(resolved)}
-
-    def generation_recipe(self, row: str, guidance: float) -> dict[str, Any]:
-        """Everything that the profile says of measured samples, from the latents to metrics."""
-        resolved = self.row(row)
-        scale = float(f"{guidance:g}")  # as paths and records spell it
-        return {
-            "evaluation": self.evaluation_recipe(),
-            "sampling": self.sampling_recipe(row, GuidanceSpec(s=scale)),
-            "data": resolved.data.model_dump(mode="json"),
-            "denoiser": self.denoiser_recipe(row) if isinstance(resolved, TrainedRow) else resolved.spec.released,
-        }
-
-    def _latents_behind(self, resolved: TrainedRow) -> dict[str, Any]:
-        source = resolved.spec.source
-        phase = max(self.phases_of(source.autoencoder), default=None) if source.weights == "retrained" else None
-        return {
-            "latents": self.latents_recipe(resolved.spec.latent, resolved.spec.data),
-            "trained": self.trained_recipes(source.autoencoder, phase) if phase is not None else None,
-        }
 
 
 def profile_file(which: str | Path) -> Path:

@@ -14,6 +14,7 @@ from dcae_bench.data.latents import LatentManifest, Latents, require_latents_of_
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.weight_files import weights_sha256
 from dcae_bench.profile.profile import Profile
+from dcae_bench.profile.recipes import denoiser_recipe, diffusion_recipe
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.provenance import Stopwatch, collect
 from dcae_bench.records.record import Data, DenoiserSubject, Metric, Record, Subject, save
@@ -53,7 +54,7 @@ def train_diffusion(
     wanted = resolved.spec.initial
     initial = find_initial(wanted, "denoiser", f"rows.{row}.initial") if wanted is not None else None
     recipe = {
-        **profile.diffusion_recipe(row),
+        **diffusion_recipe(profile, row),
         **({"initial": weights_sha256(initial.path)} if initial is not None else {}),
         "cache": cache_key(cache.manifest),
         "code": fingerprint(__name__),
@@ -170,7 +171,7 @@ def _record(
         provenance=collect(
             code=fingerprint(__name__),
             config=recipe,
-            recipe=run.profile.denoiser_recipe(resolved.name),
+            recipe=denoiser_recipe(run.profile, resolved.name),
             seed=run.profile.seed,
             device=device.describe(trainer.device, run.profile, run.profile.world),
             clock=clock,

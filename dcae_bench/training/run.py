@@ -17,6 +17,7 @@ from dcae_bench.extractors.lpips import NETS
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.weight_files import weights_sha256
 from dcae_bench.profile.profile import Profile
+from dcae_bench.profile.recipes import training_recipe
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.provenance import Device, Stopwatch, collect
 from dcae_bench.records.record import Data, Metric, Record, Subject, TrainedPhase, save
@@ -63,7 +64,7 @@ def train_phase(
     packs = [open_training_set(name, data, profile.pack_short_side) for name in names]
     loss, fitted = profile.required_training.loss, profile.is_fitted(autoencoder)
     recipe = {
-        **profile.recipe(autoencoder, phase),
+        **training_recipe(profile, autoencoder, phase),
         "packs": [pack.sha256 for pack in packs],
         "initial": weights_sha256(start) if (start := named.path if named else initial) else None,
         "lpips": embedded_sha256(NETS[loss.lpips_net]) if loss.lpips and not fitted else None,
@@ -235,7 +236,7 @@ def _write(
         provenance=collect(
             code=fingerprint(__name__),
             config=recipe,
-            recipe=profile.recipe(autoencoder, phase),
+            recipe=training_recipe(profile, autoencoder, phase),
             seed=profile.training_seed,
             device=finished.device,
             clock=finished.clock,

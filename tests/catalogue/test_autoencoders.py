@@ -9,6 +9,7 @@ from dcae_bench.base.errors import ConfigError
 from dcae_bench.base.files import CONFIG
 from dcae_bench.catalogue.autoencoders import CATALOGUE, Catalogue, catalogue
 from dcae_bench.profile.profile import parse_profile
+from dcae_bench.profile.recipes import training_recipe
 
 DEMO = yaml.safe_load((CONFIG / "demo.yaml").read_text())
 del DEMO["ablations"]  # they need the autoencoders that tests here replace
@@ -75,7 +76,7 @@ def test_a_profile_names_an_autoencoder_or_an_architecture(name):
     profile = parse_profile(with_model({"preset": name}), "p.yaml")
     spec = catalogue().architectures["dc-ae-f64c128"]
     assert profile.autoencoders["it"].model == spec
-    assert profile.recipe("it", 1)["model"] == spec.model_dump(mode="json"), "the recipe holds the full spec"
+    assert training_recipe(profile, "it", 1)["model"] == spec.model_dump(mode="json"), "the recipe holds the full spec"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from dcae_bench.cli.main import main
 from dcae_bench.data.external import ROOT_VARIABLE, external_datasets, find_dataset
 from dcae_bench.data.photos import DATASETS
 from dcae_bench.profile.profile import load_profile
+from dcae_bench.profile.recipes import training_recipe
 
 COUNTS = {
     "imagenet": {"train": 1_281_167, "eval": 50_000},
@@ -65,12 +66,12 @@ def test_the_paper_profile_is_the_papers_recipe():
     assert [phase.optimizer.weight_decay for phase in profile.training.phases.values()] == [0.1, 0.001, 0.01]
     assert [phase.optimizer.betas for phase in profile.training.phases.values()][2] == (0.5, 0.9)
     assert profile.training_sets("dc-ae-f32c32-mix", 2) == ("ffhq", "mapillary-vistas")
-    assert profile.recipe("dc-ae-f32c32-mix", 2)["datasets"] == ("ffhq", "mapillary-vistas")
-    assert profile.recipe("dc-ae-f32c32-mix", 3)["datasets"] == ("imagenet", "ffhq", "mapillary-vistas")
+    assert training_recipe(profile, "dc-ae-f32c32-mix", 2)["datasets"] == ("ffhq", "mapillary-vistas")
+    assert training_recipe(profile, "dc-ae-f32c32-mix", 3)["datasets"] == ("imagenet", "ffhq", "mapillary-vistas")
     for name in profile.autoencoders:
         if name.endswith("-in"):
             assert {profile.training_sets(name, phase) for phase in profile.phases} == {("imagenet",)}
-            assert profile.recipe(name, 2)["plan"]["datasets"] == ["imagenet"]
+            assert training_recipe(profile, name, 2)["plan"]["datasets"] == ["imagenet"]
             assert profile.autoencoders[name].model == profile.autoencoders[f"{name.removesuffix('in')}mix"].model
 
 

@@ -27,6 +27,7 @@ from dcae_bench.data.photo_sets import FilePhotos, JoinedPhotos, open_training_s
 from dcae_bench.data.photos import load_manifest
 from dcae_bench.data.prepare import prepare_files
 from dcae_bench.profile.profile import EvaluationSet, load_profile, parse_profile
+from dcae_bench.profile.recipes import evaluation_recipe, training_recipe
 from tests.data.image_files import encoded, write_images
 
 
@@ -277,10 +278,10 @@ def test_sets_are_joined_in_order(prepared, packs):
 def test_a_plan_from_files_changes_no_recipe_but_its_own():
     content = yaml.safe_load((CONFIG / "demo.yaml").read_text())
     del content["ablations"]
-    before = parse_profile(content, "demo").recipe("dc-ae-f32c32", 1)
+    before = training_recipe(parse_profile(content, "demo"), "dc-ae-f32c32", 1)
     assert not {"crop", "min_side"} & before["plan"].keys()
     content["training"]["phases"][1] |= {"crop": "center", "min_side": 64}
-    after = parse_profile(content, "demo").recipe("dc-ae-f32c32", 1)
+    after = training_recipe(parse_profile(content, "demo"), "dc-ae-f32c32", 1)
     assert after["plan"] == before["plan"] | {"crop": "center", "min_side": 64}
-    sets = parse_profile(content, "demo").evaluation_recipe()["sets"]
+    sets = evaluation_recipe(parse_profile(content, "demo"))["sets"]
     assert all("upscale" not in item for item in sets)

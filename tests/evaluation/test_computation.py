@@ -14,6 +14,7 @@ from dcae_bench.execution.half import HalfPrecision
 from dcae_bench.execution.tiles import Tiled
 from dcae_bench.planning.meaning import Meaning
 from dcae_bench.profile.profile import load_profile, parse_profile
+from dcae_bench.profile.recipes import evaluation_recipe
 from dcae_bench.records.record import load
 from dcae_bench.tables.reconstruction.build import build
 from dcae_bench.tables.reconstruction.page import markdown
@@ -108,8 +109,8 @@ def test_the_profile_says_it_too_and_other_recipes_stay(tiny):
     change(tiny, precision="fp16", tiles={"size": 16})
     changed = load_profile(tiny.folder / "tiny.yaml")
     assert changed.evaluation.computation == {"precision": "fp16", "tiles": "16 px, overlap 4 px"}
-    assert changed.evaluation_recipe() == plain.evaluation_recipe() == plain.evaluation_recipe(reconstructs=True)
-    assert changed.evaluation_recipe(reconstructs=True)["settings"] == changed.evaluation.computation
+    assert evaluation_recipe(changed) == evaluation_recipe(plain) == evaluation_recipe(plain, reconstructs=True)
+    assert evaluation_recipe(changed, reconstructs=True)["settings"] == changed.evaluation.computation
     change(tiny, tiles={"size": 16, "overlap": 8, "encode": False})
     assert load_profile(tiny.folder / "tiny.yaml").evaluation.computation["tiles"].endswith("8 px, decoder only")
     content = yaml.safe_load((tiny.folder / "tiny.yaml").read_text())

@@ -33,6 +33,7 @@ from dcae_bench.generation.encode import Encoding, encode_dataset
 from dcae_bench.models.checkpoints import load_weights, save_weights
 from dcae_bench.models.zoo import build
 from dcae_bench.profile.profile import load_profile
+from dcae_bench.profile.recipes import latents_recipe
 from dcae_bench.running.processes import Worker
 from dcae_bench.weights.trained import TrainedWeights
 from tests import tiny_diffusion as tiny
@@ -369,11 +370,11 @@ def test_a_declared_shift_may_be_left_out_as_the_authors_do(tmp_path, data, monk
     assert np.array_equal(raw, same), "the cache holds latents as the autoencoder gives them"
     np.testing.assert_allclose(scaled, raw * 0.7, rtol=1e-6)
     np.testing.assert_allclose(shifted, (raw - 0.25) * 0.7, rtol=1e-5, atol=1e-6)
-    assert usual.latents_recipe(latent, "two") != authors.latents_recipe(latent, "two")
-    assert "shift" not in usual.latents_recipe(latent, "two")["data"], "hashes from before the field stay valid"
+    assert latents_recipe(usual, latent, "two") != latents_recipe(authors, latent, "two")
+    assert "shift" not in latents_recipe(usual, latent, "two")["data"], "hashes from before the field stay valid"
     with pytest.raises(DataError, match=r"its shift is 0\.25, row uvit needs 0\.0"):
         require_latents_of_row(with_shift, authors, authors.trained_row("uvit"), tmp_path)
-    paper = load_profile("paper").latents_recipe("flux-vae@released", "imagenet-512")["scaling"]
+    paper = latents_recipe(load_profile("paper"), "flux-vae@released", "imagenet-512")["scaling"]
     assert (paper["factor"], paper["shift"]) == (0.3611, 0)
 
 

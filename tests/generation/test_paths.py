@@ -19,6 +19,7 @@ from dcae_bench.generation.encode import Encoding, encode_dataset
 from dcae_bench.generation.sample import Sampling, sample_images
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build_denoiser
+from dcae_bench.profile.recipes import latents_recipe
 from dcae_bench.weights.trained import TrainedWeights
 from tests import tiny_diffusion as tiny
 
@@ -145,8 +146,8 @@ def test_a_profile_may_insist_on_a_path(folder, tmp_path, uncompiled):
     found = encode(folder, tmp_path / "fast", changes={("path",): "fast"})
     assert found.path.name == "fast"
     assert encode(folder, tmp_path / "eager", "eager", {("path",): "fast"}).path.name == "eager"
-    asked = [tiny.profile({("path",): path}).latents_recipe(LATENT, "two") for path in ("auto", "fast", "eager")]
-    assert asked[0] == tiny.profile().latents_recipe(LATENT, "two") and asked[1] != asked[0] != asked[2] != asked[1]
+    asked = [latents_recipe(tiny.profile({("path",): path}), LATENT, "two") for path in ("auto", "fast", "eager")]
+    assert asked[0] == latents_recipe(tiny.profile(), LATENT, "two") and asked[1] != asked[0] != asked[2] != asked[1]
 
 
 def test_the_command_knows_the_paths(folder, tmp_path):

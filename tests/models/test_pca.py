@@ -11,6 +11,7 @@ from dcae_bench.models.zoo import build
 from dcae_bench.planning.meaning import expected_reconstructions
 from dcae_bench.planning.targets import needs_of
 from dcae_bench.profile.profile import load_profile, parse_profile, profile_file
+from dcae_bench.profile.recipes import training_recipe
 from dcae_bench.specs.autoencoders import PCASpec
 
 F, C = 4, 6
@@ -80,10 +81,10 @@ def test_a_profile_fits_a_control_in_the_place_of_phase_1():
     content["training"]["phases"][1]["optimizer"]["lr"] = 0.5
     content["training"]["loss"]["lpips"] = 0.7
     other = parse_profile(content, "other")
-    assert other.recipe("pca-f64c128", 1) == demo.recipe("pca-f64c128", 1)
-    assert other.recipe("dc-ae-f64c128", 1) != demo.recipe("dc-ae-f64c128", 1)
+    assert training_recipe(other, "pca-f64c128", 1) == training_recipe(demo, "pca-f64c128", 1)
+    assert training_recipe(other, "dc-ae-f64c128", 1) != training_recipe(demo, "dc-ae-f64c128", 1)
     content["training"]["phases"][1]["resolution"] = 128
-    assert parse_profile(content, "other").recipe("pca-f64c128", 1) != demo.recipe("pca-f64c128", 1)
+    assert training_recipe(parse_profile(content, "other"), "pca-f64c128", 1) != training_recipe(demo, "pca-f64c128", 1)
     content["autoencoders"]["pca-f64c128"]["lr"] = {1: 0.1}
     with pytest.raises(ConfigError, match="a pca model is fitted in closed form"):
         parse_profile(content, "other")

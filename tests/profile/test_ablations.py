@@ -8,6 +8,7 @@ from dcae_bench.base.errors import ConfigError
 from dcae_bench.base.files import sha256_json
 from dcae_bench.profile.ablated import ablated, is_ordinary, of_autoencoder, trained_as, variants
 from dcae_bench.profile.profile import load_profile, parse_profile
+from dcae_bench.profile.recipes import evaluation_recipe, reconstruction_recipe, trained_recipes, training_recipe
 from dcae_bench.specs.variants import Variant
 from tests.tiny_ablations import CONTENT, profile
 
@@ -57,12 +58,12 @@ def test_trainings_of_the_profile_are_reused_only_where_they_are_the_same():
 
 def test_a_variant_differs_from_the_profile_in_what_it_says_alone():
     loaded = profile()
-    ordinary = {number: loaded.recipe("dc-ae", number) for number in loaded.phases}
+    ordinary = {number: training_recipe(loaded, "dc-ae", number) for number in loaded.phases}
 
     def recipes(**changes):
         variant = Variant(**{"of": "dc-ae", "phases": (1, 2, 3), "seed": 3, **changes})
         view = ablated(loaded, variant)
-        return {number: view.recipe(variant.name, number) for number in view.phases}
+        return {number: training_recipe(view, variant.name, number) for number in view.phases}
 
     assert recipes() == ordinary
     assert recipes(phases=(1, 3)) == {number: ordinary[number] for number in (1, 3)}
@@ -78,8 +79,10 @@ def test_a_variant_is_measured_like_the_profile():
     loaded = profile()
     view = of_autoencoder(loaded, "dc-ae-seed4")
     assert view.training_seed == 4 and view.seed == 3
-    assert view.evaluation_recipe() == loaded.evaluation_recipe()
-    assert view.trained_recipes("dc-ae-seed4", 2) == [view.recipe("dc-ae-seed4", number) for number in (1, 2)]
+    assert evaluation_recipe(view) == evaluation_recipe(loaded)
+    assert trained_recipes(view, "dc-ae-seed4", 2) == [
+        training_recipe(view, "dc-ae-seed4", number) for number in (1, 2)
+    ]
     assert view.variant_of("dc-ae-seed4", 2) == Variant(of="dc-ae", phases=(1, 2), seed=4)
 
 
@@ -93,8 +96,8 @@ def test_ablations_change_no_hash_of_the_profiles_own_results():
     loaded, bare = profile(), profile({("ablations",): None})
     item = bare.evaluation.sets[0]
     for number in bare.phases:
-        assert loaded.recipe("dc-ae", number) == bare.recipe("dc-ae", number)
-        one, other = (p.reconstruction_recipe("dc-ae", "retrained", number, item) for p in (loaded, bare))
+        assert training_recipe(loaded, "dc-ae", number) == training_recipe(bare, "dc-ae", number)
+        one, other = (reconstruction_recipe(p, "dc-ae", "retrained", number, item) for p in (loaded, bare))
         assert sha256_json(one) == sha256_json(other)
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.base.files import CONFIG, sha256_json
 from dcae_bench.profile.profile import load_profile, parse_profile
+from dcae_bench.profile.recipes import evaluation_recipe, training_recipe
 
 DEMO = yaml.safe_load((CONFIG / "demo.yaml").read_text())
 del DEMO["ablations"]  # they need the parts that tests here remove; test_ablations.py tests them
@@ -223,10 +224,10 @@ def test_an_autoencoder_may_have_its_own_learning_rate():
 
 
 def test_a_recipe_holds_what_shapes_the_weights_and_nothing_else():
-    base = parse_profile(DEMO, "x").recipe("dc-ae-f32c32", 1)
+    base = training_recipe(parse_profile(DEMO, "x"), "dc-ae-f32c32", 1)
 
     def recipe(*path, value):
-        return parse_profile(changed(*path, value=value), "x").recipe("dc-ae-f32c32", 1)
+        return training_recipe(parse_profile(changed(*path, value=value), "x"), "dc-ae-f32c32", 1)
 
     shaping = [
         ("seed", 1),
@@ -311,8 +312,8 @@ def test_own_weights_are_a_files_or_the_models_and_leave_other_recipes_as_they_a
     )
     assert profile.with_weights("retrained", "own") == tuple(profile.autoencoders)
     assert [item.label for item in profile.sets_of("mine")] == ["photos-mixed-64"]
-    assert profile.evaluation_recipe() == demo.evaluation_recipe()
-    assert profile.recipe("dc-ae-f32c32", 3) == demo.recipe("dc-ae-f32c32", 3)
+    assert evaluation_recipe(profile) == evaluation_recipe(demo)
+    assert training_recipe(profile, "dc-ae-f32c32", 3) == training_recipe(demo, "dc-ae-f32c32", 3)
     folded = {"family": "space-to-channel", "base": CLASS, "factor": 2}
     hub = {**CLASS, "family": "diffusers", "source": "owner/name", "class_name": "AutoencoderKL"}
     for model in (CLASS, folded, hub):
@@ -444,7 +445,7 @@ def test_an_evaluation_recipe_holds_what_shapes_a_number_and_no_more():
     base = parse_profile(RELEASED, "x")
 
     def recipe(*path, value):
-        return parse_profile(released(*path, value=value), "x").evaluation_recipe()
+        return evaluation_recipe(parse_profile(released(*path, value=value), "x"))
 
     for path, value in [
         (("evaluation", "posterior"), "mean"),
@@ -454,7 +455,7 @@ def test_an_evaluation_recipe_holds_what_shapes_a_number_and_no_more():
         (("evaluation", "sets", 0, "upscale"), False),
         (("threads",), 2),
     ]:
-        assert recipe(*path, value=value) != base.evaluation_recipe(), path
+        assert recipe(*path, value=value) != evaluation_recipe(base), path
     for path, value in [
         (("evaluation", "workers"), 2),
         (("evaluation", "posterior"), "sample"),  # the protocol's own
@@ -462,7 +463,7 @@ def test_an_evaluation_recipe_holds_what_shapes_a_number_and_no_more():
         (("evaluation", "crops_per_photo"), 1),
         (("beside",), None),
     ]:
-        assert recipe(*path, value=value) == base.evaluation_recipe(), path
+        assert recipe(*path, value=value) == evaluation_recipe(base), path
 
 
 def test_settings_are_the_protocols_unless_the_profile_says_otherwise():
@@ -477,8 +478,8 @@ def test_settings_are_the_protocols_unless_the_profile_says_otherwise():
 def test_the_demos_recipes_stay_as_they_are():
     """A changed hash makes every result that people have stale: change these on purpose only."""
     demo = load_profile("demo")
-    assert sha256_json(demo.evaluation_recipe()) == DEMO_EVALUATION
-    assert sha256_json(demo.recipe("dc-ae-f32c32", 3)) == DEMO_TRAINING
+    assert sha256_json(evaluation_recipe(demo)) == DEMO_EVALUATION
+    assert sha256_json(training_recipe(demo, "dc-ae-f32c32", 3)) == DEMO_TRAINING
 
 
 @pytest.mark.parametrize("name", ["reference", "throughput", "figures", "logs"])

@@ -6,7 +6,8 @@ import pytest
 
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.catalogue.denoisers import denoiser_catalogue
-from dcae_bench.profile.profile import load_profile, parse_profile
+from dcae_bench.profile.profile import Profile, load_profile, parse_profile
+from dcae_bench.profile.recipes import diffusion_recipe, sampling_recipe
 from dcae_bench.profile.rows import ReleasedRow, TrainedRow
 from dcae_bench.specs.diffusion import GuidanceSpec
 from dcae_bench.tables.reported.generation import load_reported_generation
@@ -104,19 +105,19 @@ def test_guidance_may_be_overridden(released):
 
 def test_a_sampling_recipe_holds_the_weights_name_and_their_scale(released):
     def recipe(name):
-        return released.sampling_recipe(name, GuidanceSpec(s=1))
+        return sampling_recipe(released, name, GuidanceSpec(s=1))
 
     assert recipe("uvit-h-dc-ae-f64-p1")["released"] == NAME
     assert recipe("uvit-h-dc-ae-f64-p1")["scaling"]["factor"] == 0.2889
     assert recipe("uvit-h-dc-ae-f64-p1") != recipe("uvit-h-dc-ae-f64-p1-2000k")
-    trained = load_profile("demo").sampling_recipe("uvit-nano-dc-ae-f32c32", GuidanceSpec(s=1))
+    trained = sampling_recipe(load_profile("demo"), "uvit-nano-dc-ae-f32c32", GuidanceSpec(s=1))
     assert "released" not in trained and "scaling" not in trained, "or trained rows would be sampled again"
 
 
 def test_a_released_row_is_not_trained(released):
-    for call in (released.trained_row, released.diffusion_recipe):
+    for call in (Profile.trained_row, diffusion_recipe):
         with pytest.raises(ConfigError, match=rf"its weights are released \({NAME}\).*dcae-bench sample"):
-            call("uvit-h-dc-ae-f64-p1")
+            call(released, "uvit-h-dc-ae-f64-p1")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 
 from dcae_bench.models.cost import denoiser_cost
 from dcae_bench.profile.profile import load_profile
+from dcae_bench.profile.recipes import diffusion_recipe
 from dcae_bench.tables.reported.generation import load_reported_generation
 
 
@@ -158,8 +159,8 @@ def test_a_recipe_holds_what_shapes_the_weights_and_nothing_else(demo):
         return demo.model_copy(update={"diffusion": demo.diffusion.model_copy(update={"trainings": {"uvit": spec}})})
 
     name = "uvit-nano-dc-ae-f32c32"
-    base = demo.diffusion_recipe(name)
-    assert changed(guidance=(), previews=0).diffusion_recipe(name) == base
+    base = diffusion_recipe(demo, name)
+    assert diffusion_recipe(changed(guidance=(), previews=0), name) == base
     for shaping in ({"label_dropout": 0.2}, {"batch_size": 16}, {"process": "flow"}, {"precision": "bf16"}):
-        assert changed(**shaping).diffusion_recipe(name) != base, shaping
-    assert demo.diffusion_recipe("uvit-nano-sd-vae-f32c32") != base
+        assert diffusion_recipe(changed(**shaping), name) != base, shaping
+    assert diffusion_recipe(demo, "uvit-nano-sd-vae-f32c32") != base

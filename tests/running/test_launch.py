@@ -13,6 +13,7 @@ import torch
 from dcae_bench.base.errors import ConfigError, ProcessError
 from dcae_bench.base.files import REPOSITORY
 from dcae_bench.cli.main import is_lost_process, main
+from dcae_bench.profile.recipes import diffusion_recipe, evaluation_recipe, latents_recipe, training_recipe
 from dcae_bench.running.launch import FAILURES, LAUNCHER, start_processes
 from dcae_bench.running.nodes import MEETING
 from tests import tiny_diffusion as tiny
@@ -116,7 +117,7 @@ def test_nodes_share_trainings_alone_and_count_as_their_processes_do(worker, mon
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     worker("exit 0")
     two = profile(nodes=2, processes=1)
-    assert two.world == 2 and two.diffusion_recipe("uvit") == profile(processes=2).diffusion_recipe("uvit")
+    assert two.world == 2 and diffusion_recipe(two, "uvit") == diffusion_recipe(profile(processes=2), "uvit")
     assert not start_processes(two)  # an evaluation runs in one process
     with pytest.raises(
         ConfigError, match=f"profile tiny: nodes is 2; run the same command on each.*{MEETING}=HOST:PORT"
@@ -149,10 +150,10 @@ def test_a_lost_process_is_told_by_its_error(monkeypatch):
 
 def test_processes_are_part_of_the_recipe_of_weights_alone():
     one, two = profile(processes=1), profile()
-    assert one.diffusion_recipe("uvit") != two.diffusion_recipe("uvit")
-    assert one.recipe("sd-vae", 1) != two.recipe("sd-vae", 1)
-    assert one.evaluation_recipe() == two.evaluation_recipe()
-    assert one.latents_recipe("sd-vae@retrained", "two") == two.latents_recipe("sd-vae@retrained", "two")
+    assert diffusion_recipe(one, "uvit") != diffusion_recipe(two, "uvit")
+    assert training_recipe(one, "sd-vae", 1) != training_recipe(two, "sd-vae", 1)
+    assert evaluation_recipe(one) == evaluation_recipe(two)
+    assert latents_recipe(one, "sd-vae@retrained", "two") == latents_recipe(two, "sd-vae@retrained", "two")
 
 
 def test_a_process_that_was_started_leaves_its_error_to_the_one_that_started_it(tmp_path, monkeypatch, capsys):

@@ -27,6 +27,7 @@ from dcae_bench.planning.meaning import (
     name_of,
 )
 from dcae_bench.profile.profile import Profile, load_profile
+from dcae_bench.profile.recipes import denoiser_recipe, generation_recipe, reconstruction_recipe, training_recipe
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.places import Places
 from dcae_bench.records.record import DenoiserSubject, Interval, Metric, Record, load, save
@@ -69,7 +70,7 @@ def results(tmp_path, demo, make_record):
         record = make_record(phase=phase, kind="training")
         sets = sha256_json([load_manifest(name).sha256 for name in demo.training_sets("dc-ae-f32c32", phase)])
         data = record.data.model_copy(update={"sha256": sets})
-        record = stated(record.model_copy(update={"data": data}), demo.recipe(NAME, phase), demo.seed)
+        record = stated(record.model_copy(update={"data": data}), training_recipe(demo, NAME, phase), demo.seed)
         save(record, Path(places.training(NAME, phase, "record.json")))
     for item in demo.evaluation.sets:
         write_reconstruction(places, demo, item, make_record)
@@ -86,7 +87,7 @@ def write_reconstruction(places, demo, item, make_record, **changes):
         found = mean_interval(column)
         interval = Interval(low=found.low, high=found.high, method=found.method)
         metrics[name] = metrics[name].model_copy(update={"value": float(np.mean(column)), "interval": interval})
-    recipe = demo.reconstruction_recipe(NAME, "retrained", PHASE, item)
+    recipe = reconstruction_recipe(demo, NAME, "retrained", PHASE, item)
     record = stated(record.model_copy(update={"metrics": metrics, **changes}), recipe, demo.seed)
     path = Path(places.reconstruction(f"{NAME}@retrained", item.label, PHASE))
     save(record, path)
@@ -174,7 +175,7 @@ def test_prepared_images_of_files_are_compared_where_they_are(tmp_path, make_rec
     record = make_record(
         data_set="imagenet", resolution=item.resolution, protocol="reconstruction/paper-v1", phase=None
     )
-    recipe = profile.reconstruction_recipe("dc-ae-f32c32", "retrained", None, item)
+    recipe = reconstruction_recipe(profile, "dc-ae-f32c32", "retrained", None, item)
     record = stated(record, recipe, profile.seed)
     assert Meaning(profile, tmp_path).differences(record) == (), "not prepared here, so not compared"
     index = tmp_path / "imagenet" / "eval.json"
@@ -192,7 +193,7 @@ def released(tmp_path, monkeypatch, make_record):
     item = next(item for item in profile.evaluation.sets if item.dataset == "imagenet")
     facts = {"data_set": "imagenet", "resolution": item.resolution, "phase": None, "weights_source": "released"}
     record = make_record(**facts, autoencoder=name, protocol="reconstruction/paper-v1")
-    record = stated(record, profile.reconstruction_recipe(name, "released", None, item), profile.seed)
+    record = stated(record, reconstruction_recipe(profile, name, "released", None, item), profile.seed)
 
     def of(content: bytes, commit: str | None = None) -> Record:
         about = {"weights_sha256": hashlib.sha256(content).hexdigest(), "weights_commit": commit}
@@ -256,7 +257,7 @@ def test_edited_files_of_an_own_autoencoder_are_another_configuration(demo, tmp_
     item = demo.evaluation.sets[0]
     facts = {"data_set": item.dataset, "resolution": item.resolution, "phase": None, "weights_source": "own"}
     record = make_record(**facts, autoencoder="mine", data_sha256=load_manifest(item.dataset).sha256)
-    record = stated(record, profile.reconstruction_recipe("mine", "own", None, item), profile.seed)
+    record = stated(record, reconstruction_recipe(profile, "mine", "own", None, item), profile.seed)
     file.write_bytes(b"first")
     files = {"files_sha256": own_files_sha256("mine", profile.autoencoders["mine"])}
     files["weights_sha256"] = hashlib.sha256(b"first").hexdigest()
@@ -433,10 +434,10 @@ def test_samples_and_trainings_of_denoisers_are_checked_too(demo, tmp_path, make
     sampled = base.model_copy(update={"denoiser": denoiser, "settings": {"guidance": "1"}, "metrics": gfd})
     trained = sampled.model_copy(update={"kind": "diffusion_training"})
     save(
-        stated(sampled, demo.generation_recipe(row, 1.0), demo.seed),
+        stated(sampled, generation_recipe(demo, row, 1.0), demo.seed),
         Path(places.generation(row, "1")),
     )
-    save(stated(trained, demo.denoiser_recipe(row), demo.seed), Path(places.denoiser(row, "record.json")))
+    save(stated(trained, denoiser_recipe(demo, row), demo.seed), Path(places.denoiser(row, "record.json")))
 
     def left_out(profile):
         found = gather(

@@ -17,6 +17,7 @@ from dcae_bench.generation.encode import encode_dataset
 from dcae_bench.models.checkpoints import save_weights
 from dcae_bench.models.zoo import build
 from dcae_bench.profile.profile import Profile, parse_profile
+from dcae_bench.profile.recipes import training_recipe
 from dcae_bench.training.autoencoder import PhaseRun, PhaseTrainer
 from dcae_bench.weights.trained import TrainedWeights
 from tests import tiny_diffusion
@@ -165,7 +166,7 @@ def start(photos, tiny, initial) -> Callable[..., PhaseTrainer]:
                 photos=photos,
                 initial=first,
                 directory=directory,
-                recipe_sha256=sha256_json(profile.recipe(autoencoder, phase)),
+                recipe_sha256=sha256_json(training_recipe(profile, autoencoder, phase)),
             )
         )
 

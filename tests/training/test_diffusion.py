@@ -16,6 +16,7 @@ from dcae_bench.data.labelled import open_labelled
 from dcae_bench.data.latent_batches import LatentBatches
 from dcae_bench.data.latents import LABELS, LATENTS, MANIFEST, Latents, read_latent_manifest, write_latent_manifest
 from dcae_bench.generation.encode import encode_dataset
+from dcae_bench.profile.recipes import diffusion_recipe
 from dcae_bench.records.record import load
 from dcae_bench.specs.denoisers import Architecture
 from dcae_bench.specs.diffusion import ProcessName
@@ -302,8 +303,8 @@ def test_a_denoiser_starts_from_named_weights(train, tmp_path, capsys):
     train("uvit", tmp_path / "first")
     first = tmp_path / "first" / "model.safetensors"
     changes = {("diffusion", "rows", "uvit", "initial"): str(first)}
-    assert "initial_weights" not in tiny.profile().diffusion_recipe("uvit")
-    assert tiny.profile(changes).diffusion_recipe("uvit")["initial_weights"] == str(first)
+    assert "initial_weights" not in diffusion_recipe(tiny.profile(), "uvit")
+    assert diffusion_recipe(tiny.profile(changes), "uvit")["initial_weights"] == str(first)
     seen = []
     with pytest.MonkeyPatch.context() as patch:
         step = DiffusionTrainer.step

@@ -17,6 +17,7 @@ from dcae_bench.execution.blocks import blocks, checkpoint_blocks, compile_block
 from dcae_bench.models.residual import ResBlock
 from dcae_bench.models.zoo import build
 from dcae_bench.profile.profile import parse_profile
+from dcae_bench.profile.recipes import training_recipe
 from dcae_bench.training.autoencoder import PhaseRun, PhaseTrainer
 from dcae_bench.training.phases import Freezer
 
@@ -128,7 +129,7 @@ def start(photos, tmp_path_factory):
                 photos=photos,
                 initial=None,
                 directory=directory or tmp_path_factory.mktemp("run"),
-                recipe_sha256=sha256_json(plan.recipe(autoencoder, phase)),
+                recipe_sha256=sha256_json(training_recipe(plan, autoencoder, phase)),
             )
         )
 
@@ -313,9 +314,9 @@ def test_a_resumed_run_equals_an_unbroken_one_with_every_option(start, tmp_path,
 
 
 def test_every_option_is_part_of_the_recipe():
-    recipes = [sha256_json(profile(options).recipe("dc-ae", 1)) for options in OPTIONS.values()]
+    recipes = [sha256_json(training_recipe(profile(options), "dc-ae", 1)) for options in OPTIONS.values()]
     assert len(set(recipes)) == len(recipes)
-    compiled = profile({"execution": {"compile": True}}).recipe("dc-ae", 1)
+    compiled = training_recipe(profile({"execution": {"compile": True}}), "dc-ae", 1)
     assert sha256_json(compiled) not in recipes
 
 

@@ -7,6 +7,7 @@ from dcae_bench.base.files import sha256_json
 from dcae_bench.data.external import image_folder
 from dcae_bench.data.prepare import prepare_files
 from dcae_bench.profile.profile import parse_profile
+from dcae_bench.profile.recipes import training_recipe
 from dcae_bench.records.record import TrainedPhase, load
 from dcae_bench.subjects.autoencoders import describe_autoencoder
 from dcae_bench.subjects.choose import choose_autoencoder
@@ -58,7 +59,7 @@ def test_an_autoencoder_may_have_data_sets_of_its_own(tmp_path, tiny, monkeypatc
     profile = parse_profile(content, "tiny")
     assert profile.training_sets(name, 1) == ("my-set",) and profile.training_sets(rest[0], 1) == ("others",)
     assert {"my-set", "others"} <= set(profile.all_training_sets())
-    assert profile.recipe(name, 1)["datasets"] == ("my-set",)
+    assert training_recipe(profile, name, 1)["datasets"] == ("my-set",)
     side = profile.training.phases[1].resolution
     write_images(tmp_path / "images", [f"{number}.png" for number in range(6)], size=(side + 10, side + 10))
     prepare_files(image_folder("my-set"), "train", tmp_path / "images", tmp_path / "data" / "my-set")

@@ -14,6 +14,7 @@ from dcae_bench.models.zoo import build
 from dcae_bench.planning.meaning import Meaning
 from dcae_bench.planning.workflow import Workflow
 from dcae_bench.profile.profile import load_profile, parse_profile
+from dcae_bench.profile.recipes import training_recipe
 from dcae_bench.records.record import load
 from dcae_bench.specs.autoencoders import CustomSpec
 from dcae_bench.training.initial import initialise
@@ -63,8 +64,8 @@ def test_a_balanced_start_keeps_the_variance_and_has_no_biases(tiny, autoencoder
 def test_a_start_is_part_of_phase_1_alone(tiny):
     changed = parse_profile(tiny({("autoencoders", "dc-ae", "init"): "identity"}), "x")
     plain = parse_profile(tiny(), "x")
-    assert changed.recipe("dc-ae", 1) == {**plain.recipe("dc-ae", 1), "init": "identity"}
-    assert changed.recipe("dc-ae", 2) == plain.recipe("dc-ae", 2)
+    assert training_recipe(changed, "dc-ae", 1) == {**training_recipe(plain, "dc-ae", 1), "init": "identity"}
+    assert training_recipe(changed, "dc-ae", 2) == training_recipe(plain, "dc-ae", 2)
     control = {"family": "pca", "compression": 4, "latent_channels": 8}
     for wrong in ({"weights": "own", "file": "x.pt"}, {"model": control}):
         entry = {**tiny()["autoencoders"]["dc-ae"], "init": "identity", **wrong}
@@ -146,9 +147,12 @@ def test_the_command_trains_from_named_weights_and_records_them(tmp_path, tiny, 
 def test_named_weights_are_part_of_the_recipe_of_the_first_phase_alone(tiny):
     plain = parse_profile(tiny(), "x")
     changed = parse_profile(tiny({("autoencoders", "dc-ae", "initial"): "dc-ae-f64c128"}), "x")
-    assert changed.recipe("dc-ae", 1) == {**plain.recipe("dc-ae", 1), "initial_weights": "dc-ae-f64c128"}
-    assert changed.recipe("dc-ae", 2) == plain.recipe("dc-ae", 2)
-    assert changed.recipe("sd-vae", 1) == plain.recipe("sd-vae", 1)
+    assert training_recipe(changed, "dc-ae", 1) == {
+        **training_recipe(plain, "dc-ae", 1),
+        "initial_weights": "dc-ae-f64c128",
+    }
+    assert training_recipe(changed, "dc-ae", 2) == training_recipe(plain, "dc-ae", 2)
+    assert training_recipe(changed, "sd-vae", 1) == training_recipe(plain, "sd-vae", 1)
     control = {"family": "pca", "compression": 4, "latent_channels": 8}
     for wrong in ({"weights": "own", "file": "x.pt"}, {"model": control}, {"init": "identity"}):
         entry = {**tiny()["autoencoders"]["dc-ae"], "initial": "x.pt", **wrong}

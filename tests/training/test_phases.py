@@ -7,6 +7,7 @@ from torch import nn
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.models.zoo import build
 from dcae_bench.profile.profile import parse_profile
+from dcae_bench.profile.recipes import training_recipe
 from dcae_bench.profile.training import EMASpec, OptimizerSpec
 from dcae_bench.specs.autoencoders import CustomSpec
 from dcae_bench.training.phases import EMA, Freezer, frozen_share, head_norms, make_optimizer, set_learning_rate
@@ -200,12 +201,12 @@ def test_frozen_patterns_are_part_of_the_recipe_of_their_phase_alone(tiny):
     plain = parse_profile(tiny(), "x")
     phase = parse_profile(tiny({("training", "phases", 3, "freeze"): ["*.norm"]}), "x")
     own = parse_profile(tiny({("autoencoders", "dc-ae", "freeze"): {3: ["*.bias"]}}), "x")
-    assert "freeze" not in plain.recipe("dc-ae", 3)["plan"]
-    assert phase.recipe("dc-ae", 3)["plan"]["freeze"] == phase.recipe("sd-vae", 3)["plan"]["freeze"] == ["*.norm"]
-    assert own.recipe("dc-ae", 3)["plan"]["freeze"] == ["*.bias"] and own.recipe("sd-vae", 3) == plain.recipe(
-        "sd-vae", 3
-    )
-    assert phase.recipe("dc-ae", 1) == own.recipe("dc-ae", 1) == plain.recipe("dc-ae", 1)
+    assert "freeze" not in training_recipe(plain, "dc-ae", 3)["plan"]
+    for name in ("dc-ae", "sd-vae"):
+        assert training_recipe(phase, name, 3)["plan"]["freeze"] == ["*.norm"]
+    assert training_recipe(own, "dc-ae", 3)["plan"]["freeze"] == ["*.bias"]
+    assert training_recipe(own, "sd-vae", 3) == training_recipe(plain, "sd-vae", 3)
+    assert training_recipe(phase, "dc-ae", 1) == training_recipe(own, "dc-ae", 1) == training_recipe(plain, "dc-ae", 1)
     with pytest.raises(ConfigError, match="weights are 'own', so 'freeze' has no effect"):
         entry = {**tiny()["autoencoders"]["dc-ae"], "weights": "own", "file": "x.pt", "freeze": {1: ["*"]}}
         parse_profile(tiny({("autoencoders", "dc-ae"): entry}), "x")

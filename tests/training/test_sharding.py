@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.execution.sharding import is_share, load_optimizer, share_of, whole
 from dcae_bench.profile.profile import parse_profile
+from dcae_bench.profile.recipes import diffusion_recipe, training_recipe
 from dcae_bench.records.record import load
 from dcae_bench.training.checkpoint import CHECKPOINT
 from dcae_bench.training.log import read_log
@@ -110,5 +111,5 @@ def test_sharding_wants_several_processes_and_a_fixed_weight_of_the_gan(tiny):
         parse_profile(tiny(two), "tiny")
     sharded = tiny_diffusion.profile(two)
     plain = tiny_diffusion.profile({("processes",): 2})
-    assert sharded.diffusion_recipe("uvit") == plain.diffusion_recipe("uvit")
-    assert sharded.recipe("sd-vae", 1) == plain.recipe("sd-vae", 1)
+    assert diffusion_recipe(sharded, "uvit") == diffusion_recipe(plain, "uvit")
+    assert training_recipe(sharded, "sd-vae", 1) == training_recipe(plain, "sd-vae", 1)

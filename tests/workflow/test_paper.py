@@ -11,6 +11,7 @@ from dcae_bench.base.files import REPOSITORY
 from dcae_bench.planning.meaning import MODULES
 from dcae_bench.planning.targets import Needs, needs_of
 from dcae_bench.profile.profile import load_profile
+from dcae_bench.profile.recipes import reconstruction_recipe
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.provenance import Device, Stopwatch, collect
 from dcae_bench.records.record import Data, Interval, Metric, Record, Subject, save
@@ -238,7 +239,7 @@ def measured(*, profile="released", weights_source="released", autoencoder="dc-a
         provenance=collect(
             code=fingerprint(MODULES["reconstruction"]),
             config={},
-            recipe=asked.reconstruction_recipe(autoencoder, weights_source, phase, item),
+            recipe=reconstruction_recipe(asked, autoencoder, weights_source, phase, item),
             seed=asked.seed,
             device=device,
             clock=Stopwatch(),

@@ -23,6 +23,7 @@ from dcae_bench.planning.options import (
 )
 from dcae_bench.planning.report import state as page_state, tables_made, templates as page_templates
 from dcae_bench.planning.workflow import FREE_MIB, REPORTED, Workflow
+from dcae_bench.profile.recipes import diffusion_recipe, evaluation_recipe, training_recipe
 from dcae_bench.records import places
 from dcae_bench.records.fingerprint import code_of_command
 from dcae_bench.running.failed_jobs import FailedJobs

@@ -63,7 +63,7 @@ rule train_diffusion:
         latents=lambda wildcards, input: Path(input.manifest).parent,
         autoencoder=lambda wildcards, input: option("autoencoder", *input.autoencoder),
         run=PLACES.run("diffusion-{row}"),
-        recipe=lambda wildcards: PROFILE.diffusion_recipe(wildcards.row),
+        recipe=lambda wildcards: diffusion_recipe(PROFILE, wildcards.row),
         code=code_of_command("train-diffusion"),
     shell:
         "dcae-bench train-diffusion --profile {params.profile:q} --row {wildcards.row:q} --latents {params.latents:q}"
@@ -126,7 +126,7 @@ rule evaluate_samples:
         samples=lambda wildcards, input: Path(input.manifest).parent,
         training=lambda wildcards, input: option("training", input.training),
         adm_batch=lambda wildcards: option("adm-batch", *ADM_BATCH),
-        recipe=PROFILE.evaluation_recipe(),
+        recipe=evaluation_recipe(PROFILE),
         code=code_of_command("evaluate-samples"),
     shell:
         "dcae-bench evaluate-samples --profile {params.profile:q} --row {wildcards.row:q} --samples {params.samples:q}"

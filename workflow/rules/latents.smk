@@ -18,7 +18,7 @@ rule latent_statistics:
     params:
         profile=lambda wildcards: PROFILE_SOURCE,
         data=lambda wildcards, input: Path(input.data[0]).parent.parent,
-        recipe=PROFILE.evaluation_recipe(),
+        recipe=evaluation_recipe(PROFILE),
         code=code_of_command("latents"),
     shell:
         "dcae-bench latents --profile {params.profile:q} --autoencoder {wildcards.autoencoder:q}"

@@ -29,7 +29,7 @@ if JOBS.retrained_labels:
             data=lambda wildcards, input: Path(input.data[0]).parent.parent,
             folder=lambda wildcards, output: Path(output.records[0]).parent,
             sets=option("set", *JOBS.retrained_labels),
-            recipe=PROFILE.evaluation_recipe(reconstructs=True),
+            recipe=evaluation_recipe(PROFILE, reconstructs=True),
             code=code_of_command("evaluate"),
         shell:
             "dcae-bench evaluate --profile {params.profile:q} --autoencoder {wildcards.autoencoder:q}"
@@ -60,7 +60,7 @@ rule evaluate_as_is:
         folder=lambda wildcards, output: Path(output.record).parent,
         autoencoder=lambda wildcards: JOBS.subjects[wildcards.subject],
         model=lambda wildcards: JOBS.as_is_recipe(wildcards.subject),
-        recipe=PROFILE.evaluation_recipe(reconstructs=True),
+        recipe=evaluation_recipe(PROFILE, reconstructs=True),
         code=code_of_command("evaluate"),
     shell:
         "dcae-bench evaluate --profile {params.profile:q} --autoencoder {params.autoencoder:q} --set {wildcards.set:q}"
@@ -88,7 +88,7 @@ rule sanity:
     params:
         profile=lambda wildcards: PROFILE_SOURCE,
         data=lambda wildcards, input: Path(input.data[0]).parent.parent,
-        recipe=PROFILE.evaluation_recipe(),
+        recipe=evaluation_recipe(PROFILE),
         code=code_of_command("sanity", makes_page=True),
     shell:
         "dcae-bench sanity --profile {params.profile:q} --set {wildcards.set:q} --data {params.data:q}"

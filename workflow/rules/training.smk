@@ -25,7 +25,7 @@ rule train_phase:
         data=lambda wildcards, input: Path(input.data[0]).parent.parent,
         run=PLACES.run("{autoencoder}@retrained-phase{phase}"),
         initial=lambda wildcards, input: option("initial", *input.initial),
-        recipe=lambda wildcards: PROFILE.recipe(wildcards.autoencoder, int(wildcards.phase)),
+        recipe=lambda wildcards: training_recipe(PROFILE, wildcards.autoencoder, int(wildcards.phase)),
         code=code_of_command("train"),
     shell:
         "dcae-bench train --profile {params.profile:q} --autoencoder {wildcards.autoencoder:q}"
