@@ -8,6 +8,7 @@ import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from typing import Literal
 
 Capacity = Literal["gpus", "cores"]
@@ -114,15 +115,23 @@ class JobGraph:
         self.order = self._sorted()
 
     def _sorted(self) -> list[str]:
-        done: dict[str, None] = {}
-        waiting = list(self.jobs)
-        while waiting:
-            later = [name for name in waiting if any(one not in done for one in self.jobs[name].after)]
-            if len(later) == len(waiting):
-                raise ValueError(f"jobs wait for each other: {', '.join(later)}")
-            done |= dict.fromkeys(name for name in waiting if name not in set(later))
-            waiting = later
-        return list(done)
+        """Names of the jobs in the order in which they may start; of those that may start together, as they came."""
+        number, order = {name: place for place, name in enumerate(self.jobs)}, list[str]()
+        sorter = self._sorter()
+        while sorter.is_active():
+            together = sorted(sorter.get_ready(), key=number.__getitem__)
+            order += together
+            sorter.done(*together)
+        return order
+
+    def _sorter(self) -> TopologicalSorter[str]:
+        """Raises ValueError for a circle."""
+        sorter = TopologicalSorter({name: job.after for name, job in self.jobs.items()})
+        try:
+            sorter.prepare()
+        except CycleError as error:
+            raise ValueError(f"jobs wait for each other: {', '.join(sorted({*error.args[1]}))}") from error
+        return sorter
 
     @cached_property
     def longest_chain(self) -> tuple[PlannedJob, ...]:
@@ -158,12 +167,8 @@ class JobGraph:
         """
         if what == "gpus" and self.most_gpus > capacity:
             raise ValueError(f"a job takes {self.most_gpus} GPUs, and there are {capacity}")
-        missing = {name: set(job.after) for name, job in self.jobs.items()}
-        followers: dict[str, list[str]] = {name: [] for name in self.jobs}
-        for name, job in self.jobs.items():
-            for one in job.after:
-                followers[one].append(name)
-        ready = [name for name in self.order if not missing[name]]
+        sorter = self._sorter()
+        ready = [*sorter.get_ready()]
         rank = {name: (-self.jobs[name].priority, number) for number, name in enumerate(self.order)}
         running: list[tuple[float, int, str]] = []
         spans: list[Span] = []
@@ -181,10 +186,8 @@ class JobGraph:
             while running and running[0][0] <= now:
                 _end, needed, ended = heapq.heappop(running)
                 free += needed
-                for name in followers[ended]:
-                    missing[name].discard(ended)
-                    if not missing[name]:
-                        ready.append(name)
+                sorter.done(ended)
+            ready += sorter.get_ready()
         return Schedule(what, capacity, tuple(spans))
 
     def stops_scaling(self) -> Schedule:
