@@ -98,15 +98,26 @@ class _Follower:
 
     def __init__(self, lock: Path):
         self._lock, self._owner, self._sure = lock, read_at(lock), clock()
+        self._lost: str | None = None
         hold(self)
 
     def require(self) -> None:
         """Raise :class:`ResultsError` if another command has the lock."""
-        if self._owner is None or clock() - self._sure <= TRUST_S:
+        if self._lost is None and clock() - self._sure > TRUST_S:
+            self._look()
+        if self._lost is not None:
+            raise ResultsError(self._lost)
+
+    def _look(self) -> None:
+        since = clock()
+        try:
+            found = read_at(self._lock)
+        except OSError:  # a file server that does not answer tells nothing
             return
-        found, self._sure = read_at(self._lock), clock()
-        if found is not None and found.token != self._owner.token:
-            raise ResultsError(f"{self._lock}: this command lost its lock to {found}; it writes no more, run it again")
+        if self._owner is None or found is None or found.token == self._owner.token:
+            self._sure = since
+        else:
+            self._lost = f"{self._lock}: this command lost its lock to {found}; it writes no more, run it again"
 
 
 def _acquire(lock: Path, path: Path, wait: bool, refusal: str) -> tuple[int, Owner]:

@@ -256,7 +256,29 @@ def test_the_other_processes_of_a_command_notice_too(output, stands_still):
         take_over(output)
         with pytest.raises(ResultsError, match="lost its lock to process 7"):
             write_text(output, "second")
+        with pytest.raises(ResultsError, match="lost its lock to process 7"):
+            write_text(output, "soon after")
     assert output.read_text() == "first"
+
+
+def test_a_file_server_that_does_not_answer_takes_no_lock_from_the_other_processes(output, stands_still, monkeypatch):
+    class Second:
+        first = False
+
+        def wait(self):
+            write_owner(output)
+
+    def silent(_path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with sole_writers(output, Second()):
+        stands_still()
+        with monkeypatch.context() as patch:
+            patch.setattr(output_lock, "read_at", silent)
+            require_claims()
+        take_over(output)
+        with pytest.raises(ResultsError, match="lost its lock to process 7"):  # it looks again at once
+            require_claims()
 
 
 def test_a_full_disk_leaves_a_lock_without_a_name_that_is_not_lost(output, stands_still, monkeypatch):
