@@ -53,8 +53,7 @@ class DiffusionTrainer(Loop):
         """Build model and optimiser, and load the run's last checkpoint.
 
         Raises :class:`WeightsError` if the initial weights do not fit, :class:`ConfigError` for layers that cannot be
-        frozen, and :class:`TrainingError` for a checkpoint of
-        another recipe.
+        frozen, and :class:`TrainingError` for a checkpoint of another recipe.
         """
         profile, resolved, training = run.profile, run.resolved, run.resolved.training
         self.run = run

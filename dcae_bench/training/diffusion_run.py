@@ -26,7 +26,7 @@ from dcae_bench.subjects.initial import find_initial
 from dcae_bench.training.diffusion import QUARTERS, DiffusionRun, DiffusionTrainer, require_fit
 from dcae_bench.training.finished import remove_state, skip_if_finished
 from dcae_bench.training.log import read_log
-from dcae_bench.training.phases import frozen_share
+from dcae_bench.training.phases import frozen_settings
 from dcae_bench.training.progress import train_with_progress
 from dcae_bench.training.run_folder import keep_recipe, sole_training
 from dcae_bench.weights.trained import TrainedWeights, model_sha256
@@ -119,7 +119,6 @@ def _record(
 ) -> Record:
     run = trainer.run
     resolved, manifest, images = run.resolved, run.latents.manifest, run.resolved.spec.images
-    frozen = resolved.training.freeze
     lines = read_log(run.directory / "log.jsonl")
     tail = lines[-max(1, len(lines) // 10) :]
     note = f"mean over the last {len(tail) * resolved.training.log_images} images, weights before averaging"
@@ -163,7 +162,7 @@ def _record(
         settings={
             "precision": resolved.training.precision or run.profile.precision,
             "scaling_factor": f"{told(manifest.scaling_factor)} ({manifest.scaling})",
-            **({"freeze": ", ".join(frozen), "frozen": frozen_share(trainer.denoiser)} if frozen else {}),
+            **frozen_settings(trainer.denoiser, resolved.training.freeze),
             "posterior": manifest.posterior,
             "flips": "yes" if manifest.flips else "no",
             **run.profile.layout,

@@ -94,10 +94,13 @@ def freeze_layers(
     return kept
 
 
-def frozen_share(model: nn.Module) -> str:
-    """How many of a model's parameters are frozen, in words."""
+def frozen_settings(model: nn.Module, patterns: Sequence[str]) -> dict[str, str]:
+    """What a record says of layers that ``patterns`` froze, and of how many parameters; nothing without patterns."""
+    if not patterns:
+        return {}
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
-    return f"{frozen:,} of {sum(p.numel() for p in model.parameters()):,} parameters"
+    total = sum(p.numel() for p in model.parameters())
+    return {"freeze": ", ".join(patterns), "frozen": f"{frozen:,} of {total:,} parameters"}
 
 
 def make_optimizer(

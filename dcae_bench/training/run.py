@@ -30,7 +30,7 @@ from dcae_bench.training.autoencoder import PhaseRun, PhaseTrainer
 from dcae_bench.training.finished import remove_state, skip_if_finished
 from dcae_bench.training.fit import fit_components
 from dcae_bench.training.log import read_log
-from dcae_bench.training.phases import frozen_share
+from dcae_bench.training.phases import frozen_settings
 from dcae_bench.training.progress import train_with_progress
 from dcae_bench.training.run_folder import is_first_process, keep_recipe, sole_training
 from dcae_bench.weights.trained import TrainedWeights, model_sha256
@@ -48,10 +48,10 @@ def train_phase(
 ) -> None:
     """Train one phase and write ``output`` (safetensors) with ``log.jsonl`` and ``record.json`` beside it.
 
-    ``data`` is the folder of the prepared data sets, ``initial`` the weights of the phase before;
-    the first phase starts from those that the profile names, or from random ones. ``run_dir`` holds the
-    state of an unfinished run, which is deleted when the phase is finished. A phase that is already finished is left as
-    it is. Raises :class:`DataError`, :class:`WeightsError`, :class:`TrainingError` and :class:`ResultsError`.
+    ``data`` is the folder of the prepared data sets, ``initial`` the weights of the phase before; the first
+    phase starts from those that the profile names, or from random ones. ``run_dir`` holds the state of an unfinished
+    run, which is deleted when the phase is finished. A phase that is already finished is left as it is. Raises
+    :class:`DataError`, :class:`WeightsError`, :class:`TrainingError` and :class:`ResultsError`.
     """
     if initial is not None:
         trained, before = profile.before(autoencoder, phase) or (autoencoder, None)
@@ -121,9 +121,7 @@ def train_phase(
             console.print(f"{name}: resumed at image {trainer.images} of {spec.images}")
         train_with_progress(trainer, clock, console)
         if trainer.accelerator.is_main_process:
-            settings |= profile.layout
-            if spec.freeze:
-                settings |= {"freeze": ", ".join(spec.freeze), "frozen": frozen_share(trainer.autoencoder)}
+            settings |= profile.layout | frozen_settings(trainer.autoencoder, spec.freeze)
             through = _phases(run, names, named)
             _write(_trained(trainer, clock, through), profile, autoencoder, phase, packs, settings, recipe, output)
             remove_state(directory)

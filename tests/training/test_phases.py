@@ -10,7 +10,7 @@ from dcae_bench.profile.profile import parse_profile
 from dcae_bench.profile.recipes import training_recipe
 from dcae_bench.profile.training import EMASpec, OptimizerSpec
 from dcae_bench.specs.autoencoders import CustomSpec
-from dcae_bench.training.phases import EMA, Freezer, frozen_share, head_norms, make_optimizer, set_learning_rate
+from dcae_bench.training.phases import EMA, Freezer, frozen_settings, head_norms, make_optimizer, set_learning_rate
 
 FAMILIES = ["dc-ae", "sd-vae"]
 
@@ -165,7 +165,11 @@ def test_patterns_freeze_layers_weights_and_statistics_within_what_a_phase_train
         if name and isinstance(module, nn.BatchNorm2d):
             assert module.training == (not name.startswith("encoder.")), name
     frozen = sum(p.numel() for p in net.parameters() if not p.requires_grad)
-    assert frozen_share(net) == f"{frozen:,} of {net.count_parameters():,} parameters"
+    assert frozen_settings(net, ["encoder.*", "*.bias"]) == {
+        "freeze": "encoder.*, *.bias",
+        "frozen": f"{frozen:,} of {net.count_parameters():,} parameters",
+    }
+    assert frozen_settings(net, []) == {}
     norm = next(m for name, m in net.named_modules() if name.startswith("decoder.") and isinstance(m, nn.BatchNorm2d))
     assert norm.training
     Freezer(net, ["all"], ["*.running_mean"]).train_mode()
