@@ -9,6 +9,7 @@ import argparse
 import io
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -50,6 +51,7 @@ def write(kind: str, root: Path, count: int) -> None:
         return
     drawn = images()
     part = root.with_name(f"{root.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a run that was interrupted
     if kind == "tree":
         for label in range(CLASSES):
             (part / f"c{label:04d}").mkdir(parents=True, exist_ok=True)
