@@ -24,13 +24,9 @@ from dcae_bench.subjects.own import latent_weights, own_files_sha256, own_weight
 from dcae_bench.subjects.trained import phases_behind, require_autoencoder, require_phase
 from dcae_bench.weights import hub
 from dcae_bench.weights import released as weights
-from dcae_bench.weights.diffusers_folder import read_config
+from dcae_bench.weights.diffusers_folder import AUTOENCODER_FOLDERS, OFFICIAL_FILE, read_config
 
 CLASS = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
-OFFICIAL_FILE = "model.safetensors"
-"""Weights in the authors' own repositories on the hub."""
-SUBFOLDERS = ("vae", "vqvae", "vqgan", "movq")
-"""Where pipelines of diffusers keep their autoencoder."""
 PROBE_SIDE = 256
 """Side in pixels of the grey image that is encoded to find f and c."""
 
@@ -243,10 +239,10 @@ def _diffusers_spec(source: str, f: int | None, c: int | None) -> DiffusersSpec:
 
 def _find_config(source: str) -> tuple[str, dict[str, Any]]:
     """The subfolder of a source that holds its autoencoder, and the config there. Raises :class:`WeightsError`."""
-    for subfolder in ("", *SUBFOLDERS):
+    for subfolder in ("", *AUTOENCODER_FOLDERS):
         with suppress(hub.NoSuchFile):
             return subfolder, read_config(_source(source, subfolder=subfolder))
-    return SUBFOLDERS[0], read_config(_source(source, subfolder=SUBFOLDERS[0]))
+    return AUTOENCODER_FOLDERS[0], read_config(_source(source, subfolder=AUTOENCODER_FOLDERS[0]))
 
 
 def _probe_shape(spec: CustomSpec | DiffusersSpec, f: int | None, c: int | None) -> dict[str, Any]:

@@ -8,16 +8,22 @@ from typing import Literal
 from dcae_bench.base.errors import WeightsError
 from dcae_bench.base.known_hashes import known_sha256
 from dcae_bench.weights import hub, released
-from dcae_bench.weights.diffusers_folder import HUB_FILES, INDEX, find_weights, listed_files, shards_of
+from dcae_bench.weights.diffusers_folder import (
+    AUTOENCODER_FOLDERS,
+    HUB_FILES,
+    INDEX,
+    OFFICIAL_FILE,
+    find_weights,
+    listed_files,
+    shards_of,
+)
 
 Kind = Literal["autoencoder", "denoiser"]
 SUBFOLDERS: dict[Kind, tuple[str, ...]] = {
-    "autoencoder": ("vae", "vqvae", "vqgan", "movq"),
+    "autoencoder": AUTOENCODER_FOLDERS,
     "denoiser": ("transformer",),
 }
 """Folders of pipelines of diffusers that hold the weights of a kind."""
-OFFICIAL_FILE = "model.safetensors"
-"""Weights in repositories of the authors' own form."""
 
 
 @dataclass(frozen=True)

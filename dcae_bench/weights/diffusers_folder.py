@@ -22,6 +22,10 @@ FOLDER_FILES = (
     f"model{INDEX}",
 )
 HUB_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin", f"diffusion_pytorch_model{INDEX}")
+OFFICIAL_FILE = "model.safetensors"
+"""Weights in the authors' own repositories on the hub."""
+AUTOENCODER_FOLDERS = ("vae", "vqvae", "vqgan", "movq")
+"""Where pipelines of diffusers keep their autoencoder."""
 VARIANT = re.compile(r"(diffusion_pytorch_model|model)\.(?!.*-\d+-of-)[\w-]+(\.safetensors|\.bin)")
 """File of a variant, such as fp16, which is used where a folder holds no other weights."""
 
