@@ -75,7 +75,7 @@ def read_content(path: Path) -> object:
             raise WeightsError(f"{path}: {what}")
         if not head:
             raise WeightsError(f"{path}: is not a whole file of weights (it is empty); get it again")
-        if not (head.startswith((b"PK", b"\x80", b"L119")) or (head and path.suffix in PICKLES)):
+        if not (head.startswith((b"PK", b"\x80", b"L119")) or path.suffix in PICKLES):
             return load_file(path)
         return load_pickle(path)
     except OSError as error:
