@@ -12,7 +12,8 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from dcae_bench.base.typed import Strict
-from dcae_bench.costs.step import EmptyDenoiser, autoencoder_key, cached
+from dcae_bench.costs.cache import autoencoder_key, cached
+from dcae_bench.costs.step import EmptyDenoiser
 from dcae_bench.extractors.lpips import LPIPS, Net
 from dcae_bench.metrics.image import ssim_both
 from dcae_bench.models.cost import without_values

@@ -1,20 +1,15 @@
 """The cost of a training step per image: operations and memory, counted on tensors that have shapes but no values."""
 
-import json
-import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from dcae_bench.base.errors import ResultsError
-from dcae_bench.base.files import cache_dir, sha256_file, sha256_json, write_text
-from dcae_bench.base.reading import read_json
 from dcae_bench.base.typed import Strict
+from dcae_bench.costs.cache import autoencoder_key, cached
+from dcae_bench.costs.saved import SavedTensors
 from dcae_bench.execution.blocks import known_blocks
 from dcae_bench.extractors.lpips import LPIPS
 from dcae_bench.models.cost import without_values
@@ -22,23 +17,16 @@ from dcae_bench.models.denoiser import Denoiser
 from dcae_bench.models.zoo import build_denoiser
 from dcae_bench.profile.execution import ExecutionSpec
 from dcae_bench.profile.training import PhaseSpec, ReconstructionLossSpec
-from dcae_bench.records.fingerprint import fingerprint
-from dcae_bench.specs.autoencoders import AutoencoderSpec, CustomSpec, unfolded
+from dcae_bench.specs.autoencoders import AutoencoderSpec
 from dcae_bench.specs.denoisers import DenoiserSpec
 from dcae_bench.training.discriminator import PatchDiscriminator
 from dcae_bench.training.losses import ReconstructionLoss
 from dcae_bench.training.objective import Objective
 from dcae_bench.training.phases import Freezer
-from dcae_bench.weights.user_class import source_modules
-
-logger = logging.getLogger(__name__)
 
 BATCH = 2  # a BatchNorm in training mode needs more than one value per channel
 FP32 = 4  # bytes
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-Cost = TypeVar("Cost", bound=Strict)
-"""A kind of cost that is cached on disk."""
 
 
 class StepCost(Strict):
@@ -144,7 +132,7 @@ def _count_step(spec: AutoencoderSpec, phase: PhaseSpec, loss: ReconstructionLos
         criterion.lpips = LPIPS(loss.lpips_net) if loss.lpips else None
         discriminator = PatchDiscriminator(phase.gan.discriminator) if phase.gan else None
         images = torch.empty(BATCH, 3, phase.resolution, phase.resolution)
-        with _SavedTensors(model, counter) as saved:
+        with SavedTensors(model, counter) as saved:
             dtype = AUTOCAST[precision]
             objective = Objective(
                 model,
@@ -162,7 +150,8 @@ def _count_step(spec: AutoencoderSpec, phase: PhaseSpec, loss: ReconstructionLos
         backward = counter.get_total_flops() - forward
     others = [p for net in (criterion, discriminator) if net is not None for p in net.parameters()]
     return StepCost(
-        **saved.per_image(),
+        **saved.per_image(BATCH),
+        **_block_parameters(model),
         forward_mac=forward / 2 / BATCH,
         backward_mac=backward / 2 / BATCH,
         parameters=model.count_parameters(),
@@ -180,19 +169,27 @@ def _count_denoiser_step(spec: DenoiserSpec, precision: str) -> StepCost:
         model = empty.build().train()
         x = torch.empty(BATCH, latent.channels, latent.side, latent.side)
         y = None if spec.classes is None else torch.zeros(BATCH, dtype=torch.int64)
-        with _SavedTensors(model, counter) as saved, torch.autocast("cpu", dtype, enabled=dtype is not None):
+        with SavedTensors(model, counter) as saved, torch.autocast("cpu", dtype, enabled=dtype is not None):
             # Any loss will do: every process's loss costs next to nothing compared with the prediction.
             loss = model(x, torch.zeros(BATCH), y).float().square().mean()
             forward = counter.get_total_flops()
         loss.backward()
         backward = counter.get_total_flops() - forward
     return StepCost(
-        **saved.per_image(),
+        **saved.per_image(BATCH),
+        **_block_parameters(model),
         forward_mac=forward / 2 / BATCH,
         backward_mac=backward / 2 / BATCH,
         parameters=model.count_parameters(trainable=False),
         trained=model.count_parameters(),
     )
+
+
+def _block_parameters(model: nn.Module) -> dict[str, int]:
+    """The fields of :class:`StepCost` that tell how the parameters lie in blocks."""
+    sizes = [sum(p.numel() for p in block.parameters()) for block in known_blocks(model)]
+    parameters = sum(p.numel() for p in model.parameters())
+    return {"largest_block_parameters": max(sizes, default=0), "parameters_outside": parameters - sum(sizes)}
 
 
 class EmptyDenoiser:
@@ -208,100 +205,6 @@ class EmptyDenoiser:
         """Return the denoiser. Call inside the mode, once."""
         self._model.load_state_dict({key: torch.empty(shape) for key, shape in self._shapes.items()}, assign=True)
         return self._model
-
-
-class _SavedTensors:
-    """Counts the bytes that autograd saves during a forward pass, in each block and outside of blocks.
-
-    Each storage counts once. Weights and their half-precision copies do not count.
-    """
-
-    def __init__(self, model: nn.Module, counter: FlopCounterMode) -> None:
-        self.counter = counter
-        self.own = _WeightStorages([*model.parameters(), *model.buffers()])
-        self.blocks = known_blocks(model)
-        self._parameters = sum(p.numel() for p in model.parameters())
-        self._sizes = [sum(p.numel() for p in block.parameters()) for block in self.blocks]
-        self.by_block = {id(block): 0 for block in self.blocks}
-        self.flops = {id(block): 0 for block in self.blocks}
-        self.outside = 0
-        # A dict by storage, because a skip connection is an input of two blocks. References keep the storages alive, so
-        # that no new storage gets the address of a freed one.
-        self._inputs: dict[int, torch.UntypedStorage] = {}
-        self._seen: set[int] = set()
-        self._current: int | None = None
-
-    def __enter__(self) -> "_SavedTensors":
-        self._handles = [block.register_forward_pre_hook(self._enter_block) for block in self.blocks]
-        self._handles += [block.register_forward_hook(self._leave_block) for block in self.blocks]
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
-        self._hooks.__enter__()
-        self.own.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.own.__exit__(*error)
-        self._hooks.__exit__(*error)
-        for handle in self._handles:
-            handle.remove()
-
-    def per_image(self) -> dict[str, Any]:
-        """The fields of :class:`StepCost` that depend on saved tensors and on blocks."""
-        on_graph = [bytes_ for bytes_ in self.by_block.values() if bytes_]
-        inputs = sum(storage.nbytes() for storage in self._inputs.values())
-        return {
-            "recompute_mac": sum(self.flops[block] for block, kept in self.by_block.items() if kept) / 2 / BATCH,
-            "kept_bytes": (self.outside + sum(on_graph)) / BATCH,
-            "kept_inputs_bytes": (self.outside + inputs) / BATCH,
-            "largest_block_bytes": max(on_graph, default=0) / BATCH,
-            "largest_block_parameters": max(self._sizes, default=0),
-            "parameters_outside": self._parameters - sum(self._sizes),
-        }
-
-    def _enter_block(self, block: nn.Module, inputs: tuple) -> None:
-        self._current, self._start = id(block), self.counter.get_total_flops()
-
-    def _leave_block(self, block: nn.Module, inputs: tuple, output: Tensor) -> None:
-        self.flops[id(block)] = self.counter.get_total_flops() - self._start
-        if self.by_block[id(block)]:
-            storages = [x.untyped_storage() for x in inputs if isinstance(x, Tensor)]
-            self._inputs.update({storage._cdata: storage for storage in storages})
-        self._current = None
-
-    def _pack(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in self._seen and storage._cdata not in self.own.storages:
-            self._seen.add(storage._cdata)
-            if self._current is None:
-                self.outside += storage.nbytes()
-            else:
-                self.by_block[self._current] += storage.nbytes()
-        return tensor
-
-
-class _WeightStorages(TorchDispatchMode):
-    """The storages of weights and of the half-precision copies that autocast makes of the weights."""
-
-    def __init__(self, weights: list[Tensor]) -> None:
-        super().__init__()
-        # References keep the storages alive, so that no new storage gets the address of a freed one.
-        self.storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage() for tensor in weights}
-
-    def __torch_dispatch__(
-        self,
-        function: Callable[..., object],
-        types: Iterable[type],
-        args: tuple[object, ...] = (),
-        kwargs: dict[str, object] | None = None,
-    ) -> object:
-        output = function(*args, **(kwargs or {}))
-        source = args[0] if function is torch.ops.aten._to_copy.default else None
-        if isinstance(source, Tensor) and isinstance(output, Tensor) and self._holds(source):
-            self.storages[output.untyped_storage()._cdata] = output.untyped_storage()
-        return output
-
-    def _holds(self, tensor: Tensor) -> bool:
-        return tensor.untyped_storage()._cdata in self.storages
 
 
 def _conv_backward_flop(
@@ -323,32 +226,3 @@ def _conv_backward_flop(
     for side in x_shape if transposed else grad_shape:
         once *= side
     return once * (bool(mask[0]) + bool(mask[1]))
-
-
-def autoencoder_key(spec: AutoencoderSpec) -> list[object]:
-    """An autoencoder's part of a cache key: its spec, and for a user's class the hash of the class's code."""
-    own = unfolded(spec)
-    files = source_modules(own.class_name).values() if isinstance(own, CustomSpec) else ()
-    return [spec.model_dump(mode="json"), *map(sha256_file, files)]
-
-
-def cached(kind: type[Cost], key: Sequence[object], count: Callable[[], Cost]) -> Cost:
-    """Read a cost from the user's cache, or count it and write it to the cache.
-
-    Costs counted by other code or by another version of torch are not read.
-    """
-    key = [*key, torch.__version__, fingerprint(__name__, f"{__package__}.passes")]
-    path = cache_dir() / "costs" / f"{sha256_json(key)[:24]}.json"
-    try:
-        kept = read_json(path)
-        if kept["sha256"] == sha256_json(kept["cost"]):
-            return kind(**kept["cost"])
-    except (OSError, ValueError, KeyError, TypeError):  # missing or damaged: count again
-        pass
-    cost = count()
-    counted = cost.model_dump(mode="json")
-    try:
-        write_text(path, json.dumps({"cost": counted, "sha256": sha256_json(counted)}))
-    except ResultsError as error:  # a missing cache costs only time
-        logger.warning("%s; the cost is counted again next time", error)
-    return cost

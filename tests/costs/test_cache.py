@@ -7,7 +7,7 @@ import pytest
 
 from dcae_bench.base.files import cache_dir
 from dcae_bench.base.typed import Strict
-from dcae_bench.costs.step import cached
+from dcae_bench.costs.cache import cached
 
 
 class Cost(Strict):

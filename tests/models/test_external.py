@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from dcae_bench.base.errors import ConfigError, DataError, WeightsError
-from dcae_bench.costs.step import autoencoder_key
+from dcae_bench.costs.cache import autoencoder_key
 from dcae_bench.models.checkpoints import load_weights, save_weights
 from dcae_bench.models.zoo import build
 from dcae_bench.specs.autoencoders import CustomSpec, DiffusersSpec, SDVAESpec, SpaceToChannelSpec

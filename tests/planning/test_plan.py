@@ -10,8 +10,9 @@ from safetensors.torch import save_file
 from dcae_bench.base.errors import ConfigError, DataError
 from dcae_bench.base.files import CONFIG
 from dcae_bench.cli.main import main
+from dcae_bench.costs.cache import autoencoder_key
 from dcae_bench.costs.passes import _Live, autoencoder_passes, comparison_pass, forward_mac
-from dcae_bench.costs.step import autoencoder_key, step_cost, training_bytes
+from dcae_bench.costs.step import step_cost, training_bytes
 from dcae_bench.evaluation.reconstruction import reconstructor
 from dcae_bench.extractors.lpips import LPIPS
 from dcae_bench.models.zoo import build
