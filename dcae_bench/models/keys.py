@@ -13,7 +13,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dcae_bench.specs.autoencoders import AutoencoderSpec, DCAESpec, PCASpec, SDVAESpec, SpaceToChannelSpec
+from dcae_bench.specs.autoencoders import (
+    AutoencoderSpec,
+    DCAESpec,
+    DiffusersSpec,
+    PCASpec,
+    SDVAESpec,
+    SpaceToChannelSpec,
+)
 
 
 @dataclass(frozen=True)
@@ -34,8 +41,8 @@ def layouts(spec: AutoencoderSpec | None, keys: Iterable[str]) -> dict[str, Layo
 
     DC-AE also has ``official`` and ``diffusers``. SD-VAE has ``official`` (LDM), ``diffusers``, and ``diffusers-2022``
     (with the older names of the attention layers). An external autoencoder has the keys of its own class, under
-    ``diffusers`` or ``plain``, and a class of diffusers with attention those older names too;
-    the encoders of ``AutoencoderRAE`` also have the names of transformers 4.
+    ``diffusers`` or ``plain``. A class of diffusers with attention has ``diffusers-2022`` too, and ``AutoencoderRAE``
+    has ``transformers-4`` (with the names of its encoders in that release).
     """
     keys = list(keys)
     native = {key: Place((key,)) for key in keys}
@@ -51,15 +58,10 @@ def layouts(spec: AutoencoderSpec | None, keys: Iterable[str]) -> dict[str, Layo
         return {"native": native} | (_dc_ae(spec, keys) if _published_graph(spec) else {})
     if isinstance(spec, SDVAESpec):
         return {"native": native} | _sd_vae(spec, keys)
+    if isinstance(spec, DiffusersSpec):
+        return {"native": native} | _diffusers(spec, keys)
     # A class that is no module has its networks in `parts`.
-    plain = {key: re.sub(r"^(net|parts)\.", "", key) for key in keys}
-    if spec.family != "diffusers":
-        return {"native": native, "plain": {key: Place((name,)) for key, name in plain.items()}}
-    found = {"native": native, "diffusers": {key: Place((name,)) for key, name in plain.items()}}
-    older = {key: _apply(name, DIFFUSERS_2022) if ".attentions." in name else name for key, name in plain.items()}
-    if spec.family == "diffusers" and spec.class_name == "AutoencoderRAE":
-        return found | {"transformers-4": {key: Place((_apply(name, TRANSFORMERS_4),)) for key, name in plain.items()}}
-    return found | ({"diffusers-2022": {k: Place((name,)) for k, name in older.items()}} if older != plain else {})
+    return {"native": native, "plain": {key: Place((re.sub(r"^(net|parts)\.", "", key),)) for key in keys}}
 
 
 def write_layout(state: dict[str, Tensor], layout: Layout) -> dict[str, Tensor]:
@@ -182,6 +184,18 @@ def _sd_vae(spec: SDVAESpec, keys: list[str]) -> dict[str, Layout]:
         found["diffusers"][key] = Place((name,))
         found["diffusers-2022"][key] = Place((_apply(name, DIFFUSERS_2022),))
     return found
+
+
+def _diffusers(spec: DiffusersSpec, keys: list[str]) -> dict[str, Layout]:
+    plain = {key: key.removeprefix("net.") for key in keys}
+    found = {"diffusers": plain}
+    if spec.class_name == "AutoencoderRAE":
+        found["transformers-4"] = {key: _apply(name, TRANSFORMERS_4) for key, name in plain.items()}
+    else:
+        older = {key: _apply(name, DIFFUSERS_2022) if ".attentions." in name else name for key, name in plain.items()}
+        if older != plain:
+            found["diffusers-2022"] = older
+    return {layout: {key: Place((name,)) for key, name in names.items()} for layout, names in found.items()}
 
 
 DIFFUSERS_2022: Rules = [
