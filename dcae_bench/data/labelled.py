@@ -52,6 +52,22 @@ class LabelledCrops:
         return self._sets[number], index - int(self._starts[number])
 
 
+class Mirrored:
+    """All crops, followed by the same crops mirrored."""
+
+    def __init__(self, crops: LabelledCrops):
+        """Double ``crops``: image ``len(crops) + i`` is crop ``i`` mirrored."""
+        self._crops = crops
+
+    def key(self, index: int) -> str:
+        """Name of the crop that an image was made of."""
+        return self._crops.key(index % len(self._crops))
+
+    def __getitem__(self, index: int) -> Tensor:
+        flip, inner = divmod(index, len(self._crops))
+        return self._crops[inner].flip(-1) if flip else self._crops[inner]
+
+
 def open_labelled(profile: Profile, spec: LatentDataSpec, data: Path) -> LabelledCrops:
     """Open the images of a profile's latents: centre crops of files, windows of packed photographs.
 

@@ -15,7 +15,7 @@ from dcae_bench.base.files import sha256_file, write_bytes
 from dcae_bench.base.leftovers import remove_folders, remove_parts
 from dcae_bench.base.terminal import Console, Progress
 from dcae_bench.catalogue.entries import Scaling
-from dcae_bench.data.labelled import LabelledCrops, open_labelled
+from dcae_bench.data.labelled import LabelledCrops, Mirrored, open_labelled
 from dcae_bench.data.latents import (
     LABELS,
     LATENTS,
@@ -185,7 +185,7 @@ class Encoding:
         """
         size = min(self.profile.required_diffusion.encode_batch, images_at_once(self.spec.resolution))
         batches = batches_of(self.count, size)
-        crops = _Mirrored(self.crops) if self.spec.flips else self.crops
+        crops = Mirrored(self.crops) if self.spec.flips else self.crops
         console = Console(stderr=True, quiet=not self.process.first)
         self._choose_path(crops, next(iter(batches), range(0)), console)
         state = PackedArray(
@@ -203,7 +203,7 @@ class Encoding:
         self,
         state: PackedArray,
         batches: list[range],
-        crops: "LabelledCrops | _Mirrored",
+        crops: LabelledCrops | Mirrored,
         console: Console,
         clock: Stopwatch,
     ) -> None:
@@ -228,7 +228,7 @@ class Encoding:
             console.print(f"{self.subject.autoencoder}: {self.count} latents -> {self.output}", soft_wrap=True)
         self.process.wait()
 
-    def _choose_path(self, crops: "LabelledCrops | _Mirrored", first: range, console: Console) -> None:
+    def _choose_path(self, crops: LabelledCrops | Mirrored, first: range, console: Console) -> None:
         """Take a path before the state of the pass is named: a pass never goes on by another path."""
 
         def error(fast: Autoencoder) -> float:
@@ -254,7 +254,7 @@ class Encoding:
             return model.draw(x, lambda shape: posterior_noise(self.profile.seed, batch, shape).to(x.device))
         return model.encode(x)
 
-    def _encode(self, batch: range, images: Tensor, crops: "LabelledCrops | _Mirrored") -> np.ndarray:
+    def _encode(self, batch: range, images: Tensor, crops: LabelledCrops | Mirrored) -> np.ndarray:
         z = self._latents(self.model, batch, images)
         latents = z.float().cpu().numpy().astype(self.spec.dtype)
         finite = np.isfinite(latents).all(axis=(1, 2, 3))
@@ -342,17 +342,3 @@ def _require_packing(subject: Subject, scaling: Scaling | None, side: int) -> No
             f"{subject.autoencoder}: the scale of its latents ({scaling and scaling.source}) does not fit: {error}; "
             "take another resolution, or correct the source"
         ) from error
-
-
-class _Mirrored:
-    """All crops, followed by the same crops mirrored."""
-
-    def __init__(self, crops: LabelledCrops):
-        self._crops = crops
-
-    def key(self, index: int) -> str:
-        return self._crops.key(index % len(self._crops))
-
-    def __getitem__(self, index: int) -> Tensor:
-        flip, inner = divmod(index, len(self._crops))
-        return self._crops[inner].flip(-1) if flip else self._crops[inner]
