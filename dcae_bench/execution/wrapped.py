@@ -12,8 +12,7 @@ class Wrapped(Autoencoder):
         super().__init__()
         self.family, self.spec = inner.family, inner.spec
         self.compression, self.latent_channels = inner.compression, inner.latent_channels
-        self.has_posterior, self.has_grid, self.side = inner.has_posterior, inner.has_grid, inner.side
-        self.notes = inner.notes
+        self.take_over(inner)
         self.inner = inner
         self.train(inner.training)
 

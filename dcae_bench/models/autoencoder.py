@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,11 @@ class Autoencoder(nn.Module, ABC):
     """The only side in pixels that images may have; None: any multiple of f."""
     notes: tuple[str, ...] = ()
     """What a reader of its numbers must know of how it is used."""
+
+    def take_over(self, inner: "Autoencoder") -> None:
+        """Say of its images, latents and use what ``inner`` says, which this autoencoder computes with."""
+        self.has_posterior, self.has_grid = inner.has_posterior, inner.has_grid
+        self.side, self.notes = inner.side, inner.notes
 
     def encode(self, x: Tensor) -> Tensor:
         """Encode images (n, 3, H, W) to latents (n, c, H/f, W/f). Raises :class:`DataError` for another shape."""
@@ -133,3 +139,11 @@ class Autoencoder(nn.Module, ABC):
     def count_parameters(self) -> int:
         """Count the parameters of encoder and decoder."""
         return sum(p.numel() for p in self.parameters())
+
+
+Part = TypeVar("Part", bound=Autoencoder)
+
+
+def part_of(model: Autoencoder, kind: type[Part]) -> Part | None:
+    """The autoencoder of a kind in a model: the model itself, or one that it computes with; None for no such part."""
+    return next((part for part in model.modules() if isinstance(part, kind)), None)

@@ -241,7 +241,7 @@ class SpaceToChannel(Autoencoder):
     def __init__(self, spec: SpaceToChannelSpec, base: Autoencoder):
         super().__init__()
         self.spec, self.compression, self.latent_channels = spec, spec.compression, spec.latent_channels
-        self.has_posterior, self.side, self.notes = base.has_posterior, base.side, base.notes
+        self.take_over(base)
         self.base = base
 
     def _encode(self, x: Tensor) -> Tensor:

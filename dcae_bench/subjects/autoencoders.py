@@ -7,8 +7,9 @@ from torch import Tensor
 
 from dcae_bench.base.files import sha256_json
 from dcae_bench.base.terminal import Console
-from dcae_bench.models.autoencoder import Autoencoder
+from dcae_bench.models.autoencoder import Autoencoder, part_of
 from dcae_bench.models.checkpoints import load_weights
+from dcae_bench.models.external import CustomAutoencoder
 from dcae_bench.models.zoo import build
 from dcae_bench.records.record import Subject
 from dcae_bench.specs.autoencoders import CustomSpec, unfolded
@@ -16,7 +17,6 @@ from dcae_bench.subjects.choose import ChosenAutoencoder
 from dcae_bench.subjects.own_class import (
     NOT_IDENTIFIED,
     count_made,
-    custom_part,
     digest_of_values,
     try_class,
     unidentified_sha256,
@@ -43,7 +43,7 @@ def open_autoencoder(
     Raises :class:`ConfigError` and :class:`WeightsError`.
     """
     model = build(chosen.spec)
-    custom = custom_part(model)
+    custom = part_of(model, CustomAutoencoder)
     if custom is not None and not (custom.found.numeric or custom.found.pure):
         use_once(custom)
     sha256 = load_weights(model, chosen.weights) if chosen.weights is not None else None
@@ -99,7 +99,7 @@ def state_sha256(model: Autoencoder) -> str:
     That is the class's source, what it says in ``identity``, and all networks, tensors and numbers that hang on it.
     """
     start, values = sha256_json(model.spec.model_dump(mode="json")).encode(), [*model.state_dict().items()]
-    if (custom := custom_part(model)) is not None:
+    if (custom := part_of(model, CustomAutoencoder)) is not None:
         start += custom.source() + (custom.identity or "").encode()
         values += custom.weights()
     return digest_of_values(values, start)

@@ -33,11 +33,6 @@ WHITES = (1, 255)
 """Values of white in other ranges than [-1, 1], with 0 for black."""
 
 
-def custom_part(model: Autoencoder) -> CustomAutoencoder | None:
-    """The user's class in a model: the model itself, or the base model under a folded latent."""
-    return next((part for part in model.modules() if isinstance(part, CustomAutoencoder)), None)
-
-
 class Images(Protocol):
     """8-bit images (3, H, W) by index."""
 

@@ -8,7 +8,7 @@ from dcae_bench.base.errors import ConfigError
 from dcae_bench.base.reading import read_json
 from dcae_bench.catalogue.autoencoders import catalogue
 from dcae_bench.catalogue.entries import Scaling
-from dcae_bench.models.autoencoder import Autoencoder
+from dcae_bench.models.autoencoder import Autoencoder, part_of
 from dcae_bench.models.diffusers_autoencoder import DiffusersAutoencoder
 from dcae_bench.models.diffusers_config import MODEL_NAME, names_model
 from dcae_bench.specs.autoencoders import DiffusersSpec, SpaceToChannelSpec, unfolded
@@ -41,7 +41,7 @@ def declared_scaling(chosen: ChosenAutoencoder, model: Autoencoder) -> Scaling |
 
 def _of_class(model: Autoencoder, config: dict[str, Any], where: str) -> Scaling | None:
     """Scaling of a class of diffusers that keeps statistics elsewhere than in its config."""
-    inner = next((part for part in model.modules() if isinstance(part, DiffusersAutoencoder)), None)
+    inner = part_of(model, DiffusersAutoencoder)
     if inner is None:
         return None
     name = inner.spec.class_name
