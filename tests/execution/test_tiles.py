@@ -85,7 +85,7 @@ def test_the_blend_is_linear_between_two_tiles():
     torch.testing.assert_close(row[8:16], (torch.arange(8) + 0.5) / 8)
 
 
-@given(side=st.integers(1, 300), size=st.integers(2, 64), overlap=st.integers(0, 32).map(lambda number: number))
+@given(side=st.integers(1, 300), size=st.integers(2, 64), overlap=st.integers(0, 32))
 def test_tiles_cover_every_place_and_neighbours_weigh_one_together(side, size, overlap):
     overlap = min(overlap, size // 2)
     places = spans(side, size, overlap)
