@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dcae_bench.execution.agreement import LIMITS, relative_rms
 from dcae_bench.models.denoiser import Attention
+from dcae_bench.running.precision import DTYPES
 from dcae_bench.specs.denoisers import DenoiserSpec
 
 KERNELS = {
@@ -28,7 +29,7 @@ TILES = (32, 64)
 """Head sizes are also tried padded to the next multiple of each of these."""
 PADDED = ", heads padded to "
 """Between a kernel and the size of padded heads in the name of a way to compute attention."""
-PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+PRECISIONS = {dtype: name for name, dtype in DTYPES.items()}
 
 
 @contextmanager

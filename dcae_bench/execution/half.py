@@ -9,9 +9,8 @@ from torch import Tensor
 from dcae_bench.base.errors import ConfigError
 from dcae_bench.execution.wrapped import Wrapped
 from dcae_bench.models.autoencoder import Autoencoder, ran_out_of_memory
+from dcae_bench.running.precision import DTYPES
 from dcae_bench.specs.protocols import Precision
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class HalfPrecision(Wrapped):
@@ -61,9 +60,10 @@ class HalfPrecision(Wrapped):
     @property
     def note(self) -> str | None:
         """What a reader must know of an autoencoder that did not return this precision; None if it did."""
-        others = {verb: str(dtype).removeprefix("torch.") for verb, dtype in self.returned.items()}
         wide = [
-            f"{verb} returned {name}" for verb, name in sorted(others.items()) if self.returned[verb] != self._dtype
+            f"{verb} returned {str(dtype).removeprefix('torch.')}"
+            for verb, dtype in sorted(self.returned.items())
+            if dtype != self._dtype
         ]
         return f"in {self.precision} {' and '.join(wide)}: parts of it compute in another precision" if wide else None
 

@@ -1,9 +1,12 @@
-"""Precision of matrix products and convolutions on GPUs."""
+"""Precision: the types of numbers, and how exact matrix products and convolutions are on GPUs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""Type of the numbers of each precision."""
 
 
 @contextmanager

@@ -6,9 +6,10 @@ from torch import nn
 
 from dcae_bench.base.errors import ConfigError, WeightsError
 from dcae_bench.evaluation.reconstruction import reconstructor
-from dcae_bench.execution.half import DTYPES, in_precision
+from dcae_bench.execution.half import in_precision
 from dcae_bench.models.external import CustomAutoencoder
 from dcae_bench.models.zoo import build
+from dcae_bench.running.precision import DTYPES
 from dcae_bench.specs.autoencoders import CustomSpec, SDVAESpec
 
 SPEC = SDVAESpec(family="sd-vae", latent_channels=4, widths=(8, 8), layers_per_block=1, norm_groups=4)
@@ -19,7 +20,7 @@ def noise(indices, shape):
     return torch.randn((len(indices), *shape), generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("draws", [False, True])
 def test_weights_and_activations_are_half_and_the_result_is_near_that_of_fp32(precision, draws):
     wanted = reconstructor(build(SPEC, seed=0).eval(), noise if draws else None)(IMAGES, range(3))

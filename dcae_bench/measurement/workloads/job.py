@@ -13,11 +13,11 @@ from dcae_bench.measurement.instruments.timing import Workload
 from dcae_bench.measurement.record import Agreement
 from dcae_bench.measurement.workloads.cases import Case
 from dcae_bench.measurement.workloads.recipes import Mode, Precision, Recipe
+from dcae_bench.running.precision import DTYPES
 
 Inputs = tuple[Tensor, ...]
 BUFFERS = 3
 """Number of batches in rotation. A single batch could stay in a cache and run faster."""
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
