@@ -78,15 +78,9 @@ def _style(made: Layers, *, short: bool = True) -> SchemaBase:
 
 def quality(name: str, table: ReconstructionTable) -> Iterator[Chart]:
     """A chart for each metric: its value by compression, after the last phase, of one data set at a time."""
-    last: dict[tuple, Any] = {}
-    for run in table.runs:
-        subject, data = run.record.subject, run.record.data
-        arm = data.name, data.resolution, subject.autoencoder, subject.weights_source
-        if arm not in last or (subject.phase or 0) >= (last[arm].record.subject.phase or 0):
-            last[arm] = run
     for number, (key, metric) in enumerate(table.columns.items()):
         rows: Data = []
-        for run in last.values():
+        for run in table.final_runs:
             subject, data = run.record.subject, run.record.data
             if (found := run.record.metrics.get(key)) is None or not math.isfinite(found.value):
                 continue  # an identity's PSNR has no place on an axis

@@ -123,13 +123,8 @@ def gallery(source: Source, panels: Panels, budget: float = BUDGET) -> Gallery:
 
 def _final_runs(source: Source, made: Gallery) -> list[Reconstruction]:
     """Runs of each autoencoder's last phase whose records are still those of the table."""
-    last: dict[tuple, Reconstruction] = {}
-    for run in source.reconstruction.runs if source.reconstruction else ():
-        subject, data = run.record.subject, run.record.data
-        key = data.name, data.resolution, subject.autoencoder, subject.weights_source
-        if key not in last or (subject.phase or 0) >= (last[key].record.subject.phase or 0):
-            last[key] = run
-    found = [run for run in last.values() if run.path.exists()]
+    last = source.reconstruction.final_runs if source.reconstruction else []
+    found = [run for run in last if run.path.exists()]
     if len(found) < len(last):
         made.remarks.append(
             f"{len(last) - len(found)} records are no longer at their place, so their images are not shown"

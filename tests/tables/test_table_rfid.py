@@ -17,6 +17,7 @@ from dcae_bench.tables.reconstruction.files import write
 from dcae_bench.tables.reconstruction.page import markdown
 from dcae_bench.tables.reported.reconstruction import load_reported_reconstruction
 from dcae_bench.tables.reported.verdict import Verdict
+from dcae_bench.tables.runs import Holdings
 
 REASON = "the demo profile trains nano models; profile `paper` is needed"
 
@@ -437,3 +438,18 @@ def test_rows_that_started_from_weights_are_marked_and_never_compared_with_other
     assert "phase 1 started from dc-ae-f32c32-in-1.0" in page and "phase 1 froze encoder.*" in page
     (pair,) = [pair for pair in table.pairs if pair.dc_ae.path == path]
     assert "differ in their way of training" in pair.obstacle and pair.difference("psnr") is None
+
+
+def test_figures_show_the_last_phase_as_the_profile_asks_for_it(make_record, reported):
+    half, tiled = {"precision": "fp16"}, {"tiles": "64 px"}
+    records = {
+        Path("phase1.json"): make_record(phase=1),
+        Path("phase3.json"): make_record(),
+        Path("half.json"): make_record(settings=half),
+        Path("tiled.json"): make_record(settings=tiled),
+        Path("other.json"): make_record(psnr=40.0),
+        Path("theirs.json"): make_record("sd-vae", settings=half),
+    }
+    holdings = Holdings(doubts={Path("other.json"): ("its seed is 1, the profile's 2",)})
+    table = build("demo", records, reported, not_run, holdings=holdings)
+    assert {run.path.name for run in table.final_runs} == {"phase3.json", "theirs.json"}

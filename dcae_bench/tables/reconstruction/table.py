@@ -108,3 +108,22 @@ class ReconstructionTable(AnswersTable[ReconstructionRow, Reconstruction, Recons
     pairs: tuple[Pair, ...]
     not_measured: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     """Reasons by autoencoder and evaluation set, for measurements without a run that answer no row of the paper."""
+
+    @property
+    def final_runs(self) -> list[Reconstruction]:
+        """The run of each autoencoder's last phase on each set, as figures show it.
+
+        Of several runs of that phase, one that the profile asks for now comes first, then one in single precision
+        without tiles.
+        """
+        found: dict[tuple, list[Reconstruction]] = {}
+        for run in self.runs:
+            subject, data = run.record.subject, run.record.data
+            arm = data.name, data.resolution, subject.autoencoder, subject.weights_source
+            found.setdefault(arm, []).append(run)
+        return [max(runs, key=_shown_first) for runs in found.values()]
+
+
+def _shown_first(run: Reconstruction) -> tuple[int, bool, bool]:
+    usual = not any(key in run.record.settings for key in COMPUTATION)
+    return run.record.subject.phase or 0, not run.doubts, usual
