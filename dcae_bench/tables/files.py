@@ -10,6 +10,9 @@ import pandas as pd
 from dcae_bench.base.files import write_text
 from dcae_bench.records.record import Metric, Record
 
+TWINS = (".md", ".csv", ".json")
+"""Endings of the files of a table."""
+
 
 def write_table(path: Path, *, page: str, lines: Iterable[Mapping[str, Any]], content: Mapping[str, Any]) -> None:
     """Write ``page`` to the Markdown file ``path``, ``lines`` to its ``.csv`` and ``content`` to its ``.json`` twin.

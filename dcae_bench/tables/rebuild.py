@@ -13,6 +13,7 @@ from dcae_bench.records.record import Record, contradictions
 from dcae_bench.tables.ablation import build as ablation
 from dcae_bench.tables.ablation.files import write as write_ablation
 from dcae_bench.tables.ablation.table import AblationTable
+from dcae_bench.tables.files import TWINS
 from dcae_bench.tables.generation import build as generation
 from dcae_bench.tables.generation.files import write as write_generation
 from dcae_bench.tables.generation.table import GenerationTable
@@ -23,8 +24,6 @@ from dcae_bench.tables.reported.ablation import load_reported_ablations
 from dcae_bench.tables.reported.generation import load_reported_generation
 from dcae_bench.tables.reported.reconstruction import load_reported_reconstruction
 from dcae_bench.tables.runs import Holdings
-
-TWINS = (".md", ".csv", ".json")
 
 Content = Mapping[str, Any]
 

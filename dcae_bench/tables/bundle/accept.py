@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from dcae_bench.base.errors import UserError
 from dcae_bench.base.files import read_bytes, sha256_file
@@ -15,18 +15,20 @@ from dcae_bench.measurement.record import TRACE_SUFFIX, ThroughputRecord
 from dcae_bench.measurement.record import load as load_timing
 from dcae_bench.measurement.workloads.recipes import RECIPES, RETIRED
 from dcae_bench.records.digest import digest_of
+from dcae_bench.records.record import SCORE, Kind
 from dcae_bench.records.score import load_any
 from dcae_bench.specs.protocols import RECORDED
-from dcae_bench.tables.bundle.manifest import MANIFEST, AnyRecord, Manifest, makers_of, read_manifest
+from dcae_bench.tables.bundle.manifest import MANIFEST, AnyRecord, Manifest, TableName, makers_of, read_manifest
 from dcae_bench.tables.bundle.opened import require_kinds
-from dcae_bench.tables.rebuild import TWINS, check_tables, runs_of
+from dcae_bench.tables.files import TWINS
+from dcae_bench.tables.rebuild import check_tables, runs_of
 from dcae_bench.tables.throughput.evidence import ENVIRONMENT, RECORDS, check_table
 
 KNOWN = {*RECORDED, *RETIRED, *(recipe.protocol for recipe in RECIPES.values())}
 """Protocols that this code knows, of today and of former versions."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_KIND = re.compile(rb'"kind":"(?:training|reconstruction|latents|diffusion_training|generation|score|throughput)"')
+_KIND = re.compile(rf'"kind":"(?:{"|".join((*get_args(Kind), SCORE, "throughput"))})"'.encode())
 _START = 400
 """Bytes of a file in which a record says what it is."""
 
@@ -140,7 +142,7 @@ def _check_makers(manifest: Manifest, records: Mapping[str, AnyRecord]) -> Itera
 
 def _check_tables(folder: Path, manifest: Manifest) -> Iterator[Problem]:
     """Tables that are missing, that were added, or that the records do not make, byte by byte."""
-    for name in ("table_rfid", "table_diffusion", "table_ablation", "table_throughput"):
+    for name in get_args(TableName):
         there = [end for end in TWINS if (folder / f"{name}{end}").exists()]
         if name in manifest.tables and not there:
             yield Problem(Reason.TABLE, f"{name}.json: is in {MANIFEST} and not in the bundle")

@@ -18,8 +18,10 @@ from dcae_bench.records.score import load_any
 from dcae_bench.tables.bundle.accept import examine, is_record_file
 from dcae_bench.tables.bundle.manifest import FORMAT, AnyRecord, Manifest, TableName, makers_of, write_manifest
 from dcae_bench.tables.bundle.opened import pack, require_safe
-from dcae_bench.tables.rebuild import REBUILDERS, TWINS, runs_of
+from dcae_bench.tables.files import TWINS
+from dcae_bench.tables.rebuild import REBUILDERS, runs_of
 from dcae_bench.tables.throughput.build import STATE, find_records
+from dcae_bench.tables.throughput.build import is_record as is_timing
 from dcae_bench.tables.throughput.evidence import FIGURE, RECORDS, holds_timings, write_timings
 
 BESIDE = (STATE, "probe.json")
@@ -147,7 +149,7 @@ def _is_record(path: Path) -> bool:
 
 
 def _load(path: Path) -> AnyRecord:
-    return load_timing(path) if b'"kind":"throughput"' in b"".join(read_bytes(path)[:400].split()) else load_any(path)
+    return load_timing(path) if is_timing(path) else load_any(path)
 
 
 def _require_new(output: Path) -> None:

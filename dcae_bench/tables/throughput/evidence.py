@@ -10,12 +10,12 @@ from dcae_bench.base.files import read_bytes, write_text
 from dcae_bench.measurement.instruments.environment import Environment
 from dcae_bench.measurement.record import ThroughputRecord
 from dcae_bench.records.fingerprint import fingerprint
+from dcae_bench.tables.files import TWINS
 from dcae_bench.tables.throughput.build import MEASURES, STATE, build, find_records, is_record, planned_timings
 from dcae_bench.tables.throughput.files import CODE, write
 from dcae_bench.tables.throughput.table import ThroughputTable
 
 RECORDS, TABLE, FIGURE, ENVIRONMENT = "records", "table_throughput.md", "throughput.png", "environment.json"
-TWINS = (".md", ".csv", ".json")
 
 
 def code_told(folder: Path) -> str | None:
