@@ -26,8 +26,6 @@ VERDICTS = {
     Verdict.NOT_RUN: ("not run", "○"),
 }
 """Words and sign of each verdict. Sign and words tell verdicts apart without colour."""
-
-
 LONG = 30
 """Characters of a text that may break into lines."""
 
@@ -100,7 +98,7 @@ def _used(grid: Grid) -> list[tuple[int, str]]:
 
 
 def prose(text: str) -> Markup:
-    """A line of text in HTML: code and emphasis are marked, a verdict's name is shown in words."""
+    """A line of text in HTML: code and emphasis are marked."""
     return Markup(_STRONG.sub(r"<strong>\1</strong>", _CODE.sub(r"<code>\1</code>", str(escape(one_line(text))))))
 
 

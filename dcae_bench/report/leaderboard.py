@@ -20,6 +20,7 @@ from dcae_bench.report.sources import Source
 from dcae_bench.tables.bundle.accept import examine
 from dcae_bench.tables.bundle.manifest import AnyRecord
 from dcae_bench.tables.bundle.opened import opened
+from dcae_bench.tables.markdown import ARROWS
 from dcae_bench.tables.throughput.build import build
 from dcae_bench.tables.throughput.page import hardware
 from dcae_bench.tables.throughput.table import named_batch
@@ -201,7 +202,7 @@ def _tables(name: str, lines: Iterable[_Line], heads: Sequence[str]) -> Iterator
         twice = [column[1] for column in columns]
         shown = [
             f"{label}{f' ({unit})' if unit else ''}{f' [{key} {sha[:8]}]' if twice.count(label) > 1 else ''}"
-            f"{ {'higher': ' ↑', 'lower': ' ↓'}.get(better, '') }"
+            f"{ARROWS[better]}"
             for _, label, better, unit, key, sha in columns
         ]
         sign = 1 if columns[0][2] == "lower" else -1

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from dcae_bench.report.records import Panel, Panels
-from dcae_bench.report.sources import Source
+from dcae_bench.report.sources import COMMANDS, Source
 from dcae_bench.tables.answers import AnswersTable
 from dcae_bench.tables.markdown import Footnotes, Grid
 from dcae_bench.tables.runs import shown_path, unique
@@ -36,7 +36,7 @@ def ran(sources: Sequence[Source], panels: Panels) -> Grid:
             groups.setdefault((source.title, panel.kind, panel.machine, _commit(panel)), []).append(panel)
     rows = []
     for (title, kind, machine, commit), alike in groups.items():
-        began, ended = min(one.started for one in alike), max(one.made.finished for one in alike)
+        began, ended = min(one.made.started for one in alike), max(one.made.finished for one in alike)
         seconds = sum(one.made.seconds for one in alike)
         rows.append([title, kind, str(len(alike)), machine, commit, _span(began, ended), f"{seconds / 60:.1f}"])
     return Grid(RUN_HEADERS, rows, "llrlllr", Footnotes())
@@ -65,7 +65,7 @@ def missing(source: Source) -> list[Missing]:
     for name, table in tables:
         if table is None:
             if not source.committed and source.name == "run":
-                found.setdefault(f"not made: {_COMMANDS[name]}", []).append(f"table of {name}")
+                found.setdefault(f"not made: {COMMANDS[name]}", []).append(f"table of {name}")
             continue
         for what, reason in _lacks(name, table):
             found.setdefault(reason, []).append(what)
@@ -75,16 +75,9 @@ def missing(source: Source) -> list[Missing]:
     return [Missing(reason, unique(names)) for reason, names in found.items()]
 
 
-_COMMANDS = {
-    "reconstruction": "make results/table_rfid.md",
-    "generation": "make results/table_diffusion.md",
-    "ablation": "make results/table_ablation.md",
-}
-
-
 def _lacks(name: str, table: AnswersTable) -> Iterator[tuple[str, str]]:
     for one in table.absent:
-        yield one, f"the profile asks for it and no record holds it: {_COMMANDS[name]}"
+        yield one, f"the profile asks for it and no record holds it: {COMMANDS[name]}"
     for path, why in table.holdings.left_out.items():
         yield shown_path(path), "; ".join(why)
     absent = getattr(table, "not_measured", {})

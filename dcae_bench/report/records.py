@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from dcae_bench.measurement.instruments.statistics import Estimate
 from dcae_bench.measurement.record import ThroughputRecord
@@ -34,11 +33,6 @@ class Panel:
     machine: str
     protocol: str
     digest: str | None
-
-    @property
-    def started(self) -> datetime:
-        """When the measurement began."""
-        return self.made.started
 
 
 @dataclass

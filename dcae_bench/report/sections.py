@@ -9,12 +9,12 @@ from dcae_bench.report.cells import ShownTable, show
 from dcae_bench.report.charts import Chart
 from dcae_bench.report.curves import LOSSES, denoiser_curves, phase_curves
 from dcae_bench.report.records import Panels
-from dcae_bench.report.sources import Source
+from dcae_bench.report.sources import COMMANDS, Source
 from dcae_bench.tables.ablation import page as ablation
 from dcae_bench.tables.answers import AnswersTable
 from dcae_bench.tables.figures.losses import PHASES
 from dcae_bench.tables.generation import page as generation
-from dcae_bench.tables.markdown import Footnotes
+from dcae_bench.tables.markdown import Footnotes, Grid
 from dcae_bench.tables.reconstruction import page as reconstruction
 from dcae_bench.tables.reported.verdict import Verdict
 from dcae_bench.tables.runs import unique
@@ -69,31 +69,38 @@ def sections(sources: Sequence[Source], panels: Panels) -> list[Section]:
             "reconstruction",
             "Reconstruction",
             "How well does an autoencoder give back an image? (The paper's Table 2)",
-            "make results/table_rfid.md",
+            COMMANDS["reconstruction"],
             blocks(_reconstruction(source, panels) for source in sources),
         ),
         Section(
             "generation",
             "Generation",
             "How good are images drawn in each latent space? (The paper's Tables 3 and 1)",
-            "make results/table_diffusion.md",
+            COMMANDS["generation"],
             blocks(_generation(source, panels) for source in sources),
         ),
         Section(
             "throughput",
             "Throughput and energy",
             "How fast are denoisers on few tokens, and at what energy? (The paper's Tables 3 and 4)",
-            "make results/table_throughput.md",
+            COMMANDS["throughput"],
             blocks(_throughput(source, panels) for source in sources),
         ),
         Section(
             "ablation",
             "Ablations",
             "What does each of the paper's ideas add? (The paper's Figure 3)",
-            "make results/table_ablation.md",
+            COMMANDS["ablation"],
             blocks(_ablation(source, panels) for source in sources),
         ),
     ]
+
+
+def _shown(
+    source: Source, panels: Panels, name: str, title: str, grid: Grid, *, before: str = "", after: str = ""
+) -> ShownTable:
+    """A table of a source, with the ids of the records behind each row."""
+    return show(name, title, grid, panels.ids(source, grid.records), before=before, after=after)
 
 
 def _reconstruction(source: Source, panels: Panels) -> Block | None:
@@ -101,16 +108,14 @@ def _reconstruction(source: Source, panels: Panels) -> Block | None:
         return None
     name, tables = f"{source.name}-rec", []
     if table.runs:
-        grid = reconstruction.measured(table)
-        tables.append(show(f"{name}-measured", "Measured", grid, panels.ids(source, grid.records)))
+        tables.append(_shown(source, panels, f"{name}-measured", "Measured", reconstruction.measured(table)))
     if table.pairs:
-        grid = reconstruction.differences(table)
         title = "Final phase: DC-AE minus SD-VAE"
-        tables.append(show(f"{name}-differences", title, grid, panels.ids(source, grid.records)))
+        tables.append(_shown(source, panels, f"{name}-differences", title, reconstruction.differences(table)))
     if table.reported:
         grid, title = reconstruction.reported(table), "Reported by the paper (Table 2)"
-        ids = panels.ids(source, grid.records)
-        tables.append(show(f"{name}-reported", title, grid, ids, after=reconstruction.RECALLED.strip()))
+        note = reconstruction.RECALLED.strip()
+        tables.append(_shown(source, panels, f"{name}-reported", title, grid, after=note))
     drawn = [*charts.quality(name, table), *_phase_losses(source, name)]
     return _answers_block(source, name, table, tables, drawn, reconstruction.legend(table))
 
@@ -132,11 +137,9 @@ def _generation(source: Source, panels: Panels) -> Block | None:
         return None
     name, tables = f"{source.name}-gen", []
     if table.runs:
-        grid = generation.measured(table)
-        tables.append(show(f"{name}-measured", "Measured", grid, panels.ids(source, grid.records)))
-    grid = generation.reported(table)
+        tables.append(_shown(source, panels, f"{name}-measured", "Measured", generation.measured(table)))
     title = "Reported by the paper (Tables 3 and 1)"
-    tables.append(show(f"{name}-reported", title, grid, panels.ids(source, grid.records)))
+    tables.append(_shown(source, panels, f"{name}-reported", title, generation.reported(table)))
     drawn: list[Chart] = []
     if not source.committed:
         for process, curves in denoiser_curves(source).items():
@@ -153,8 +156,7 @@ def _ablation(source: Source, panels: Panels) -> Block | None:
     parts += [("measured", "Measured", ablation.measured)] if table.arms else []
     parts += [("reported", "Reported by the paper (Figure 3)", ablation.reported)] if table.reported else []
     for part, title, grid_of in parts:
-        grid = grid_of(table)
-        tables.append(show(f"{name}-{part}", title, grid, panels.ids(source, grid.records)))
+        tables.append(_shown(source, panels, f"{name}-{part}", title, grid_of(table)))
     return _answers_block(source, name, table, tables, list(charts.effects(name, table)), ablation.legend(table))
 
 
@@ -198,13 +200,11 @@ def _throughput(source: Source, panels: Panels) -> Block | None:
     name, notes, tables = f"{source.name}-speed", Footnotes(), []
     every = [*table.rows, *table.left_out]
     for number, protocol in enumerate(unique(row.record.protocol for row in table.rows)):
-        grid = throughput.measured(table, protocol, notes)
-        ids, what = panels.ids(source, grid.records), throughput.protocol_text(protocol)
-        tables.append(show(f"{name}-{number}", protocol, grid, ids, before=what))
+        grid, what = throughput.measured(table, protocol, notes), throughput.protocol_text(protocol)
+        tables.append(_shown(source, panels, f"{name}-{number}", protocol, grid, before=what))
     if any(row.record.model.latent_space for row in table.rows):
-        grid = throughput.paper_columns(table, notes)
-        ids = panels.ids(source, grid.records)
-        tables.append(show(f"{name}-paper", "In the paper's columns", grid, ids, before=throughput.PAPER_TEXT))
+        grid, title = throughput.paper_columns(table, notes), "In the paper's columns"
+        tables.append(_shown(source, panels, f"{name}-paper", title, grid, before=throughput.PAPER_TEXT))
     legend = [throughput.LEGEND]
     if every and table.all_of_other_code:
         legend.insert(0, throughput.ALL_OF_OTHER_CODE)

@@ -18,8 +18,13 @@ from dcae_bench.tables.throughput.build import MEASURES, build, find_records, is
 from dcae_bench.tables.throughput.evidence import RECORDS, code_told, holds_timings, plan_folders
 from dcae_bench.tables.throughput.table import ThroughputTable
 
-RECORD_TABLES = ("table_rfid.json", "table_diffusion.json", "table_ablation.json")
-"""Tables that hold their records, by the names of their files."""
+COMMANDS = {
+    "reconstruction": "make results/table_rfid.md",
+    "generation": "make results/table_diffusion.md",
+    "throughput": "make results/table_throughput.md",
+    "ablation": "make results/table_ablation.md",
+}
+"""Command that makes each table."""
 TableT = TypeVar("TableT")
 
 
@@ -53,7 +58,7 @@ def find_sources(results: Path) -> list[Source]:
     found = [_run(results), *_timings(results / "throughput"), *sorted(_evidence(results / "reference"), key=_order)]
     found = [source for source in found if not source.empty]
     if not found:
-        raise ResultsError(f"{results}: holds no table; make one first, for example `make results/table_rfid.md`")
+        raise ResultsError(f"{results}: holds no table; make one first, for example `{COMMANDS['reconstruction']}`")
     return found
 
 
@@ -91,11 +96,10 @@ def _order(source: Source) -> tuple[bool, bool, float]:
 
 
 def _tables(folder: Path, *, sealed: bool) -> dict[str, Any]:
-    paths = {name: folder / name for name in RECORD_TABLES}
     return {
-        "reconstruction": _read(paths["table_rfid.json"], reconstruction_of, sealed),
-        "generation": _read(paths["table_diffusion.json"], generation_of, sealed),
-        "ablation": _read(paths["table_ablation.json"], ablation_of, sealed),
+        "reconstruction": _read(folder / "table_rfid.json", reconstruction_of, sealed),
+        "generation": _read(folder / "table_diffusion.json", generation_of, sealed),
+        "ablation": _read(folder / "table_ablation.json", ablation_of, sealed),
     }
 
 
