@@ -14,7 +14,7 @@ from altair.utils.schemapi import SchemaBase
 from markupsafe import Markup
 
 from dcae_bench.measurement.instruments.statistics import Estimate
-from dcae_bench.records.record import Metric
+from dcae_bench.records.record import Interval, Metric
 from dcae_bench.report.curves import Curve
 from dcae_bench.tables.ablation.table import IDEAS, AblationTable
 from dcae_bench.tables.figures.style import COLOURS, OTHER_COLOUR, PROTOCOLS
@@ -90,7 +90,7 @@ def quality(name: str, table: ReconstructionTable) -> Iterator[Chart]:
                     "compression": subject.latent_space,
                     "family": FAMILIES.get(subject.family, subject.autoencoder),
                     "autoencoder": subject.autoencoder,
-                    **_ends(found),
+                    **_ends(found.value, found.interval, "none"),
                 }
             )
         if not rows:
@@ -123,15 +123,14 @@ def _bars(base: alt.Chart, along: str) -> alt.Chart:
     return base.mark_rule(strokeWidth=1.6).encode(**ends)
 
 
-def _ends(metric: Metric) -> dict[str, Any]:
-    interval = metric.interval
-    if interval is None:
-        return {"value": metric.value, "low": metric.value, "high": metric.value, "interval": "none"}
+def _ends(value: float, interval: Interval | Estimate | None, without: str = "") -> dict[str, Any]:
+    """A value with the ends of its bar and the text of its interval; ``without`` is that text where there is none."""
+    low, high = (interval.low, interval.high) if interval else (value, value)
     return {
-        "value": metric.value,
-        "low": interval.low,
-        "high": interval.high,
-        "interval": f"{interval.low:.5g} to {interval.high:.5g}",
+        "value": value,
+        "low": low,
+        "high": high,
+        "interval": f"{low:.5g} to {high:.5g}" if interval else without,
     }
 
 
@@ -188,13 +187,12 @@ def _speed_rows(rows: Sequence[ThroughputRow], work: str, field: str) -> Iterato
         about = {"model": record.model.name, "tokens": record.model.tokens, "space": record.model.latent_space}
         found: Estimate | None = getattr(record.derived, field) if record.derived else None
         if found is not None:
-            interval = f"{found.low:.5g} to {found.high:.5g}"
-            value = {"value": found.value, "low": found.low, "high": found.high, "interval": interval}
-            yield {**about, "series": f"ours, {protocol}", "line": f"{record.model.name} {protocol}", **value}
+            ends = _ends(found.value, found)
+            yield {**about, "series": f"ours, {protocol}", "line": f"{record.model.name} {protocol}", **ends}
         theirs = row.reported_pass_per_s
         if field == "images_per_s" and theirs:
-            value = {"value": theirs, "low": theirs, "high": theirs, "interval": "not told"}
-            yield {**about, "series": "reported by the paper", "line": f"{record.model.name} reported", **value}
+            ends = _ends(theirs, None, "not told")
+            yield {**about, "series": "reported by the paper", "line": f"{record.model.name} reported", **ends}
 
 
 def _by_tokens(rows: Data, title: str) -> Layers:
