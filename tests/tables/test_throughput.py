@@ -356,6 +356,15 @@ def test_records_are_found_among_other_files(tmp_path):
         find_records([tmp_path / "deep" / "none"] if (tmp_path / "none").mkdir() else [tmp_path / "none"])
 
 
+def test_a_timing_says_what_it_is_within_the_first_400_bytes(tmp_path):
+    """As docs/bundle.md promises to those who write timings by hand."""
+    save(timing(), tmp_path / "one.json")
+    text = (tmp_path / "one.json").read_text()
+    (tmp_path / "late.json").write_text(" " * 300 + text)
+    (tmp_path / "too_late.json").write_text(" " * 400 + text)
+    assert len(find_records([tmp_path])) == 2
+
+
 def test_reported_values_are_checked(tmp_path):
     reported = load_throughput()
     uvit_2b = reported.find("uvit-2b", F64)

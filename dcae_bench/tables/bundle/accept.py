@@ -22,6 +22,7 @@ from dcae_bench.tables.bundle.manifest import MANIFEST, AnyRecord, Manifest, Tab
 from dcae_bench.tables.bundle.opened import require_kinds
 from dcae_bench.tables.files import TWINS
 from dcae_bench.tables.rebuild import check_tables, runs_of
+from dcae_bench.tables.throughput.build import START
 from dcae_bench.tables.throughput.evidence import ENVIRONMENT, RECORDS, check_table
 
 KNOWN = {*RECORDED, *RETIRED, *(recipe.protocol for recipe in RECIPES.values())}
@@ -29,8 +30,6 @@ KNOWN = {*RECORDED, *RETIRED, *(recipe.protocol for recipe in RECIPES.values())}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _KIND = re.compile(rf'"kind":"(?:{"|".join((*get_args(Kind), SCORE, "throughput"))})"'.encode())
-_START = 400
-"""Bytes of a file in which a record says what it is."""
 
 
 class Reason(StrEnum):
@@ -75,7 +74,7 @@ def is_record_file(path: Path) -> bool:
     """Whether a JSON file starts like a record of any kind. Raises OSError."""
     if path.suffix != ".json" or path.name.endswith(TRACE_SUFFIX):
         return False
-    return _KIND.search(b"".join(read_bytes(path)[:_START].split())) is not None
+    return _KIND.search(b"".join(read_bytes(path)[:START].split())) is not None
 
 
 def examine(folder: Path) -> Examined:

@@ -20,6 +20,8 @@ WORK_ORDER = (
     *("train", "forward", "sample", "sample_decode", "encode", "decode"),
     *("phase1", "phase2", "phase3"),
 )
+START = 400
+"""Bytes of a file in which a record says what it is."""
 
 
 def find_records(paths: Iterable[Path]) -> list[ThroughputRecord]:
@@ -43,7 +45,7 @@ def is_record(path: Path) -> bool:
     """Whether a JSON file starts like a record of a timing. Raises :class:`ResultsError` if the file is unreadable."""
     try:
         with open_regular(path) as file:
-            return b'"kind":"throughput"' in b"".join(file.read(200).split())
+            return b'"kind":"throughput"' in b"".join(file.read(START).split())
     except OSError as error:
         raise ResultsError(f"{path}: cannot be read ({error.strerror}); make it readable or remove it") from error
 
