@@ -41,7 +41,8 @@ from dcae_bench.profile.recipes import evaluation_recipe, reconstruction_recipe
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.path import ComputePath, PathRequest
 from dcae_bench.records.provenance import Provenance, Stopwatch, collect
-from dcae_bench.records.record import Data, Record, Subject, save
+from dcae_bench.records.record import Data, Record, save
+from dcae_bench.records.subject import Subject
 from dcae_bench.running.device import choose, describe
 from dcae_bench.running.kept_clock import kept_clock
 from dcae_bench.running.output_lock import sole_writers

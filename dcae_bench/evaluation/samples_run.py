@@ -24,7 +24,8 @@ from dcae_bench.profile.recipes import evaluation_recipe, generation_recipe
 from dcae_bench.profile.rows import ReleasedRow, TrainedRow
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.provenance import Stopwatch, collect
-from dcae_bench.records.record import Data, DenoiserSubject, Metric, Record, Subject, load, save
+from dcae_bench.records.record import Data, Metric, Record, load, save
+from dcae_bench.records.subject import DenoiserSubject, Subject
 from dcae_bench.running.device import choose, describe
 from dcae_bench.running.kept_clock import kept_clock
 from dcae_bench.running.output_lock import sole_writers

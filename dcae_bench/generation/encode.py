@@ -41,7 +41,7 @@ from dcae_bench.profile.profile import Profile
 from dcae_bench.profile.recipes import latents_recipe
 from dcae_bench.records.path import ComputePath, PathRequest
 from dcae_bench.records.provenance import Stopwatch
-from dcae_bench.records.record import Subject
+from dcae_bench.records.subject import Subject
 from dcae_bench.running.device import choose
 from dcae_bench.running.kept_clock import forget_clocks, kept_clock
 from dcae_bench.running.output_lock import sole_writers

@@ -11,7 +11,7 @@ from dcae_bench.models.autoencoder import Autoencoder, part_of
 from dcae_bench.models.checkpoints import load_weights
 from dcae_bench.models.external import CustomAutoencoder
 from dcae_bench.models.zoo import build
-from dcae_bench.records.record import Subject
+from dcae_bench.records.subject import Subject
 from dcae_bench.specs.autoencoders import CustomSpec, unfolded
 from dcae_bench.subjects.choose import ChosenAutoencoder
 from dcae_bench.subjects.own_class import (

@@ -15,7 +15,7 @@ from dcae_bench.profile.autoencoders import AutoencoderEntry
 from dcae_bench.profile.diffusion import LatentSource
 from dcae_bench.profile.evaluation import EvaluationSet, EvaluationSpec
 from dcae_bench.profile.profile import Profile
-from dcae_bench.records.record import TrainedPhase
+from dcae_bench.records.subject import TrainedPhase
 from dcae_bench.specs.autoencoders import AutoencoderSpec, CustomSpec, DiffusersSpec
 from dcae_bench.specs.diffusers_classes import CLASSES, refusal
 from dcae_bench.specs.protocols import WeightsSource

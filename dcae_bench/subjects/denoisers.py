@@ -19,7 +19,7 @@ from dcae_bench.models.denoiser_checkpoints import load_denoiser
 from dcae_bench.models.zoo import build_denoiser
 from dcae_bench.profile.profile import Profile
 from dcae_bench.profile.rows import ReleasedRow, Row, TrainedRow
-from dcae_bench.records.record import DenoiserSubject, Subject
+from dcae_bench.records.subject import DenoiserSubject, Subject
 from dcae_bench.specs.latent_scale import Numbers, told
 from dcae_bench.subjects.autoencoders import open_autoencoder
 from dcae_bench.subjects.choose import choose_for_latents

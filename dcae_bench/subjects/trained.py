@@ -4,7 +4,8 @@ from pathlib import Path
 
 from dcae_bench.base.errors import ResultsError, WeightsError
 from dcae_bench.base.known_hashes import known_sha256
-from dcae_bench.records.record import TrainedPhase, load
+from dcae_bench.records.record import load
+from dcae_bench.records.subject import TrainedPhase
 from dcae_bench.specs.autoencoders import AutoencoderSpec
 from dcae_bench.weights.trained import TrainedWeights, model_sha256, read_statement
 

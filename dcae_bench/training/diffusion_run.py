@@ -17,7 +17,8 @@ from dcae_bench.profile.profile import Profile
 from dcae_bench.profile.recipes import denoiser_recipe, diffusion_recipe
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.provenance import Stopwatch, collect
-from dcae_bench.records.record import Data, DenoiserSubject, Metric, Record, Subject, save
+from dcae_bench.records.record import Data, Metric, Record, save
+from dcae_bench.records.subject import DenoiserSubject, Subject
 from dcae_bench.running import device
 from dcae_bench.specs.latent_scale import told
 from dcae_bench.specs.protocols import DIFFUSION

@@ -20,7 +20,8 @@ from dcae_bench.profile.profile import Profile
 from dcae_bench.profile.recipes import training_recipe
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.provenance import Device, Stopwatch, collect
-from dcae_bench.records.record import Data, Metric, Record, Subject, TrainedPhase, save
+from dcae_bench.records.record import Data, Metric, Record, save
+from dcae_bench.records.subject import Subject, TrainedPhase
 from dcae_bench.running import device
 from dcae_bench.specs.autoencoders import PCASpec
 from dcae_bench.specs.protocols import COMPONENTS, THREE_PHASES

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, ValidationError
 from dcae_bench.base.errors import WeightsError
 from dcae_bench.base.files import open_regular, sha256_json
 from dcae_bench.base.typed import Strict
-from dcae_bench.records.record import TrainedPhase
+from dcae_bench.records.subject import TrainedPhase
 from dcae_bench.specs.latent_scale import Factor, Offset
 
 METADATA = "dcae_bench"

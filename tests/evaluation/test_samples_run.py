@@ -12,8 +12,9 @@ from dcae_bench.cli.main import main
 from dcae_bench.data.labelled import open_labelled
 from dcae_bench.data.sample_manifest import SampleManifest, recipe_asked, write_sample_manifest
 from dcae_bench.records.provenance import Device, Provenance
-from dcae_bench.records.record import Data, DenoiserSubject, Metric, Record, Subject, load, save
+from dcae_bench.records.record import Data, Metric, Record, load, save
 from dcae_bench.records.score import load_score
+from dcae_bench.records.subject import DenoiserSubject, Subject
 from tests import tiny_diffusion as tiny
 
 

@@ -10,7 +10,8 @@ from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.files import REPOSITORY
 from dcae_bench.records.digest import digest_of
 from dcae_bench.records.provenance import Device, Provenance
-from dcae_bench.records.record import Data, Interval, Metric, Record, Subject, load, save
+from dcae_bench.records.record import Data, Interval, Metric, Record, load, save
+from dcae_bench.records.subject import Subject
 
 
 def record() -> Record:

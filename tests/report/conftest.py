@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dcae_bench.base.files import REPOSITORY
-from dcae_bench.records.record import DenoiserSubject, Metric, Record, load, save
+from dcae_bench.records.record import Metric, Record, load, save
+from dcae_bench.records.subject import DenoiserSubject
 from dcae_bench.report.page import write_report
 from dcae_bench.tables.bundle.write import write_bundle
 from dcae_bench.tables.generation.build import build as build_generation

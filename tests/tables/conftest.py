@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from dcae_bench.records.provenance import Device, Provenance
-from dcae_bench.records.record import Data, Interval, Metric, Record, Subject
+from dcae_bench.records.record import Data, Interval, Metric, Record
+from dcae_bench.records.subject import Subject
 from dcae_bench.tables.reported.reconstruction import ReconstructionRow, load_reported_reconstruction
 
 RecordMaker = Callable[..., Record]

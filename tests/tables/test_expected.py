@@ -10,7 +10,8 @@ from dcae_bench.cli.main import main
 from dcae_bench.data.sample_manifest import SampleManifest
 from dcae_bench.evaluation.samples_run import settings_of
 from dcae_bench.profile.profile import load_profile
-from dcae_bench.records.record import DenoiserSubject, Metric, save
+from dcae_bench.records.record import Metric, save
+from dcae_bench.records.subject import DenoiserSubject
 from dcae_bench.tables.reported.expected import EXPECTED, compare_with_expectation, find_expectation, load_expected
 
 

@@ -5,7 +5,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from dcae_bench.base.errors import ResultsError
-from dcae_bench.records.record import DenoiserSubject, Interval, Metric
+from dcae_bench.records.record import Interval, Metric
+from dcae_bench.records.subject import DenoiserSubject
 from dcae_bench.tables.figures import denoisers as denoiser_figures
 from dcae_bench.tables.figures.denoisers import MARKERS, guidance_figure, loss_figure, samples_figure
 

@@ -30,7 +30,8 @@ from dcae_bench.profile.profile import Profile, load_profile
 from dcae_bench.profile.recipes import denoiser_recipe, generation_recipe, reconstruction_recipe, training_recipe
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.places import Places
-from dcae_bench.records.record import DenoiserSubject, Interval, Metric, Record, load, save
+from dcae_bench.records.record import Interval, Metric, Record, load, save
+from dcae_bench.records.subject import DenoiserSubject
 from dcae_bench.subjects.own import own_files_sha256
 from dcae_bench.tables.gather import gather
 from dcae_bench.tables.rebuild import check_tables

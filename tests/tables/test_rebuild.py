@@ -9,7 +9,8 @@ import pytest
 from dcae_bench.cli.main import main
 from dcae_bench.measurement import evidence
 from dcae_bench.records.digest import digest_of
-from dcae_bench.records.record import DenoiserSubject, Metric, load, save
+from dcae_bench.records.record import Metric, load, save
+from dcae_bench.records.subject import DenoiserSubject
 from dcae_bench.tables.generation.build import build as build_generation
 from dcae_bench.tables.generation.files import write as write_generation
 from dcae_bench.tables.rebuild import check_tables, count_tables

@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from dcae_bench.records.record import DenoiserSubject
+from dcae_bench.records.subject import DenoiserSubject
 from dcae_bench.tables.show import render
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from dcae_bench.base.errors import ResultsError
-from dcae_bench.records.record import DenoiserSubject, Interval, Metric
+from dcae_bench.records.record import Interval, Metric
+from dcae_bench.records.subject import DenoiserSubject
 from dcae_bench.tables.generation.build import build
 from dcae_bench.tables.generation.files import write
 from dcae_bench.tables.generation.judge import RECORD_KEY

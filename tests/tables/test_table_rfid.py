@@ -10,7 +10,7 @@ import pytest
 
 import dcae_bench.tables
 from dcae_bench.base.errors import ResultsError
-from dcae_bench.records.record import TrainedPhase
+from dcae_bench.records.subject import TrainedPhase
 from dcae_bench.tables.markdown import decimals, millions, number
 from dcae_bench.tables.reconstruction.build import build
 from dcae_bench.tables.reconstruction.files import write

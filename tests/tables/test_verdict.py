@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcae_bench.records.record import TrainedPhase
+from dcae_bench.records.subject import TrainedPhase
 from dcae_bench.tables.reconstruction.judge import HIGHER_IS_BETTER, RECORD_KEYS, _obstacles, judge
 from dcae_bench.tables.reported.verdict import Judgement, Verdict
 

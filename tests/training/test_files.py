@@ -8,7 +8,8 @@ from dcae_bench.data.external import image_folder
 from dcae_bench.data.prepare import prepare_files
 from dcae_bench.profile.profile import parse_profile
 from dcae_bench.profile.recipes import training_recipe
-from dcae_bench.records.record import TrainedPhase, load
+from dcae_bench.records.record import load
+from dcae_bench.records.subject import TrainedPhase
 from dcae_bench.subjects.autoencoders import describe_autoencoder
 from dcae_bench.subjects.choose import choose_autoencoder
 from dcae_bench.training.run import train_phase

@@ -14,7 +14,8 @@ from dcae_bench.profile.profile import load_profile
 from dcae_bench.profile.recipes import reconstruction_recipe
 from dcae_bench.records.fingerprint import fingerprint
 from dcae_bench.records.provenance import Device, Stopwatch, collect
-from dcae_bench.records.record import Data, Interval, Metric, Record, Subject, save
+from dcae_bench.records.record import Data, Interval, Metric, Record, save
+from dcae_bench.records.subject import Subject
 from dcae_bench.tables.reported.generation import load_reported_generation
 from dcae_bench.weights.released import Receipt, _Receipts
 

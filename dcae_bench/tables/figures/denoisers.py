@@ -14,7 +14,8 @@ from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.known_hashes import known_sha256
 from dcae_bench.base.reading import map_array
 from dcae_bench.data.sample_manifest import MANIFEST, read_sample_manifest
-from dcae_bench.records.record import DenoiserSubject, Metric, Record
+from dcae_bench.records.record import Metric, Record
+from dcae_bench.records.subject import DenoiserSubject
 from dcae_bench.tables.figures.losses import log_curve, scale_loss
 from dcae_bench.tables.figures.style import (
     CENTRED,

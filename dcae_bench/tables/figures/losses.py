@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.files import read_bytes
 from dcae_bench.base.reading import parse_json
-from dcae_bench.records.record import Subject
+from dcae_bench.records.subject import Subject
 from dcae_bench.tables.figures.style import (
     CENTRED,
     DPI,

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from dcae_bench.base.files import write_with
-from dcae_bench.records.record import Subject
+from dcae_bench.records.subject import Subject
 from dcae_bench.tables.runs import FAMILIES, family_rank
 
 COLOURS = {"sd-vae": "#D55E00", "dc-ae": "#0072B2"}

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dcae_bench.records.record import DenoiserSubject, Record
+from dcae_bench.records.record import Record
+from dcae_bench.records.subject import DenoiserSubject
 from dcae_bench.tables.answers import Answer, AnswersTable, ReportedResult
 from dcae_bench.tables.reported.generation import GenerationMetric, GenerationRow
 from dcae_bench.tables.runs import Run, family_rank
