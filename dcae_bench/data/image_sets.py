@@ -57,6 +57,11 @@ class ImageSet(Protocol):
         ...
 
 
+def size_text(size: np.ndarray) -> str:
+    """Height and width as a message has them, width first."""
+    return f"{size[1]}x{size[0]}"
+
+
 class FileSet:
     """The images of a manifest, files or parts of containers, in the order of their paths, part by part."""
 

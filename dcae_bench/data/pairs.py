@@ -7,8 +7,7 @@ from typing import Literal
 import numpy as np
 
 from dcae_bench.base.errors import DataError
-from dcae_bench.data.image_sets import ImageSet
-from dcae_bench.data.set_crops import size_text
+from dcae_bench.data.image_sets import ImageSet, size_text
 
 PairBy = Literal["path", "name", "order"]
 """What two paired images have in common: the path without its suffix, the file's name without folders and suffix, or

@@ -13,7 +13,7 @@ from dcae_bench.base.errors import DataError
 from dcae_bench.base.files import sha256_json
 from dcae_bench.data import adm
 from dcae_bench.data.crops import to_tensor
-from dcae_bench.data.image_sets import ImageSet
+from dcae_bench.data.image_sets import ImageSet, size_text
 from dcae_bench.specs.protocols import NATIVE
 
 
@@ -109,8 +109,3 @@ def require_side(images: ImageSet, chosen: Sequence[int], sizes: np.ndarray, lea
             f"{images.describe(chosen[small[0]])}: is measured at {size_text(sizes[small[0]])} px; the networks of the "
             f"metrics need {least} px or more"
         )
-
-
-def size_text(size: np.ndarray) -> str:
-    """Height and width as a message has them, width first."""
-    return f"{size[1]}x{size[0]}"

@@ -9,8 +9,8 @@ from dcae_bench.base.errors import ConfigError, DataError
 from dcae_bench.base.files import sha256_file
 from dcae_bench.base.npz import array_names
 from dcae_bench.base.reading import load_arrays
-from dcae_bench.data.image_sets import IMAGES, open_array
-from dcae_bench.data.set_crops import SetCrops, size_text
+from dcae_bench.data.image_sets import IMAGES, open_array, size_text
+from dcae_bench.data.set_crops import SetCrops
 from dcae_bench.evaluation.features import FeaturePass
 from dcae_bench.metrics.frechet import FeatureStatistics
 
