@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, TypeVar, get_args
 
 import typer
 
@@ -14,6 +14,8 @@ from dcae_bench.profile.autoencoders import AutoencoderEntry
 from dcae_bench.profile.evaluation import EvaluationSet
 from dcae_bench.profile.profile import Profile
 from dcae_bench.records.path import PathRequest
+
+Name = TypeVar("Name", bound=str)
 
 
 def writable_file(path: Path | None) -> Path | None:
@@ -116,12 +118,19 @@ def wide_console() -> Console:
     return console if console.is_terminal else Console(width=200)
 
 
+def choice(option: str, what: str, name: str | None, known: Sequence[Name]) -> Name | None:
+    """The one of the ``known`` names that an option gives; None if it is left out. Raises :class:`ConfigError`."""
+    if name is None:
+        return None
+    for one in known:
+        if one == name:
+            return one
+    raise ConfigError(f"{option} {name}: there is no such {what}; choose {', '.join(known)}")
+
+
 def parse_path(name: str | None) -> PathRequest | None:
     """The path that an option names; None for the profile's. Raises :class:`ConfigError` for another name."""
-    known: dict[str, PathRequest] = {path: path for path in get_args(PathRequest)}
-    if name is not None and name not in known:
-        raise ConfigError(f"--path {name}: there is no such path; choose {', '.join(known)}")
-    return None if name is None else known[name]
+    return choice("--path", "path", name, get_args(PathRequest))
 
 
 def find_autoencoder(profile: Profile, name: str) -> AutoencoderEntry:

@@ -6,7 +6,7 @@ from typing import Annotated, get_args
 import typer
 
 from dcae_bench.base.errors import ConfigError
-from dcae_bench.cli.options import InceptionOption, ProfileOption, writable_file
+from dcae_bench.cli.options import InceptionOption, ProfileOption, choice, writable_file
 from dcae_bench.profile.profile import load_profile
 from dcae_bench.running.launch import start_processes
 from dcae_bench.specs.protocols import EXTRACTORS
@@ -79,15 +79,13 @@ def score(
     loaded = load_profile(profile)
     from dcae_bench.data.pairs import PairBy
 
-    known: dict[str, PairBy] = {by: by for by in get_args(PairBy)}
     if (originals is None) == (reference is None):
         state = "are both given" if originals else "are both missing"
         raise ConfigError(
             f"--originals and --reference {state}; name the originals of the images, or a reference for all of them"
         )
-    if pair_by is not None and pair_by not in known:
-        raise ConfigError(f"--pair-by {pair_by}: there is no such way; choose {', '.join(known)}")
-    for option, given in (("--pair-by", pair_by is not None), ("--common", common)):
+    by: PairBy | None = choice("--pair-by", "way", pair_by, get_args(PairBy))
+    for option, given in (("--pair-by", by is not None), ("--common", common)):
         if given and originals is None:
             raise ConfigError(f"{option}: images have partners only among --originals; leave the option out")
     if upscale and resolution is None:
@@ -106,13 +104,12 @@ def score(
 
     size = Size(resolution, upscale)
     if originals is not None:
-        by = known[pair_by or "path"]
         score_pairs(
             loaded,
             images,
             originals,
             output=output,
-            by=by,
+            by=by or "path",
             common=common,
             size=size,
             follow_links=follow_links,
