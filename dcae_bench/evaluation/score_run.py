@@ -63,8 +63,8 @@ def score_pairs(
             else:
                 side = size.side(theirs, pairs.originals, LPIPS_MIN_RESOLUTION)
             fake, real = SetCrops(ours, pairs.images, side), SetCrops(theirs, pairs.originals, side)
-            score.settings = {key: value for key, value in spec.settings.items() if key != "posterior"}
-            score.settings |= {"crop": "whole images" if whole else size.described, "pairs": f"by {by}"}
+            settings = {key: value for key, value in spec.settings.items() if key != "posterior"}
+            settings |= {"crop": "whole images" if whole else size.described, "pairs": f"by {by}"}
             recipe = {
                 "protocol": spec.protocol,
                 "images": fake.sha256,
@@ -72,11 +72,11 @@ def score_pairs(
                 "networks": {name: network.weights_sha256 for name, network in suite.networks.items()},
                 "bootstrap": [spec.bootstrap, profile.seed] if spec.bootstrap else None,
             }
-            with score.run(recipe, str(images), len(real)) as run:
+            with score.run(recipe, settings, str(images), len(real)) as run:
                 evaluator = ReconstructionEvaluator(
                     suite,
                     spec.batch_size,
-                    tf32=score.tf32,
+                    tf32=run.tf32,
                     threads=spec.workers,
                     process=process,
                     progress=run.progress,
@@ -127,19 +127,19 @@ def score_samples(
             _require_one_size(crops)
             require_enough(protocol, len(crops[0]), len(crops[1]) if with_images else None)
             tf32 = {} if spec.tf32 is None else {"tf32": "on" if spec.tf32 else "off"}
-            score.settings = {**SETTINGS[protocol.name], **tf32, "crop": size.described}
+            settings = {**SETTINGS[protocol.name], **tf32, "crop": size.described}
             recipe = {
                 "protocol": protocol.name,
                 "images": crops[0].sha256,
                 "reference": crops[1].sha256 if gaussian is None else [gaussian.sha256, network],
                 "networks": {name: extractor.weights_sha256 for name, extractor in loaded.items()},
             }
-            with score.run(recipe, str(images), sum(map(len, crops))) as run:
+            with score.run(recipe, settings, str(images), sum(map(len, crops))) as run:
                 features = FeaturePass(
                     loaded,
                     score.device,
                     spec.batch_size,
-                    tf32=score.tf32,
+                    tf32=run.tf32,
                     threads=spec.workers,
                     process=process,
                     progress=run.progress,

@@ -38,12 +38,6 @@ class Scoring:
         self.code = fingerprint(code)
         self.device = process.device(choose(profile))
         self.console = Console(stderr=True, quiet=not process.first)
-        self.settings: dict[str, str] = {}
-
-    @property
-    def tf32(self) -> bool:
-        """Whether the settings allow TF32."""
-        return self.settings.get("tf32") == "on"
 
     @contextmanager
     def opened(self, *sources: Path, follow_links: bool = False) -> Iterator[list[ImageSet]]:
@@ -75,11 +69,14 @@ class Scoring:
                     shutil.rmtree(scratch, ignore_errors=True)
 
     @contextmanager
-    def run(self, recipe: Mapping[str, Any], name: str, images: int) -> Iterator["Run"]:
-        """Enter the pass of a recipe, which goes on where a killed one stopped; the end of the block forgets it."""
+    def run(self, recipe: Mapping[str, Any], settings: dict[str, str], name: str, images: int) -> Iterator["Run"]:
+        """Enter the pass of a recipe, which goes on where a killed one stopped; the end of the block forgets it.
+
+        ``settings`` are those that the record holds, ``name`` and the number of ``images`` those of the progress bar.
+        """
         shaped = {
             **recipe,
-            "settings": self.settings,
+            "settings": settings,
             "batch_size": self.profile.evaluation.batch_size,
             "device": self.device.type,
             "code": self.code,
@@ -91,7 +88,14 @@ class Scoring:
             task = bar.add_task(name, total=images)
             if self.process.first:
                 remove_other_states(state)
-            yield Run(self, shaped, state, clock, lambda done, total: bar.update(task, completed=done, total=total))
+            yield Run(
+                self,
+                shaped,
+                settings,
+                state,
+                clock,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
             self.process.wait()
             if self.process.first:
                 forget(state)
@@ -103,9 +107,15 @@ class Run:
 
     scoring: Scoring
     recipe: Mapping[str, Any]
+    settings: dict[str, str]
     state: Path
     clock: Stopwatch
     progress: Callable[[int, int], None]
+
+    @property
+    def tf32(self) -> bool:
+        """Whether the settings allow TF32."""
+        return self.settings.get("tf32") == "on"
 
     def save(
         self,
@@ -127,7 +137,7 @@ class Run:
             reference=reference,
             resolution=resolution,
             metrics=metrics,
-            settings=scoring.settings,
+            settings=self.settings,
             notes=notes,
             provenance=collect(
                 code=scoring.code,
