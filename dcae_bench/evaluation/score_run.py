@@ -1,14 +1,13 @@
 """Score run: measures images that exist already, against their originals or against a reference, and records it."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from dcae_bench.base.errors import ConfigError, DataError
 from dcae_bench.data.pairs import PairBy, by_size, pair, require_equal_sizes
+from dcae_bench.data.read_ahead import read_ahead
 from dcae_bench.data.set_crops import SetCrops, Size, require_side
 from dcae_bench.evaluation.features import FeaturePass, Features
 from dcae_bench.evaluation.gaussian import Gaussian, has_images, has_statistics, network_of, read_gaussian
@@ -168,10 +167,8 @@ def _reader(crops: SetCrops, threads: int) -> Reconstruct:
     """Read existing images in the place of reconstructing them."""
 
     def read(images: Tensor, indices: range) -> Tensor:
-        if threads < 2:
-            return torch.stack([crops[index] for index in indices]).to(images.device)
-        with ThreadPoolExecutor(threads) as pool:
-            return torch.stack(list(pool.map(crops.__getitem__, indices))).to(images.device)
+        ((_, batch),) = read_ahead(crops, [indices], threads)
+        return batch.to(images.device)
 
     return read
 
