@@ -67,7 +67,8 @@ def generation_metrics(
         metrics[f"g{extractors[name].key}"] = _distance_metric(protocol, extractors[name], real[name], fake[name])
     extractor = extractors[protocol.network]
     if batch is not None:
-        metrics[f"g{extractor.key}_adm"] = _statistics_metric(protocol, extractor, batch, fake[protocol.network])
+        label = f"{extractor.distance}, ADM batch"
+        metrics[f"g{extractor.key}_adm"] = _statistics_metric(label, protocol, extractor, batch, fake)
     metrics |= _comparison(extractor, real[protocol.network], fake[protocol.network])
     if protocol.inception_score:
         metrics |= _inception_score(protocol, extractors, fake)
@@ -88,8 +89,8 @@ def statistics_metrics(
     :func:`require_enough` checks the numbers of images before.
     """
     extractor = extractors[reference.network]
-    metric = _statistics_metric(protocol, extractor, reference, fake[reference.network])
-    metrics = {f"g{extractor.key}": metric.model_copy(update={"label": f"g{extractor.distance}"})}
+    label = f"g{extractor.distance}"
+    metrics = {f"g{extractor.key}": _statistics_metric(label, protocol, extractor, reference, fake)}
     if real is not None:
         metrics |= _comparison(extractors[protocol.network], real[protocol.network], fake[protocol.network])
     if protocol.inception_score:
@@ -117,12 +118,13 @@ def _distance_metric(
 
 
 def _statistics_metric(
-    protocol: GenerationProtocol, extractor: FeatureExtractor, reference: Gaussian, fake: np.ndarray
+    label: str, protocol: GenerationProtocol, extractor: FeatureExtractor, reference: Gaussian, fake: Features
 ) -> Metric:
-    value, influence = _distance_to_gaussian(reference.mean, reference.covariance, fake)
-    notes = intervals.sample_size_notes(len(fake), extractor.dim, protocol.images)
+    features = fake[reference.network]
+    value, influence = _distance_to_gaussian(reference.mean, reference.covariance, features)
+    notes = intervals.sample_size_notes(len(features), extractor.dim, protocol.images)
     return Metric(
-        label=f"{extractor.distance}, ADM batch",
+        label=label,
         value=value,
         better="lower",
         interval=interval_for_record(intervals.frechet_sample_interval(influence, value)),
