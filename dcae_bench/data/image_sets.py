@@ -15,7 +15,7 @@ from dcae_bench.data.containers.kinds import COMPRESSED, KINDS
 from dcae_bench.data.decode import ImageError
 from dcae_bench.data.external import image_folder, is_there
 from dcae_bench.data.layout import ANY, describe_folder, find_pattern, list_containers
-from dcae_bench.data.listing import every_image
+from dcae_bench.data.listing import NothingFoundError
 from dcae_bench.data.manifest import FileManifest
 from dcae_bench.data.prepare import prepare_files
 
@@ -157,10 +157,10 @@ def open_image_set(
         every = image_folder(str(source), ("eval",))  # with one split, the names of containers say nothing of splits
         try:
             prepare_files(every, "eval", source, scratch, follow_links=follow_links, workers=workers, console=console)
-        except DataError:
-            if not follow_links:
-                every_image(source)  # where there are no images, it says so without the options of `prepare`
-            raise
+        except NothingFoundError as error:  # whose remedy names options of `prepare`
+            raise DataError(
+                f"{source}: holds no images; name a folder of images or a container ({', '.join(KINDS)})"
+            ) from error
     return reopen_image_set(source, scratch)
 
 

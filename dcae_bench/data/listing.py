@@ -10,7 +10,7 @@ from pathlib import Path
 from dcae_bench.base.errors import DataError
 from dcae_bench.data.containers.index import Indexed, MemberIndex
 from dcae_bench.data.containers.kinds import COMPRESSED, KINDS, is_container
-from dcae_bench.data.external import ExternalDataset, is_there
+from dcae_bench.data.external import ExternalDataset
 from dcae_bench.data.layout import (
     ANY,
     FileSplit,
@@ -43,6 +43,10 @@ WORDS: dict[str, FileSplit] = {
 
 SHARD = re.compile(r"(.*?)(\d+)-of-(\d+)(.*)", re.DOTALL)
 """A container that is one of several, as the library ``datasets`` names them: ``train-00000-of-00014.parquet``."""
+
+
+class NothingFoundError(DataError):
+    """A root without images of a split."""
 
 
 class ImageList:
@@ -123,7 +127,7 @@ def find_images(
     containers have the paths that unpacking each where it lies would give them. Where these fit no layout, the names of
     the containers say of which split they are (:data:`WORDS`). ``partial`` accepts shards of which some are missing.
     ``progress`` is called with the container that is being listed and the number of images found. Raises
-    :class:`DataError`.
+    :class:`NothingFoundError` and other :class:`DataError`.
     """
     patterns = dataset.patterns(split)
     root = root.absolute()
@@ -148,25 +152,6 @@ def find_images(
     else:
         seen = enumerate_names(containers) if not root.is_dir() else describe_folder(root)
     raise _nothing_found(dataset, root, split, seen, containers, follow_links)
-
-
-def every_image(root: Path) -> ImageList:
-    """All images of a folder, a container, or a pattern of containers, whatever their names say of splits.
-
-    Raises :class:`DataError`.
-    """
-    root = Path(root).expanduser().absolute()
-    what = f"name a folder of images or a container ({', '.join(KINDS)})"
-    if not is_there(root):
-        state = "is no container" if root.exists() else "is not there"
-        raise DataError(f"{root}: {state}; {what}")
-    if root.is_dir() and find_pattern(root, (ANY,)) is not None:
-        return ImageList(root, ANY)
-    root, containers = (root, list_containers(root)) if root.exists() else (root.parent, _matching(root))
-    images = ImageList(root, ANY, index=MemberIndex(root, containers))
-    if not images.count:
-        raise DataError(f"{root}: holds no images; {what}")
-    return images
 
 
 def _matching(pattern: Path) -> list[str]:
@@ -233,7 +218,7 @@ def _first_pattern(index: MemberIndex, patterns: Sequence[str]) -> str | None:
 
 def _nothing_found(
     dataset: ExternalDataset, root: Path, split: str, seen: str, containers: Sequence[str], follow_links: bool
-) -> DataError:
+) -> NothingFoundError:
     def is_there(other: FileSplit) -> bool:
         if root.is_dir() and find_pattern(root, dataset.patterns(other), follow_links=follow_links) is not None:
             return True
@@ -244,7 +229,7 @@ def _nothing_found(
     only = f", or prepare only what is there ({options})" if there else ""
     packed = [name for name in os.listdir(root) if name.lower().endswith(COMPRESSED)] if root.is_dir() else []
     decompress = f"decompress {min(packed)}, whose members cannot be read in place, or " if packed else ""
-    return DataError(
+    return NothingFoundError(
         f"{root}: holds no {split} images of data set '{dataset.name}'; looked for "
         f"{describe_patterns(dataset.patterns(split))} in the folder and in {', '.join(KINDS)} files, found {seen}; "
         f"{decompress}{dataset.how_to_get()}set --root to the folder that holds them{only}"

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from dcae_bench.data.containers.kinds import place_of
 from dcae_bench.data.decode import decode_rgb
-from dcae_bench.data.listing import every_image
+from dcae_bench.data.external import image_folder
+from dcae_bench.data.listing import find_images
 from tests.data.image_files import encoded
 
 
@@ -19,7 +20,7 @@ class Opened:
     """Every image below a root, by index."""
 
     def __init__(self, root: Path):
-        images = every_image(root)
+        images = find_images(image_folder("own", ("eval",)), root, "eval")
         listed = list(images)
         self.places = [place_of(images.root, image.path, image.location, image.crc) for image in listed]
         self.labelled = [(image.path, image.label) for image in listed]

@@ -230,7 +230,7 @@ DAMAGED = {
     ),
     "no container": (lambda folder: (folder / "x.txt").write_text("") or folder / "x.txt", "is no container"),
     "nothing": (lambda folder: folder / "none", "is not there"),
-    "an empty folder": (lambda folder: folder, "holds no images"),
+    "an empty folder": (lambda folder: folder, "holds no eval images"),
 }
 
 

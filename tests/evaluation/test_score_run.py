@@ -356,6 +356,8 @@ def test_other_sources_are_refused_in_one_line(refused_score, sides, tmp_path):
     ):
         line = refused_score(images, option, tmp_path / name)
         assert line.startswith(f"{tmp_path / name}: ") and message in line, line
+    line = refused_score(images, "--originals", tmp_path / "empty.zip", "--follow-links")
+    assert line.startswith(f"{tmp_path / 'empty.zip'}: holds no images") and "--root" not in line, "it is of `prepare`"
     np.save(tmp_path / "few.npy", pictures(3))
     for arguments, message in (
         ((tmp_path / "few.npy", "--reference", images), "3 samples cannot be evaluated: generation/photos-v1 needs"),
