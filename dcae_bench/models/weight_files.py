@@ -112,14 +112,8 @@ def parts_of(content: object, path: Path) -> dict[str, dict[str, Tensor]]:
         tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
         found = {"": tensors} if tensors else {}
     if not found:
-        holds = (
-            [f"'{key}': {type(value).__name__}" for key, value in content.items()] if isinstance(content, dict) else []
-        )
-        what = ", ".join(holds[:3]) + (", ..." if holds[3:] else "") or (
-            "nothing" if content == {} else f"a {type(content).__name__}"
-        )
         raise WeightsError(
-            f"{path}: holds no dict of tensors (it holds {what}); save the tensors alone, as "
+            f"{path}: holds no dict of tensors (it holds {_told(content)}); save the tensors alone, as "
             "torch.save(model.state_dict(), FILE)"
         )
     for state in found.values():
@@ -127,6 +121,13 @@ def parts_of(content: object, path: Path) -> dict[str, dict[str, Tensor]]:
             if value.layout != torch.strided or value.is_quantized or value.device.type == "meta":
                 raise WeightsError(f"{path}: key '{key}' is sparse, quantized or empty; use weights with plain tensors")
     return found
+
+
+def _told(content: object) -> str:
+    if not isinstance(content, dict):
+        return f"a {type(content).__name__}"
+    holds = [f"'{key}': {type(value).__name__}" for key, value in content.items()]
+    return ", ".join(holds[:3]) + (", ..." if holds[3:] else "") or "nothing"
 
 
 def _dicts_of_tensors(content: object, name: str, depth: int = 2) -> Iterator[tuple[str, dict[str, Tensor]]]:
