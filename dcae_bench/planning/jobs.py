@@ -6,6 +6,7 @@ from dcae_bench.data.external import find_dataset
 from dcae_bench.data.photos import DATASETS
 from dcae_bench.planning.ablations import AblationJobs
 from dcae_bench.planning.estimate import Estimator
+from dcae_bench.planning.images import count_files
 from dcae_bench.planning.plan import GIB, PlanRow
 from dcae_bench.planning.schedule import JobGraph, PlannedJob
 from dcae_bench.planning.targets import EvaluationJob, Needs, needs_of
@@ -79,7 +80,7 @@ class _Jobs:
             for parts in [splits] if embedded else [[split] for split in splits]:
                 row = self.estimator.preparation(name, parts)
                 threads = 1 if embedded else self.profile.threads
-                read = sum(self._images(name, split) * self._image_gib(name, 0) for split in parts)
+                read = 0.0 if embedded else sum(self._read_files(name, split) for split in parts)
                 yield PlannedJob(
                     _prepared(name, parts[0]),
                     self._page_s() + 3600 * row.cpu_hours / threads,
@@ -174,8 +175,8 @@ class _Jobs:
         data = self.profile.required_diffusion.data[images]
         return self.estimator.diffusion.count_images(data) * self._mean_gib(data.datasets, data.resolution)
 
-    def _images(self, name: str, split: str) -> int:
-        return 0 if name in DATASETS else find_dataset(name, self.profile.data_roots).expected_count(split) or 0
+    def _read_files(self, name: str, split: str) -> float:
+        return count_files(self.profile, name, split) * self._image_gib(name, 0)
 
     def _image_gib(self, name: str, resolution: int) -> float:
         """Size of an image where it lies: of the publisher's archives, or of a crop of a pack; 0 if nobody says it."""
