@@ -1,15 +1,13 @@
 """What the report is made of, for the rule that makes it: tables that exist, and a hash of everything else."""
 
-import re
 from pathlib import Path
 
 from dcae_bench.base.files import PACKAGE, sha256_file, sha256_json
+from dcae_bench.base.reading import read_json
 from dcae_bench.records import places
 
 TABLES = ("rfid", "diffusion", "ablation")
 """Tables of a profile that the report shows, by name."""
-HEAD = 400
-"""Bytes at the beginning of a table's JSON that tell its profile."""
 
 
 def tables_made(profile: str) -> list[str]:
@@ -35,12 +33,9 @@ def templates() -> str:
     return sha256_json({path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.is_file()})
 
 
-def _profile_of(table: Path) -> str | None:
-    """Profile of a table, read from its first lines; None without the file."""
+def _profile_of(table: Path) -> object:
+    """Profile of a table; None where there is no table that can be read."""
     try:
-        with table.open("rb") as file:
-            head = file.read(HEAD)
-    except OSError:
+        return read_json(table)["profile"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    found = re.search(rb'"profile": "([^"]*)"', head)
-    return found[1].decode(errors="replace") if found else None

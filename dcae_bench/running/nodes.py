@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from platform import node
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from dcae_bench.base.errors import ConfigError, ProcessError
 from dcae_bench.records.provenance import command_line
@@ -111,10 +111,9 @@ def find_meeting(profile: str, nodes: int) -> Address:
         step = int(os.environ.get("SLURM_STEP_ID", "0"))
         return Address(_hosts(hosts)[0], PORTS[(int(job) * 31 + step) % len(PORTS)])
     start_by_srun(nodes)
-    raise AssertionError("srun has taken the place of this command")
 
 
-def start_by_srun(nodes: int) -> None:
+def start_by_srun(nodes: int) -> NoReturn:
     """Let ``srun`` take the place of this command, and run it once on each node. Raises :class:`ConfigError`."""
     if (srun := shutil.which("srun")) is None:
         raise ConfigError(f"nodes is {nodes}: this is a job of SLURM, and srun is not in PATH; set {MEETING}=HOST:PORT")
