@@ -7,13 +7,16 @@ The rules add these to their resources. They stand above any default of a Snakem
 import math
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dcae_bench.base.errors import UserError
 from dcae_bench.planning.plan import PlanRow
 from dcae_bench.planning.rates import Rates, reference_records
 from dcae_bench.planning.targets import EvaluationJob
 from dcae_bench.planning.workflow import Workflow
+
+if TYPE_CHECKING:
+    from dcae_bench.planning.estimate import Estimator
 
 START_MIN = 15
 """Minutes for what no estimate counts: imports, compiling, opening data and writing results."""
@@ -155,7 +158,7 @@ class Limits:
         return math.ceil((PROCESS_GIB + estimated) * 1024) * processes
 
     @cached_property
-    def _estimator(self) -> Any:
+    def _estimator(self) -> "Estimator":
         from dcae_bench.planning.estimate import Estimator  # opens torch, which a local run does without
 
         return Estimator(self.jobs.profile, Rates.read(), reference_records())

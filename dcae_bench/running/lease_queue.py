@@ -43,7 +43,7 @@ class Ticket:
                 except FileExistsError:
                     continue
                 except OSError as error:
-                    raise _cannotopen_lock(self._path, error) from error
+                    raise _cannot_open_lock(self._path, error) from error
             os.fchmod(self._descriptor, 0o666)
             os.pwrite(self._descriptor, json.dumps(self._among).encode(), 0)
             try_lock(self._descriptor)
@@ -119,7 +119,7 @@ def _make(place: Path) -> None:
                 each.mkdir(parents=True, exist_ok=True)
                 each.chmod(0o1777)
     except OSError as error:
-        raise _cannotopen_lock(place, error) from error
+        raise _cannot_open_lock(place, error) from error
 
 
 def open_lock(path: Path) -> int:
@@ -134,10 +134,10 @@ def open_lock(path: Path) -> int:
             os.fchmod(descriptor, 0o666)
             return descriptor
     except OSError as error:
-        raise _cannotopen_lock(path, error) from error
+        raise _cannot_open_lock(path, error) from error
 
 
-def _cannotopen_lock(path: Path, error: OSError) -> MeasurementError:
+def _cannot_open_lock(path: Path, error: OSError) -> MeasurementError:
     return MeasurementError(
         f"{path}: lease cannot be opened ({error.strerror}); set DCAE_BENCH_LEASES to a folder all users can write"
     )
