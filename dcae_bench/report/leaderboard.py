@@ -105,29 +105,32 @@ def read_bundles(bundles: Sequence[Path]) -> tuple[list[Entry], list[Refused]]:
 def render(entries: Sequence[Entry], refused: Sequence[Refused]) -> str:
     """The page of accepted bundles as HTML, which names the refused ones."""
     panels = Panels()
-    quality, speed = [], []
+    quality: list[_Line] = []
+    speed: list[_Line] = []
+    odd: list[str] = []
     for entry in entries:
         source = Source(entry.id, f"bundle {entry.id}: {entry.name}", Path(), committed=True)
         for name, record in entry.records.items():
             if isinstance(record, Record) and record.kind in ("reconstruction", "generation"):
-                quality += _sensible(_quality, record, name, source, panels)
-        speed += _sensible(_speeds, entry, source, panels)
+                _add(quality, odd, f"{entry.id}: {name}", _quality, record, name, source, panels)
+        _add(speed, odd, f"{entry.id}: its timings", _speeds, entry, source, panels)
     shown = packed(panels.panels)
     return environment().get_template("leaderboard.html.j2").render(
         quality=list(_tables("quality", quality, QUALITY_HEADS)),
         speed=list(_tables("speed", speed, SPEED_HEADS)),
         bundles=_bundles(entries),
+        odd=odd,
         refused=refused,
         panels=shown | {"texts": [plain(text, LONGEST_FACT) for text in shown["texts"]]},
     )  # fmt: skip
 
 
-def _sensible(lines: Callable[..., Iterable[_Line]], *of: Any) -> list[_Line]:
-    """Lines of a record; none for one whose values fit the types and make no sense, such as a ratio of zero."""
+def _add(lines: list[_Line], odd: list[str], name: str, lines_of: Callable[..., Iterable[_Line]], *of: Any) -> None:
+    """Add the lines of a record, or to ``odd`` why it has none: a value may fit its type and make no sense."""
     try:
-        return list(lines(*of))
-    except (ArithmeticError, LookupError, TypeError, ValueError, ResultsError):
-        return []
+        lines.extend(list(lines_of(*of)))  # all of them or none
+    except (ArithmeticError, LookupError, TypeError, ValueError, ResultsError) as error:
+        odd.append(plain(f"{name}: no row can be made of it ({error})", LONGEST_FACT))
 
 
 def _quality(record: Record, file: str, source: Source, panels: Panels) -> Iterator[_Line]:

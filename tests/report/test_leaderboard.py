@@ -80,4 +80,8 @@ def test_numbers_that_fit_the_types_and_make_no_sense_end_no_page(tmp_path):
     odd = on("Odd", psnr=1e308)
     odd = odd.model_copy(update={"subject": odd.subject.model_copy(update={"compression": 0})})
     entries, refused = read_bundles([bundled(tmp_path / "odd.zip", odd, on("Odd"))])
-    assert not refused and "CPU: Odd" in render(entries, refused)
+    assert not refused
+    page = render(entries, refused)
+    shown = next(rows for title, rows in tables(page) if title.endswith("on CPU: Odd"))
+    file = next(name for name, one in entries[0].records.items() if one.subject.compression == 0)
+    assert len(shown) == 1 and f"b1: {file}: no row can be made of it (" in page
