@@ -8,12 +8,14 @@ from typing import Any
 from dcae_bench.base.errors import ResultsError
 from dcae_bench.base.reading import read_json
 from dcae_bench.base.terminal import printable
-from dcae_bench.tables.markdown import decimals, number, one_line
+from dcae_bench.records.record import Metric
+from dcae_bench.tables.markdown import decimals, number, one_line, spread
+from dcae_bench.tables.reported.verdict import Verdict
 from dcae_bench.tables.runs import FAMILIES, shown_path
 
 NUMBERS = 3
 """Numbers that a summary has room for."""
-NO_VERDICT = ("not_run", "not_comparable")
+NO_VERDICT = (Verdict.NOT_RUN, Verdict.NOT_COMPARABLE)
 TOLD = ("psnr", "lpips", "rf")
 """Beginnings of the keys of the metrics that tell most of a reconstruction, the first one first."""
 
@@ -148,8 +150,8 @@ def _keys(metrics: Mapping[str, Any], beginnings: Iterable[str]) -> list[str]:
     return [key for key in found if key is not None]
 
 
-def _value(key: str, metric: Content) -> str:
-    """A value with its unit and the half-width of its interval."""
-    places, interval = decimals(key, [metric["value"]]), metric.get("interval")
-    half = f" ± {(interval['high'] - interval['low']) / 2:.{places}f}" if interval else ""
-    return f"{metric['value']:.{places}f}{half}{' ' + metric['unit'] if metric.get('unit') else ''}"
+def _value(key: str, content: Content) -> str:
+    """A value with its interval, as the table prints it, and its unit."""
+    metric = Metric.model_validate(content)
+    places = decimals(key, [metric.value])
+    return f"{number(metric.value, places)}{spread(metric, places)}{f' {metric.unit}' if metric.unit else ''}"

@@ -35,6 +35,17 @@ def test_the_numbers_of_a_reconstruction_are_those_of_its_last_pair():
         assert f"{record['metrics']['psnr']['value']:.2f} ±" in psnr and record["subject"]["autoencoder"] in psnr
 
 
+def test_an_interval_that_is_not_symmetric_is_told_by_its_ends(tmp_path):
+    table = content("demo/table_rfid.json")
+    for run in table["runs"]:
+        metric = run["record"]["metrics"]["psnr"]
+        metric["interval"] |= {"low": metric["value"] - 1, "high": metric["value"] + 3}
+    path = tmp_path / "table_rfid.json"
+    path.write_text(json.dumps(table))
+    line = summary(path)[1]
+    assert "PSNR" in line and line.count("] dB by ") == 2 and "±" not in line
+
+
 def test_speed_ups_come_first_with_their_verdicts():
     rows = content("h100-2026-11-27/table_throughput.json")["rows"]
     told = [row for row in rows if row["speed_up"]][:3]
