@@ -35,7 +35,7 @@ WRITE_S = 1.0
 
 
 class Reading(NamedTuple):
-    """Result of reading one file. A file with a ``problem`` has neither size nor mode."""
+    """Result of reading one image. One with a ``problem`` has neither size nor mode."""
 
     bytes: int
     sha256: str
@@ -46,12 +46,8 @@ class Reading(NamedTuple):
     detail: str = ""
 
 
-def read_image_file(path: Path) -> Reading:
-    """Read, hash and decode one file. A file that is no usable image gives a reading with a ``problem``."""
-    return _read_image(Place(path, str(path)))
-
-
-def _read_image(place: Place) -> Reading:
+def read_image(place: Place) -> Reading:
+    """Read, hash and decode one image. What is no usable image gives a reading with a ``problem``."""
     try:
         content = place.read()
         sha256 = hashlib.sha256(content).hexdigest()
@@ -263,7 +259,7 @@ def _chunks(images: Iterable[Listed]) -> Iterator[list[Listed]]:
 
 
 def _read(places: list[Place]) -> list[Reading]:
-    return [read_image_file(place.file) if place.location is None else _read_image(place) for place in places]
+    return [read_image(place) for place in places]
 
 
 def _stat(path: Path) -> os.stat_result | None:

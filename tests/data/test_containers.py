@@ -87,13 +87,13 @@ def test_images_of_a_container_are_read_once_by_any_number_of_processes(tmp_path
     root = write_tar(tmp_path / "x.tar", shuffled(files))
     read, stop = [], 13
 
-    def reading(place, really=scan_module._read_image):
+    def reading(place, really=scan_module.read_image):
         if len(read) == stop:
             raise KeyboardInterrupt
         read.append(place.name)
         return really(place)
 
-    monkeypatch.setattr(scan_module, "_read_image", reading)
+    monkeypatch.setattr(scan_module, "read_image", reading)
     monkeypatch.setattr(scan_module, "WRITE_S", -1.0)
     with pytest.raises(KeyboardInterrupt):
         prepare_files(OWN, "eval", root, tmp_path / "one")

@@ -30,7 +30,7 @@ from dcae_bench.data.external import external_datasets, image_folder
 from dcae_bench.data.layout import Listed, list_images
 from dcae_bench.data.manifest import ROWS, FileManifest, ManifestInfo, ManifestRow, info_path, open_writer, write_info
 from dcae_bench.data.prepare import prepare_files
-from dcae_bench.data.scan import ScanCache, read_image_file, scan
+from dcae_bench.data.scan import ScanCache, read_image, scan
 from tests.data.containers import write_zip
 from tests.data.image_files import LAYOUTS, encoded, write_images
 
@@ -49,14 +49,14 @@ def root(tmp_path):
 
 @pytest.fixture
 def reads(monkeypatch):
-    """Paths that were read from the disk."""
+    """Names of the files that were read from the disk."""
     seen = []
 
-    def read(path):
-        seen.append(path.name)
-        return read_image_file(path)
+    def read(place):
+        seen.append(place.file.name)
+        return read_image(place)
 
-    monkeypatch.setattr(scan_module, "read_image_file", read)
+    monkeypatch.setattr(scan_module, "read_image", read)
     return seen
 
 
@@ -349,22 +349,22 @@ def test_a_manifest_does_not_depend_on_where_the_scan_stopped(tmp_path_factory, 
     read: list[str] = []
 
     def stopping_at(count):
-        def stop(path):
+        def stop(place):
             if len(read) >= count:
                 raise KeyboardInterrupt
-            read.append(path.name)
-            return read_image_file(path)
+            read.append(place.file.name)
+            return read_image(place)
 
         return stop
 
     for count in (stop, stop + again):
-        monkeypatch.setattr(scan_module, "read_image_file", stopping_at(count))
+        monkeypatch.setattr(scan_module, "read_image", stopping_at(count))
         try:
             own(folder / "root", folder / "out")
         except KeyboardInterrupt:
             assert not (folder / "out" / "eval.json").exists()
             assert not list((folder / "out").iterdir()), "nothing half-written"
-    monkeypatch.setattr(scan_module, "read_image_file", stopping_at(1000))
+    monkeypatch.setattr(scan_module, "read_image", stopping_at(1000))
     found = own(folder / "root", folder / "out")
     assert len(read) <= 12 + 2, "at most the chunk under way is read again, once for each stop"
     monkeypatch.setenv("DCAE_BENCH_CACHE", str(folder / "other cache"))
@@ -379,8 +379,8 @@ def test_a_killed_scan_goes_on(root, tmp_path, reads):
         "import sys, time\n"
         "from pathlib import Path\n"
         "from dcae_bench.data import scan\n"
-        "scan.WRITE_S, read = 0.0, scan.read_image_file\n"
-        "scan.read_image_file = lambda path: (time.sleep(0.01), read(path))[1]\n"
+        "scan.WRITE_S, read = 0.0, scan.read_image\n"
+        "scan.read_image = lambda place: (time.sleep(0.01), read(place))[1]\n"
         "from dcae_bench.data.prepare import prepare_files\n"
         "from dcae_bench.data.external import image_folder\n"
         "prepare_files(image_folder('own'), 'eval', Path(sys.argv[1]), Path(sys.argv[2]))\n"
