@@ -1,14 +1,11 @@
 """Evaluation in half precision and in tiles: what records hold of it, and that nothing is mixed with other rows."""
 
-import sys
-
 import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 
 from dcae_bench.base.errors import ConfigError
-from dcae_bench.cli.main import main
 from dcae_bench.evaluation.reconstruction_run import Evaluation
 from dcae_bench.execution.half import HalfPrecision
 from dcae_bench.execution.tiles import Tiled
@@ -18,6 +15,7 @@ from dcae_bench.profile.recipes import evaluation_recipe
 from dcae_bench.records.record import load
 from dcae_bench.tables.reconstruction.build import build
 from dcae_bench.tables.reconstruction.page import markdown
+from tests.fixtures.commands import run_command
 
 LABEL = "photos-indoor-32"
 
@@ -36,12 +34,9 @@ def evaluate(tiny, monkeypatch, capsys):
     change(tiny, bootstrap=0, gallery=0, samples=1)
 
     def run(name, *options, ends=0):
-        words = ["evaluate", *tiny.options, "--output", str(tiny.folder / name), *map(str, options)]
-        monkeypatch.setattr(sys, "argv", ["dcae-bench", *words])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert (ended.value.code or 0) == ends
+        code = run_command(monkeypatch, "evaluate", *tiny.options, "--output", tiny.folder / name, *options)
+        assert code == ends
         if ends:
             (line,) = capsys.readouterr().err.splitlines()
             return line

@@ -1,7 +1,5 @@
 """Whole images of several sizes in one evaluation (protocol native-v1)."""
 
-import sys
-
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -10,7 +8,6 @@ import yaml
 from PIL import Image
 
 from dcae_bench.base.errors import ConfigError
-from dcae_bench.cli.main import main
 from dcae_bench.data.external import image_folder
 from dcae_bench.data.native import native_crop
 from dcae_bench.data.pixels import normalise, to_uint8
@@ -24,6 +21,7 @@ from dcae_bench.records.record import load
 from dcae_bench.tables.per_image import check_per_image
 from dcae_bench.tables.reconstruction.build import build
 from dcae_bench.tables.reconstruction.page import markdown
+from tests.fixtures.commands import run_command
 
 SIZES = [(70, 41), (33, 90), (66, 45), (120, 160), (64, 40)]
 LABEL = "mine-64"
@@ -58,12 +56,9 @@ def native(tiny):
 @pytest.fixture
 def evaluate(tiny, native, monkeypatch, capsys):
     def run(name, *options, ends=0):
-        words = ["evaluate", *tiny.options, "--output", str(tiny.folder / name), *map(str, options)]
-        monkeypatch.setattr(sys, "argv", ["dcae-bench", *words])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert (ended.value.code or 0) == ends, capsys.readouterr().err
+        code = run_command(monkeypatch, "evaluate", *tiny.options, "--output", tiny.folder / name, *options)
+        assert code == ends, capsys.readouterr().err
         return capsys.readouterr().err if ends else load(tiny.folder / name / f"{LABEL}.json")
 
     return run

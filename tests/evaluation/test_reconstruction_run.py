@@ -20,15 +20,13 @@ from dcae_bench.records.record import load
 from dcae_bench.running.stop import EXIT_CODE
 from dcae_bench.specs.autoencoders import SDVAESpec
 from dcae_bench.subjects.choose import choose_autoencoder
+from tests.fixtures.commands import run_command
 
 LABEL = "photos-indoor-32"
 
 
 def evaluate(tiny, output, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["dcae-bench", "evaluate", *tiny.options, "--output", str(output)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return ended.value.code or 0
+    return run_command(monkeypatch, "evaluate", *tiny.options, "--output", output)
 
 
 def test_every_file_of_a_set_agrees_with_its_record(tiny, monkeypatch):
@@ -108,6 +106,7 @@ os.environ.update({environment!r})
 from dcae_bench.profile.profile import load_profile
 from dcae_bench.evaluation.reconstruction_run import evaluate_reconstruction
 from dcae_bench.subjects.choose import choose_autoencoder
+from tests.fixtures.commands import run_command
 from pathlib import Path
 folder = Path({folder!r})
 profile = load_profile(folder / "tiny.yaml")

@@ -22,6 +22,7 @@ from dcae_bench.records.record import load
 from dcae_bench.records.score import load_score
 from tests.data.containers import write_parquet, write_tar, write_zip
 from tests.data.image_files import write_images
+from tests.fixtures.commands import run_command
 from tests.fixtures.evaluation import Average
 
 SET = "photos-indoor-32"
@@ -29,13 +30,6 @@ SET = "photos-indoor-32"
 
 class Stopped(Exception):
     """Stands for a kill."""
-
-
-def run(monkeypatch, *arguments) -> int:
-    monkeypatch.setattr("sys.argv", ["dcae-bench", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return ended.value.code or 0
 
 
 @pytest.fixture
@@ -59,7 +53,7 @@ def score(tiny, monkeypatch):
         (tiny.folder / "score.yaml").write_text(yaml.safe_dump(profile))
         output = tiny.folder / "scores" / "score.json"
         options = ("--profile", tiny.folder / "score.yaml", "--output", output)
-        assert run(monkeypatch, "score", *arguments, *options) == 0
+        assert run_command(monkeypatch, "score", *arguments, *options) == 0
         names = {"score.json"} | ({"score.images.parquet"} if "--originals" in arguments else set())
         assert {path.name for path in output.parent.iterdir()} == names, "and no state of the pass is left"
         return load_score(output)
@@ -105,7 +99,7 @@ def test_a_score_of_the_exported_pngs_is_the_evaluation_to_the_last_digit(tiny, 
     pngs, out = tiny.folder / "pngs", tiny.folder / "out"
     profile = tiny.folder / "tiny.yaml"
     profile.write_text(profile.read_text().replace("bootstrap: 10", "bootstrap: 0"))
-    assert run(monkeypatch, "evaluate", *tiny.options, "--output", out, "--png", pngs) == 0
+    assert run_command(monkeypatch, "evaluate", *tiny.options, "--output", out, "--png", pngs) == 0
     found = score(pngs / SET / "reconstructions", "--originals", pngs / SET / "originals")
     evaluated = load(out / f"{SET}.json")
     assert values(found) == values(evaluated)
@@ -134,7 +128,7 @@ def test_scores_by_the_papers_protocol_agree_with_the_evaluation_of_files(tiny, 
     profile["evaluation"] |= {"protocol": "reconstruction/paper-v1", "crops_per_photo": 1, "bootstrap": 0}
     profile["evaluation"]["sets"] = [{"dataset": "own", "resolution": 64}]
     (tiny.folder / "tiny.yaml").write_text(yaml.safe_dump(profile))
-    assert run(monkeypatch, "evaluate", *tiny.options, "--output", out, "--png", pngs) == 0
+    assert run_command(monkeypatch, "evaluate", *tiny.options, "--output", out, "--png", pngs) == 0
     evaluated = load(out / "own-64.json")
     assert len(evaluated.metrics) == 3 + 1 + 5
     sides = pngs / "own-64" / "reconstructions", pngs / "own-64" / "originals"
@@ -152,7 +146,7 @@ def test_whole_images_of_several_sizes_have_the_numbers_of_their_evaluation(tiny
     profile["evaluation"] |= {"protocol": "reconstruction/native-v1", "crops_per_photo": 1, "bootstrap": 0}
     profile["evaluation"] |= {"sets": [{"dataset": "own", "resolution": 256}], "multiple": 8}
     (tiny.folder / "tiny.yaml").write_text(yaml.safe_dump(profile))
-    assert run(monkeypatch, "evaluate", *tiny.options, "--output", out, "--png", pngs) == 0
+    assert run_command(monkeypatch, "evaluate", *tiny.options, "--output", out, "--png", pngs) == 0
     sides = pngs / "own-256" / "reconstructions", pngs / "own-256" / "originals"
     found = score(sides[0], "--originals", sides[1])
     assert values(found) == values(load(out / "own-256.json")) and found.settings["crop"] == "whole images"
@@ -184,11 +178,11 @@ def test_a_killed_evaluation_goes_on_with_its_pngs(tiny, monkeypatch, capsys):
     gone = pngs / SET / "originals" / "000001.png"
     before = gone.read_bytes()
     gone.unlink()
-    assert run(monkeypatch, *command) == 2
+    assert run_command(monkeypatch, *command) == 2
     assert f"{gone}: was removed while the pass was interrupted" in capsys.readouterr().err
-    assert run(monkeypatch, *command) == 0 and gone.read_bytes() == before
+    assert run_command(monkeypatch, *command) == 0 and gone.read_bytes() == before
     (pngs / SET / "originals" / "000014.png").write_bytes(before)
-    assert run(monkeypatch, *command) == 2
+    assert run_command(monkeypatch, *command) == 2
     assert "holds 1 other images (000014.png)" in capsys.readouterr().err
 
 
@@ -448,7 +442,7 @@ def test_a_score_is_shown_and_taken_by_no_table(score, sides, tmp_path, monkeypa
     found = score(images, "--originals", originals)
     path = tmp_path / "scores" / "score.json"
     monkeypatch.setenv("COLUMNS", "200")
-    assert run(monkeypatch, "show", path) == 0
+    assert run_command(monkeypatch, "show", path) == 0
     text = capsys.readouterr().out
     for fact in (str(images), str(originals), found.images.sha256, found.key, "PSNR", "pairs", "by path", "6"):
         assert fact in text, fact
