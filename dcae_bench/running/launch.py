@@ -166,17 +166,13 @@ def _start(count: int, meeting: Meeting | None = None) -> None:
         interface = "lo" if meeting is None else interface_of(meeting.own)
         if interface is not None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+        alone = {"min_nodes": 1, "max_nodes": 1, "rdzv_endpoint": "localhost:0", "local_addr": "localhost"}
         started = LaunchConfig(
-            min_nodes=1 if meeting is None else meeting.nodes,
-            max_nodes=1 if meeting is None else meeting.nodes,
             nproc_per_node=count,
-            run_id=uuid.uuid4().hex if meeting is None else meeting.run_id,
             rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0" if meeting is None else str(meeting.address),
-            rdzv_configs={} if meeting is None else {"is_host": meeting.serves},
-            local_addr="localhost" if meeting is None else meeting.own,
             max_restarts=0,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
+            **({**alone, "run_id": uuid.uuid4().hex} if meeting is None else meeting.launch),
         )
         received: list[Signals] = []
 

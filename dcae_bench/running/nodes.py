@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from platform import node
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dcae_bench.base.errors import ConfigError, ProcessError
 from dcae_bench.records.provenance import command_line
@@ -165,6 +165,18 @@ class Meeting:
     def serves(self) -> bool:
         """Whether this process serves the notes of the meeting."""
         return self.sides.own is None
+
+    @property
+    def launch(self) -> dict[str, Any]:
+        """What torch's launcher must know of the nodes."""
+        return {
+            "min_nodes": self.nodes,
+            "max_nodes": self.nodes,
+            "run_id": self.run_id,
+            "rdzv_endpoint": str(self.address),
+            "rdzv_configs": {"is_host": self.serves},
+            "local_addr": self.own,
+        }
 
     @contextlib.contextmanager
     def attended(self, stop: Callable[[], None]) -> Iterator[None]:
