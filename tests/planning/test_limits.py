@@ -17,6 +17,7 @@ RULES = [
     ("preparation", {"dataset": "photos-indoor"}),
     ("training", {"autoencoder": "sd-vae", "phase": "1"}),
     ("evaluation", {"autoencoder": "sd-vae", "phase": "1"}),
+    ("evaluation_as_is", {"subject": "sd-vae@own", "set": "photos-indoor-32"}),
     ("encoding", {"latent": "sd-vae@retrained", "images": "two"}),
     ("diffusion_training", {"row": "uvit"}),
     ("sampling", {"row": "uvit", "scale": "1.5"}),
@@ -40,7 +41,9 @@ def jobs(tmp_path, monkeypatch):
     changes = {("training", "datasets"): sets, ("evaluation", "sets", 0, "dataset"): sets[0]}
     changes |= {("diffusion", "data", "two", "datasets"): sets, ("diffusion", "data", "plain", "datasets"): sets[1:]}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny.content(changes)))
-    return Workflow("tiny.yaml")
+    found = Workflow("tiny.yaml")
+    found.subjects["sd-vae@own"] = "sd-vae"  # as with weights of its own
+    return found
 
 
 def shared(jobs, **changes):
@@ -78,6 +81,14 @@ def test_time_is_that_of_the_clock_with_a_margin(jobs, monkeypatch):
     assert minutes() == UNKNOWN_MIN
 
 
+def test_a_split_of_files_is_listed_by_all_threads_of_one_job(jobs, monkeypatch):
+    monkeypatch.setattr(Estimator, "preparation", lambda *_: PlanRow("prepare", "", 1, cpu_hours=8))
+    asked = Limits(shared(jobs, threads=4, processes=2), submitted=True).listing
+    wildcards = Wildcards(dataset="imagenet", split="eval")
+    assert asked["runtime"](wildcards, attempt=1) == START_MIN + MARGIN * 120
+    assert asked["mem_mb"](wildcards, attempt=1) == PROCESS_GIB * 1024
+
+
 def test_memory_is_that_of_every_process(jobs, monkeypatch):
     def memory(**row):
         monkeypatch.setattr(Estimator, "training", lambda *_: PlanRow("train", "", 1, **row))
@@ -97,10 +108,9 @@ def test_no_job_asks_for_more_than_the_cluster_gives(jobs, monkeypatch):
 
 
 def test_a_job_that_cannot_be_estimated_has_a_limit(jobs):
-    unknown = Wildcards(dataset="photos-indoor", split="no-such-split")
-    row = Limits(jobs, submitted=True).encoding
-    assert row["runtime"](Wildcards(latent="none@retrained", images="two"), attempt=1) == UNKNOWN_MIN
-    assert Limits(jobs, submitted=True).listing["runtime"](unknown, attempt=1) >= START_MIN
+    asked = Limits(jobs, submitted=True)
+    assert asked.encoding["runtime"](Wildcards(latent="none@retrained", images="two"), attempt=1) == UNKNOWN_MIN
+    assert asked.listing["runtime"](Wildcards(dataset="imagenet", split="no-such-split"), attempt=1) == UNKNOWN_MIN
 
 
 def test_a_training_on_several_nodes_asks_for_a_task_and_its_gpus_on_each(jobs):
