@@ -15,7 +15,7 @@ from dcae_bench.data.containers.kinds import COMPRESSED, KINDS
 from dcae_bench.data.decode import ImageError
 from dcae_bench.data.external import image_folder, is_there
 from dcae_bench.data.layout import ANY, describe_folder, find_pattern, list_containers
-from dcae_bench.data.listing import NothingFoundError
+from dcae_bench.data.listing import MissingShardError, NothingFoundError
 from dcae_bench.data.manifest import FileManifest
 from dcae_bench.data.prepare import prepare_files
 
@@ -157,7 +157,12 @@ def open_image_set(
         every = image_folder(str(source), ("eval",))  # with one split, the names of containers say nothing of splits
         try:
             prepare_files(every, "eval", source, scratch, follow_links=follow_links, workers=workers, console=console)
-        except NothingFoundError as error:  # whose remedy names options of `prepare`
+        # The remedies of these errors name options of `prepare`.
+        except MissingShardError as error:
+            raise DataError(
+                f"{error.state}; get it, or name those that you mean by a pattern ({error.pattern})"
+            ) from error
+        except NothingFoundError as error:
             raise DataError(
                 f"{source}: holds no images; name a folder of images or a container ({', '.join(KINDS)})"
             ) from error

@@ -49,6 +49,17 @@ class NothingFoundError(DataError):
     """A root without images of a split."""
 
 
+class MissingShardError(DataError):
+    """A root where one of several numbered containers is missing: ``state`` says which, the others fit ``pattern``."""
+
+    def __init__(self, state: str, pattern: str):
+        super().__init__(
+            f"{state}; get it, name those that you mean by a pattern ({pattern}), or accept them (--partial, or "
+            "partial of the profile)"
+        )
+        self.state, self.pattern = state, pattern
+
+
 class ImageList:
     """The images of a split, sorted by the parts of their paths, as often as they are asked for.
 
@@ -173,9 +184,8 @@ def _require_all_shards(root: Path, containers: Sequence[str]) -> None:
         missing = [number for number in range(int(total)) if number not in numbers]
         if missing:
             name = f"{before}{missing[0]:0{len(total)}}-of-{total}{after}"
-            raise DataError(
-                f"{root / name}: is missing, as {len(missing):,} of {int(total):,} shards; get it, name those that you "
-                f"mean by a pattern ({before}*{after}), or accept them (--partial, or partial of the profile)"
+            raise MissingShardError(
+                f"{root / name}: is missing, as {len(missing):,} of {int(total):,} shards", f"{before}*{after}"
             )
 
 

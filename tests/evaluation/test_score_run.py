@@ -352,6 +352,12 @@ def test_other_sources_are_refused_in_one_line(refused_score, sides, tmp_path):
         assert line.startswith(f"{tmp_path / name}: ") and message in line, line
     line = refused_score(images, "--originals", tmp_path / "empty.zip", "--follow-links")
     assert line.startswith(f"{tmp_path / 'empty.zip'}: holds no images") and "--root" not in line, "it is of `prepare`"
+    shards = write_zip(tmp_path / "shards" / "x-00001-of-00002.zip", {"a.png": b""}).parent
+    line = refused_score(images, "--originals", shards)
+    assert line == (
+        f"{shards}/x-00000-of-00002.zip: is missing, as 1 of 2 shards; get it, or name those that you mean by a "
+        "pattern (x-*.zip)"
+    )
     np.save(tmp_path / "few.npy", pictures(3))
     for arguments, message in (
         ((tmp_path / "few.npy", "--reference", images), "3 samples cannot be evaluated: generation/photos-v1 needs"),
