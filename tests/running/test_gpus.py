@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from dcae_bench.base.errors import ConfigError, MeasurementError
 from dcae_bench.planning.options import gpu_limit
 from dcae_bench.running import gpus, lease_queue
 from dcae_bench.running import lease as leases
-from dcae_bench.running.gpus import take_gpus, visible_gpus
+from dcae_bench.running.gpus import cuda_order, take_gpus, visible_gpus
 from dcae_bench.running.launch import start_processes
 from dcae_bench.running.lease import LEASED, holder, join_lease, lease
 from tests import tiny_diffusion as tiny
@@ -103,6 +104,26 @@ def test_visible_gpus_are_those_of_cuda():
         visible_gpus(UUIDS, "1", None)
     with pytest.raises(MeasurementError, match="no such GPU"):
         visible_gpus(UUIDS, "GPU-9", None)
+
+
+@pytest.mark.parametrize(
+    ("said", "names", "order"),
+    [
+        (None, ["H100", "H100"], "PCI_BUS_ID"),
+        (None, [b"H100", "A100"], None),
+        ("FASTEST_FIRST", ["H100", "H100"], "FASTEST_FIRST"),
+    ],
+)
+def test_the_order_of_cuda_is_known_where_all_gpus_are_of_one_kind(monkeypatch, said, names, order):
+    if said:
+        monkeypatch.setenv("CUDA_DEVICE_ORDER", said)
+    library = SimpleNamespace(
+        nvmlDeviceGetCount=lambda: len(names),
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetName=lambda handle: names[handle],
+    )
+    monkeypatch.setattr(gpus, "nvml_library", lambda: library)
+    assert cuda_order() == order
 
 
 def test_a_workflow_runs_as_many_jobs_as_there_are_gpus(monkeypatch):
