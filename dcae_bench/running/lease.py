@@ -14,7 +14,6 @@ import json
 import os
 import re
 import secrets
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from math import inf
 from pathlib import Path
 
 from dcae_bench.base.errors import MeasurementError
+from dcae_bench.records.provenance import command_line
 from dcae_bench.running.lease_queue import Ticket, alone, folder, open_lock, try_lock
 
 CPU = "cpu"
@@ -168,9 +168,8 @@ def _reason(among: list[str], blocked: set[str]) -> str:
 
 def _write_holder(descriptor: int, token: str) -> None:
     """Write this process into the lock file, for processes that wait and for those that this one starts."""
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    content = {"pid": os.getpid(), "since": since, "token": token, "command": command[:1000]}
+    content = {"pid": os.getpid(), "since": since, "token": token, "command": command_line()[:1000]}
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(content).encode(), 0)
 

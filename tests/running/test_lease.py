@@ -56,6 +56,12 @@ def test_second_holder_fails_after_its_timeout_with_one_line(other):
         pass
 
 
+def test_a_holder_is_named_by_a_command_that_one_can_run(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/dcae_bench/__main__.py", "measure", "--plan", "a plan"])
+    with lease([A], timeout_s=0):
+        assert holder(A).endswith("(python -m dcae_bench measure --plan 'a plan')")
+
+
 def test_second_holder_waits_tells_once_and_goes_on(other):
     process = other(A)
     said, waits = [], []
